@@ -1,0 +1,199 @@
+"""From a composed Hydra config to objects: `check` it whole, sign it, build it. The only place that instantiates."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import hashlib
+import inspect
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+# A config from a stranger runs no code: nothing outside these packages is ever instantiated.
+ALLOWED_TARGETS = ("erv.", "torch.", "lightning.", "transformers.", "peft.")
+# Where results are written and on what machine they are made does not change them.
+UNSIGNED = ("name", "group", "paths", "logger", "launch", "trainer.accelerator", "trainer.devices", "trainer.num_nodes")
+ROOT_KEYS = ("name", "group", "stage", "seed", "data", "policy", "verifier", "reward", "judge", "algo", "optim",
+             "evaluation", "trainer", "logger", "paths", "launch", "checkpoint")  # fmt: skip
+_INSTANTIATION_KEYS = {"_target_", "_recursive_", "_convert_", "_partial_", "_args_"}
+
+
+class ConfigError(Exception):
+    """A config that cannot be run; the message lists every problem and is all the user needs to see."""
+
+
+def conf_folder() -> Path:
+    """The folder of the YAML files: erv/conf in an installed wheel, conf/ beside erv/ in a checkout."""
+    package = Path(__file__).resolve().parent
+    return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
+
+
+def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+    """Make `main(cfg)` a command: Hydra's command line, with one-page errors instead of tracebacks (exit code 2)."""
+
+    def decorate(main: Callable[[DictConfig], None]) -> Callable[[], None]:
+        @functools.wraps(main)
+        def run() -> None:
+            import hydra
+            from hydra.errors import HydraException
+
+            os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through to the handler below
+            try:
+                hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=config_name)(main)()
+            except ConfigError as error:
+                sys.exit(_refuse(str(error)))
+            except HydraException as error:
+                sys.exit(_refuse(_explain_override(error, config_name)))
+
+        return run
+
+    return decorate
+
+
+def _refuse(message: str) -> int:
+    print(f"\nerv: {message}", file=sys.stderr)
+    return 2
+
+
+def _explain_override(error: Exception, config_name: str) -> str:
+    """Hydra's own message, and for an unknown key the nearest keys of the config it was meant for."""
+    message = str(error.__cause__ or error) if "Could not override" not in str(error) else str(error)
+    match = re.search(r"Could not override '([^']+)'", str(error))
+    if match is None:
+        return message
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    key = match.group(1)
+    others = [
+        arg for arg in sys.argv[1:] if "=" in arg and not arg.startswith("-") and arg.split("=")[0].lstrip("+~") != key
+    ]
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        known = list(_keys(OmegaConf.to_container(compose(config_name, overrides=others))))
+    return f"unknown key {key!r}{_did_you_mean(key, known)}. List all keys with --cfg job; a key that is really new needs +{key}=…"
+
+
+def _keys(node: Any, prefix: str = "") -> Iterator[str]:
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield f"{prefix}{key}"
+            yield from _keys(value, f"{prefix}{key}.")
+
+
+def _did_you_mean(key: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(key, list(known), n=2, cutoff=0.6)
+    return f"; did you mean {' or '.join(repr(k) for k in near)}?" if near else ""
+
+
+def plain(cfg: Any) -> Any:
+    """The config as dicts, lists and values, every interpolation resolved; raises ConfigError for what is missing."""
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True) if OmegaConf.is_config(cfg) else cfg
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"the config cannot be resolved: {error}") from error
+
+
+def check(cfg: Any, provided: Iterable[str] = ()) -> None:
+    """Bind every `_target_` of `cfg` to its signature; raise one ConfigError that lists all problems.
+
+    `provided` names the constructor parameters that the command passes at run time (the policy, the taxonomy, …): they
+    need no key. Plain Hydra lets a typo inside an experiment file pass, because a file may add keys.
+    """
+    tree = plain(cfg)
+    problems = [f"unknown key {key!r}{_did_you_mean(key, ROOT_KEYS)}" for key in tree if key not in ROOT_KEYS]
+    problems += list(_problems(tree, "", set(provided)))
+    if problems:
+        raise ConfigError("\n  ".join(["this config cannot run:", *problems]))
+
+
+def _problems(node: Any, path: str, provided: set[str]) -> Iterator[str]:
+    if isinstance(node, list):
+        for index, item in enumerate(node):
+            yield from _problems(item, f"{path}{index}.", provided)
+    if not isinstance(node, Mapping):
+        return
+    if "_target_" in node:
+        yield from _binding_problems(node, path, provided)
+    for key, value in node.items():
+        yield from _problems(value, f"{path}{key}.", provided)
+
+
+def _binding_problems(node: Mapping[str, Any], path: str, provided: set[str]) -> Iterator[str]:
+    try:
+        parameters = inspect.signature(locate(node["_target_"])).parameters
+    except (ConfigError, ValueError) as error:
+        yield f"{path}_target_: {error}"
+        return
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    given = set(node) - _INSTANTIATION_KEYS
+    for key in sorted(given - set(parameters)):
+        yield f"unknown key '{path}{key}'{_did_you_mean(f'{path}{key}', [f'{path}{p}' for p in parameters])}"
+    for name, parameter in parameters.items():
+        if parameter.default is parameter.empty and name not in given | provided:
+            yield f"missing key '{path}{name}' (required by {node['_target_']})"
+
+
+def locate(target: str) -> Any:
+    """The class or function that a `_target_` names; ConfigError when it is outside the allowed packages or absent."""
+    if not target.startswith(ALLOWED_TARGETS):
+        raise ConfigError(f"{target!r} is not allowed: targets must begin with {', '.join(ALLOWED_TARGETS)}")
+    from hydra.utils import get_object
+
+    try:
+        return get_object(target)
+    except Exception as error:  # Hydra wraps whatever the import raised; the reason is in its text
+        raise ConfigError(f"{target!r} cannot be imported: {error}") from error
+
+
+def build(node: Any, **provided: Any) -> Any:
+    """Instantiate the `_target_` of `node`, nested ones first, with `provided` added to its arguments."""
+    from hydra.utils import instantiate
+
+    tree = plain(node)
+    for target in _targets(tree):
+        locate(target)
+    return instantiate(tree, _convert_="all", **provided)
+
+
+def _targets(node: Any) -> Iterator[str]:
+    for value in node.values() if isinstance(node, Mapping) else node if isinstance(node, list) else ():
+        yield from _targets(value)
+    if isinstance(node, Mapping) and "_target_" in node:
+        yield node["_target_"]
+
+
+def wanted(node: Any, names: Iterable[str]) -> list[str]:
+    """Which of `names` the target of `node` takes as parameters: what the command has to make and provide."""
+    parameters = inspect.signature(locate(plain(node)["_target_"])).parameters
+    return [name for name in names if name in parameters]
+
+
+def signature(cfg: Any, identities: Mapping[str, str] | None = None) -> str:
+    """12 hex digits over everything that changes a run's result: the name of its folder.
+
+    `identities` replaces keys that point at other runs or files (dotted) by what those contain, so that a run started
+    from another checkpoint is another run even when its path is the same.
+    """
+    tree = plain(cfg)
+    for dotted in UNSIGNED:
+        _pop(tree, dotted.split("."))
+    text = json.dumps([tree, dict(identities or {})], sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _pop(tree: Any, keys: list[str]) -> None:
+    for key in keys[:-1]:
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    if isinstance(tree, dict):
+        tree.pop(keys[-1], None)
