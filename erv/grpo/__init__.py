@@ -1,0 +1,1 @@
+"""Group relative policy optimisation: tensors in, tensors out."""

@@ -1,0 +1,179 @@
+"""Log-probs of sampled completions, with the prompt of a group run once.
+
+Trunk tokens fall from G (P + C) to P + G C per prompt; loss and gradients are those of the plain computation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from erv.grpo.shared_prefix import STREAM, StreamLayout, attention, positions, trunk_and_head
+from erv.grpo.token_logps import token_logps
+
+
+class CompletionLogps(NamedTuple):
+    """logps `[N, C]` fp32, 0 outside the mask; entropy `[N, C]` of the next-token distribution, no grad, or None."""
+
+    logps: Tensor
+    entropy: Tensor | None
+
+
+def completion_logps(
+    decoder: PreTrainedModel,
+    prompt_embeds: Tensor,
+    prompt_mask: Tensor,
+    tokens: Tensor,
+    mask: Tensor,
+    group_size: int,
+    temperature: float = 1.0,
+    with_entropy: bool = False,
+) -> CompletionLogps:
+    """Log-probs of `tokens` `[N, C]` (N = B * group_size, prompt-major), differentiable in weights and prompt.
+
+    prompt_embeds `[B, P, D]` and prompt_mask `[B, P]`, padded on either side; mask `[N, C]`, 1 for real tokens, which
+    come first in a row. A row of the trunk is [prompt | c_1 | ... | c_G] with positions that restart after the prompt.
+    The first token of a completion is predicted at the prompt's last position, the last one predicts nothing and is not
+    run; only positions that predict a real token are projected to the vocabulary.
+    """
+    _check(prompt_embeds, prompt_mask, tokens, mask, group_size)
+    trunk, head = trunk_and_head(decoder)
+    batch, size, dim = prompt_embeds.shape
+    real = mask.bool()
+    length = max(int(real.sum(1).max()) - 1, 0)  # the longest completion, without its last token
+    fed = tokens[:, :length].masked_fill(~real[:, :length], 0)
+    embeds = decoder.get_input_embeddings()(fed).to(prompt_embeds.dtype).view(batch, group_size * length, dim)
+    restart = prompt_mask.long().sum(1, keepdim=True) + torch.arange(length, device=tokens.device).repeat(group_size)
+    with attention(decoder, STREAM):
+        hidden = trunk(
+            inputs_embeds=torch.cat([prompt_embeds, embeds], dim=1),
+            position_ids=torch.cat([positions(prompt_mask), restart], dim=1),
+            use_cache=False,
+            layout=StreamLayout.of(prompt_mask, group_size, length, prompt_embeds.dtype),
+        ).last_hidden_state
+    last = hidden[torch.arange(batch, device=tokens.device), last_position(prompt_mask)]
+    first = last[:, None, None].expand(batch, group_size, 1, dim)
+    states = torch.cat([first, hidden[:, size:].view(batch, group_size, length, dim)], dim=2)
+    return _project(states.flatten(0, 1), head, tokens, real, temperature, with_entropy)
+
+
+def completion_logps_plain(
+    decoder: PreTrainedModel,
+    prompt_embeds: Tensor,
+    prompt_mask: Tensor,
+    tokens: Tensor,
+    mask: Tensor,
+    group_size: int,
+    temperature: float = 1.0,
+) -> Tensor:
+    """The same log-probs `[N, C]` the long way: prompt repeated per completion, logits everywhere. For checking."""
+    embeds = torch.cat(
+        [prompt_embeds.repeat_interleave(group_size, 0), decoder.get_input_embeddings()(tokens).to(prompt_embeds.dtype)],
+        dim=1,
+    )
+    prompt_rows = prompt_mask.repeat_interleave(group_size, 0)
+    full = torch.cat([prompt_rows, mask.to(prompt_rows.dtype)], dim=1)
+    logits = decoder(inputs_embeds=embeds, attention_mask=full, position_ids=positions(full), use_cache=False).logits
+    size = prompt_embeds.shape[1]
+    rows = torch.arange(tokens.shape[0], device=tokens.device)
+    first = logits[rows, last_position(prompt_rows)]
+    predictions = torch.cat([first[:, None], logits[:, size:-1]], dim=1).float() / temperature
+    return predictions.log_softmax(-1).gather(2, tokens[..., None]).squeeze(2) * mask
+
+
+def verify_shared_prefix(
+    decoder: PreTrainedModel,
+    prompt_embeds: Tensor,
+    prompt_mask: Tensor,
+    tokens: Tensor,
+    mask: Tensor,
+    group_size: int,
+    tolerance: float = 1e-5,
+) -> float:
+    """Compare gradients of the shared-prefix and the plain log-probs; raise where they differ.
+
+    Returns max |difference| / max |gradient| over all trainable weights and the prompt embeddings, of a random linear
+    function of the log-probs.
+    """
+    batch = (prompt_mask, tokens, mask, group_size)
+    prompt = prompt_embeds.detach().requires_grad_()
+    weights = [p for p in decoder.parameters() if p.requires_grad]
+    probe = torch.rand(tokens.shape, generator=torch.Generator().manual_seed(0)).to(tokens.device)
+
+    def gradients(logps: Callable[[], Tensor]) -> list[Tensor]:
+        found = torch.autograd.grad((logps() * mask * probe).sum(), [prompt, *weights], materialize_grads=True)
+        return [g.float() for g in found]
+
+    plain = gradients(lambda: completion_logps_plain(decoder, prompt, *batch))
+    shared = gradients(lambda: completion_logps(decoder, prompt, *batch).logps)
+    largest = max(float(g.abs().max()) for g in plain)
+    difference = max(float((a - b).abs().max()) for a, b in zip(plain, shared, strict=True)) / largest
+    if not difference <= tolerance:
+        raise ValueError(
+            f"shared-prefix gradients must equal the plain ones within {tolerance} of the largest; they differ by "
+            f"{difference:.2e}: this decoder attends in a way shared_prefix.py does not reproduce; use another decoder"
+        )
+    return difference
+
+
+def micro_batches(
+    prompt_lengths: Sequence[int], completion_lengths: Sequence[int], group_size: int, token_budget: int
+) -> list[list[int]]:
+    """Cut a step into micro-batches of whole groups: lists of prompt indices whose padded rows fit `token_budget`.
+
+    A micro-batch of b prompts costs b * (longest prompt + group_size * longest completion) trunk tokens. Groups of
+    similar length go together; a group that exceeds the budget alone gets a micro-batch of its own.
+    """
+    if len(completion_lengths) != len(prompt_lengths) * group_size:
+        raise ValueError(
+            f"every prompt needs group_size={group_size} completions; got {len(prompt_lengths)} prompts and "
+            f"{len(completion_lengths)} completions"
+        )
+    if token_budget < 1:
+        raise ValueError(f"token_budget must be at least 1; got {token_budget}")
+    longest = [max(completion_lengths[b * group_size : (b + 1) * group_size]) for b in range(len(prompt_lengths))]
+    cuts: list[list[int]] = []
+    prompt = completion = 0
+    for b in sorted(range(len(prompt_lengths)), key=lambda b: longest[b], reverse=True):
+        prompt, completion = max(prompt, prompt_lengths[b]), max(completion, longest[b])
+        if not cuts or (len(cuts[-1]) + 1) * (prompt + group_size * completion) > token_budget:
+            cuts.append([])
+            prompt, completion = prompt_lengths[b], longest[b]
+        cuts[-1].append(b)
+    return cuts
+
+
+def last_position(mask: Tensor) -> Tensor:
+    """Index `[B]` of the last real position of each row of `mask` `[B, P]`."""
+    return mask.shape[1] - 1 - mask.flip(1).long().argmax(1)
+
+
+def _project(
+    states: Tensor, head: Tensor, tokens: Tensor, real: Tensor, temperature: float, with_entropy: bool
+) -> CompletionLogps:
+    length = states.shape[1]
+    chosen = real[:, :length]
+    packed, entropy = token_logps(states[chosen], head, tokens[:, :length][chosen], temperature, with_entropy)
+    index = real.nonzero(as_tuple=True)
+    spread = torch.zeros(real.shape, dtype=torch.float32, device=real.device)
+    logps = spread.index_put(index, packed)
+    return CompletionLogps(logps, None if entropy is None else spread.index_put(index, entropy))
+
+
+def _check(embeds: Tensor, prompt_mask: Tensor, tokens: Tensor, mask: Tensor, group_size: int) -> None:
+    if embeds.shape[:2] != prompt_mask.shape or tokens.shape != mask.shape:
+        raise ValueError(
+            f"masks must match their tensors; got prompt {tuple(embeds.shape)} with mask {tuple(prompt_mask.shape)}, "
+            f"tokens {tuple(tokens.shape)} with mask {tuple(mask.shape)}"
+        )
+    if tokens.shape[0] != embeds.shape[0] * group_size:
+        raise ValueError(
+            f"tokens must have B * group_size rows; got {tokens.shape[0]} rows for B={embeds.shape[0]}, "
+            f"group_size={group_size}"
+        )
+    if not bool(prompt_mask.bool().any(1).all()):
+        raise ValueError("every prompt needs at least one real position; got a prompt_mask row of zeros")

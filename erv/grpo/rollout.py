@@ -1,0 +1,217 @@
+"""Sampling G completions per prompt: one prefill per prompt, shared keys, and finished rows leave the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
+
+from erv.grpo.logprobs import last_position
+from erv.grpo.sampling import Sampling, draw, uniforms
+from erv.grpo.shared_prefix import DECODE, attention, positions, prompt_bias, trunk_and_head
+
+LEAVE_AT = 0.75  # rows are dropped when this share of the slots would be left: dropping copies the own-token cache
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """N = B * G completions, prompt-major.
+
+    tokens: `[N, C]`, right-padded with pad_id, C the longest completion. mask: `[N, C]` int64, 1 up to and including
+    the end token. logps: `[N, C]` fp32 of the tokens under the distribution they were drawn from (greedy: under the
+    policy itself), 0 outside the mask. finished: `[N]` bool, an end token came before max_new_tokens ran out.
+    """
+
+    tokens: Tensor
+    mask: Tensor
+    logps: Tensor
+    finished: Tensor
+
+
+@torch.no_grad()
+def rollout(
+    decoder: PreTrainedModel,
+    prompt_embeds: Tensor,
+    prompt_mask: Tensor,
+    group_size: int,
+    max_new_tokens: int,
+    eos_ids: Sequence[int],
+    pad_id: int,
+    sampling: Sampling | None = None,
+    seeds: Sequence[int] | None = None,
+) -> Rollout:
+    """Complete every prompt `[B, P, D]` (mask `[B, P]`, padded on either side) `group_size` times.
+
+    seeds: one per prompt; a row's random numbers depend on its prompt's seed, its place in the group and the step, not
+    on the batch or on who has finished. Without seeds, or at temperature 0, decoding is greedy.
+    """
+    sampling = Sampling() if sampling is None else sampling
+    _check(prompt_embeds, prompt_mask, group_size, max_new_tokens, eos_ids, seeds)
+    greedy = seeds is None or sampling.temperature == 0
+    if greedy:
+        sampling = Sampling()
+    device, batch = prompt_embeds.device, prompt_embeds.shape[0]
+    numbers = None if greedy or seeds is None else uniforms(seeds, group_size, max_new_tokens).to(device)
+    ends = torch.tensor(list(eos_ids), device=device)
+    _, head = trunk_and_head(decoder)
+
+    tokens = torch.full((batch, group_size, max_new_tokens), pad_id, device=device)
+    logps = torch.zeros(tokens.shape, dtype=torch.float32, device=device)
+    done = torch.zeros(batch, group_size, dtype=torch.bool, device=device)
+    lengths = torch.full((batch, group_size), max_new_tokens, device=device)
+    decoding = _Decoding(decoder, prompt_embeds, prompt_mask, group_size, max_new_tokens)
+    # the slots that still decode: prompt[b'] and its completions place[b', g']
+    prompt = torch.arange(batch, device=device)
+    place = torch.arange(group_size, device=device).expand(batch, group_size)
+    hidden = decoding.prompt_state[:, None].expand(batch, group_size, -1)
+
+    for step in range(max_new_tokens):
+        logits = sampling.logits((hidden.flatten(0, 1) @ head.t()).float())
+        at = (prompt[:, None].expand_as(place), place)
+        chosen, logp = draw(logits, None if numbers is None else numbers[at[0], step, at[1]].flatten())
+        chosen, logp = chosen.view_as(place), logp.view_as(place)
+        live = ~done[at]
+        tokens[*at, step] = torch.where(live, chosen, pad_id)
+        logps[*at, step] = torch.where(live, logp, 0.0)
+        ending = live & torch.isin(chosen, ends)
+        lengths[at] = torch.where(ending, step + 1, lengths[at])
+        done[at] = done[at] | ending
+        if step + 1 == max_new_tokens or bool(done.all()):
+            break
+        kept = _compact(done[at])
+        if kept is not None:
+            prompts, columns = kept
+            prompt, place = prompt[prompts], place[prompts].gather(1, columns)
+            chosen = chosen[prompts].gather(1, columns)
+            decoding.keep(prompts, columns)
+        hidden = decoding.step(chosen)
+
+    length = int(lengths.max())
+    tokens, logps = tokens[..., :length].flatten(0, 1), logps[..., :length].flatten(0, 1)
+    mask = (torch.arange(length, device=device) < lengths.view(-1, 1)).long()
+    return Rollout(tokens, mask, logps, done.flatten())
+
+
+def _compact(done: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Which slots to keep, as (prompts `[B']`, columns `[B', G']`), or None while dropping rows does not pay.
+
+    Prompts must keep the same number of rows for the shared attention, so a prompt with fewer unfinished completions
+    than the others keeps some finished ones.
+    """
+    open_rows = (~done).sum(1)
+    prompts = open_rows.nonzero().squeeze(1)
+    width = int(open_rows.max())
+    if len(prompts) * width > LEAVE_AT * done.numel():
+        return None
+    unfinished_first = done[prompts].to(torch.uint8).argsort(dim=1, stable=True)
+    return prompts, unfinished_first[:, :width]
+
+
+class _Decoding:
+    """The decoder's state between steps: the prompts' keys and values once, every row's own ones."""
+
+    def __init__(self, decoder: PreTrainedModel, embeds: Tensor, mask: Tensor, group_size: int, steps: int) -> None:
+        self.decoder, self.trunk = decoder, decoder.get_decoder()
+        cache = DynamicCache(config=decoder.config)
+        hidden = self.trunk(
+            inputs_embeds=embeds,
+            attention_mask=mask,
+            position_ids=positions(mask),
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+        self.prompt_state = hidden[torch.arange(len(mask), device=mask.device), last_position(mask)]
+        self.prefix = [(layer.keys, layer.values) for layer in cache.layers]
+        self.bias = prompt_bias(mask, embeds.dtype)
+        self.position = mask.long().sum(1)
+        self.group_size = group_size
+        self.own = Cache(layers=[_OwnTokens(steps) for _ in self.prefix])
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Hidden states `[B', G', D]` after appending `tokens` `[B', G']`."""
+        position = self.position[:, None].expand_as(tokens).reshape(-1, 1)
+        with attention(self.decoder, DECODE):
+            hidden = self.trunk(
+                inputs_embeds=self.decoder.get_input_embeddings()(tokens.reshape(-1, 1)),
+                position_ids=position,
+                past_key_values=self.own,
+                use_cache=True,
+                prefix=self.prefix,
+                bias=self.bias,
+            ).last_hidden_state
+        self.position = self.position + 1
+        return hidden.view(*tokens.shape, -1)
+
+    def keep(self, prompts: Tensor, columns: Tensor) -> None:
+        """Keep the slots `columns` `[B', G']` of `prompts` `[B']`."""
+        rows = (prompts[:, None] * self.group_size + columns).flatten()
+        self.own.batch_select_indices(rows)
+        if len(prompts) < len(self.position):
+            self.prefix = [(key[prompts], value[prompts]) for key, value in self.prefix]
+            self.bias, self.position = self.bias[prompts], self.position[prompts]
+        self.group_size = columns.shape[1]
+
+
+class _OwnTokens(CacheLayerMixin):
+    """Keys and values `[rows, KV, steps, D]` allocated once; transformers' own layer copies all of them every step."""
+
+    is_sliding = False
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.steps, self.length = steps, 0
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        rows, heads, _, dim = key_states.shape
+        self.keys = key_states.new_empty(rows, heads, self.steps, dim)
+        self.values = value_states.new_empty(rows, heads, self.steps, dim)
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        end = self.length + key_states.shape[2]
+        self.keys[:, :, self.length : end] = key_states
+        self.values[:, :, self.length : end] = value_states
+        self.length = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        if self.is_initialized:
+            self.keys, self.values = self.keys[indices], self.values[indices]
+
+    def get_seq_length(self) -> int:
+        return self.length
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.length + query_length, 0
+
+    def get_max_length(self) -> int:
+        return self.steps
+
+
+def _check(
+    embeds: Tensor,
+    mask: Tensor,
+    group_size: int,
+    max_new_tokens: int,
+    eos_ids: Sequence[int],
+    seeds: Sequence[int] | None,
+) -> None:
+    if embeds.shape[:2] != mask.shape or not bool(mask.bool().any(1).all()):
+        raise ValueError(
+            f"prompt_mask must be [B, P] like the prompts and set somewhere in each row; got prompts "
+            f"{tuple(embeds.shape)}, mask {tuple(mask.shape)}"
+        )
+    if group_size < 1 or max_new_tokens < 1 or not eos_ids:
+        raise ValueError(
+            f"group_size and max_new_tokens must be at least 1 and eos_ids not empty; got group_size={group_size}, "
+            f"max_new_tokens={max_new_tokens}, eos_ids={list(eos_ids)}"
+        )
+    if seeds is not None and len(seeds) != len(mask):
+        raise ValueError(f"one seed per prompt: got {len(seeds)} seeds for {len(mask)} prompts")

@@ -1,0 +1,36 @@
+"""The oracle judge of the embedded corpus: it knows the grammar, and nothing of the verifier."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from erv.records import Verdict
+
+
+class Oracle:
+    """The emotion whose phrases dominate in a text; ties go to the one mentioned last, a text without any is neutral.
+
+    `grammar` is the corpus' grammar.json: {"phrases": {emotion: [phrase, …]}}. Whole words, any case; where two phrases
+    overlap the longer counts.
+    """
+
+    def __init__(self, grammar: str, name: str = "oracle") -> None:
+        self.name = name
+        phrases = json.loads(Path(grammar).read_text())["phrases"]
+        self._emotion = {phrase.lower(): emotion for emotion, listed in phrases.items() for phrase in listed}
+        longest_first = sorted(self._emotion, key=len, reverse=True)
+        self._pattern = re.compile(r"\b(?:" + "|".join(map(re.escape, longest_first)) + r")\b", re.IGNORECASE)
+
+    def __call__(self, texts: Sequence[str]) -> list[Verdict]:
+        """One verdict per text; all are "ok", since a grammar cannot fail."""
+        return [Verdict(self.name, self._emotion_of(text), "ok") for text in texts]
+
+    def _emotion_of(self, text: str) -> str:
+        found = [self._emotion[match.group().lower()] for match in self._pattern.finditer(text)]
+        counts = Counter(found)
+        most = max(counts.values(), default=0)
+        return next((emotion for emotion in reversed(found) if counts[emotion] == most), "neutral")
