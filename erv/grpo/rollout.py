@@ -129,8 +129,7 @@ class _Decoding:
         self.prefix = [(layer.keys, layer.values) for layer in cache.layers]
         self.bias = prompt_bias(mask, embeds.dtype)
         self.position = mask.long().sum(1)
-        self.group_size = group_size
-        self.own = Cache(layers=[_OwnTokens(steps) for _ in self.prefix])
+        self.own = Cache(layers=[OwnTokens(group_size, steps) for _ in self.prefix])
 
     def step(self, tokens: Tensor) -> Tensor:
         """Hidden states `[B', G', D]` after appending `tokens` `[B', G']`."""
@@ -149,49 +148,59 @@ class _Decoding:
 
     def keep(self, prompts: Tensor, columns: Tensor) -> None:
         """Keep the slots `columns` `[B', G']` of `prompts` `[B']`."""
-        rows = (prompts[:, None] * self.group_size + columns).flatten()
-        self.own.batch_select_indices(rows)
+        for layer in self.own.layers:
+            layer.keep(prompts, columns)
         if len(prompts) < len(self.position):
             self.prefix = [(key[prompts], value[prompts]) for key, value in self.prefix]
             self.bias, self.position = self.bias[prompts], self.position[prompts]
-        self.group_size = columns.shape[1]
 
 
-class _OwnTokens(CacheLayerMixin):
-    """Keys and values `[rows, KV, steps, D]` allocated once; transformers' own layer copies all of them every step."""
+class OwnTokens(CacheLayerMixin):
+    """Keys and values `[B, KV, G, steps, D]` of the sampled tokens, allocated once and filled in place.
+
+    transformers' own layer copies the whole cache at every step. The axes are those `decode_attention` reads.
+    """
 
     is_sliding = False
 
-    def __init__(self, steps: int) -> None:
+    def __init__(self, group_size: int, steps: int) -> None:
         super().__init__()
-        self.steps, self.length = steps, 0
+        self.group_size, self.steps, self.length = group_size, steps, 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Allocate for `[B*G, KV, 1, D]` states."""
         rows, heads, _, dim = key_states.shape
-        self.keys = key_states.new_empty(rows, heads, self.steps, dim)
-        self.values = value_states.new_empty(rows, heads, self.steps, dim)
+        shape = (rows // self.group_size, heads, self.group_size, self.steps, dim)
+        self.keys, self.values = key_states.new_empty(shape), value_states.new_empty(shape)
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Append one token per row, `[B*G, KV, 1, D]`; returns all of them, `[B, KV, G, t, D]`."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        end = self.length + key_states.shape[2]
-        self.keys[:, :, self.length : end] = key_states
-        self.values[:, :, self.length : end] = value_states
-        self.length = end
-        return self.keys[:, :, :end], self.values[:, :, :end]
+        by_prompt = (-1, self.keys.shape[2], *key_states.shape[1:2], key_states.shape[3])
+        self.keys[:, :, :, self.length] = key_states.view(by_prompt).transpose(1, 2)
+        self.values[:, :, :, self.length] = value_states.view(by_prompt).transpose(1, 2)
+        self.length += 1
+        return self.keys[:, :, :, : self.length], self.values[:, :, :, : self.length]
 
-    def batch_select_indices(self, indices: Tensor) -> None:
+    def keep(self, prompts: Tensor, columns: Tensor) -> None:
+        """Keep the slots `columns` `[B', G']` of `prompts` `[B']`."""
         if self.is_initialized:
-            self.keys, self.values = self.keys[indices], self.values[indices]
+            self.keys = self.keys.transpose(1, 2)[prompts[:, None], columns].transpose(1, 2).contiguous()
+            self.values = self.values.transpose(1, 2)[prompts[:, None], columns].transpose(1, 2).contiguous()
+        self.group_size = columns.shape[1]
 
     def get_seq_length(self) -> int:
+        """Sampled tokens so far."""
         return self.length
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Length and offset a causal mask would have; transformers asks, `decode_attention` needs none."""
         return self.length + query_length, 0
 
     def get_max_length(self) -> int:
+        """The number of steps there is room for."""
         return self.steps
 
 

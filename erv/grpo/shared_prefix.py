@@ -81,17 +81,16 @@ def stream_attention(
     group, kv_heads = layout.group_size, key.shape[1]
     if total == size:
         return prompt.transpose(1, 2), None
-    shape = (batch, kv_heads, heads // kv_heads, group, -1, dim)
-    own_query = query[:, :, size:].reshape(shape) * scaling
-    own_key = key[:, :, size:].reshape(batch, kv_heads, 1, group, -1, dim)
-    own_value = value[:, :, size:].reshape(batch, kv_heads, 1, group, -1, dim)
+    length = (total - size) // group
+    own_query = query[:, :, size:].view(batch, kv_heads, -1, group, length, dim).transpose(2, 3)
     mixed = _two_part_attention(
-        own_query,
+        own_query.reshape(batch, kv_heads, group, -1, dim) * scaling,
         (key[:, :, :size], value[:, :, :size], layout.prompt_bias),
-        (own_key, own_value, layout.own_bias),
+        (_by_completion(key[:, :, size:], group), _by_completion(value[:, :, size:], group)),
+        layout.own_bias.repeat(heads // kv_heads, 1),
     )
-    completions = mixed.reshape(batch, heads, total - size, dim)
-    return torch.cat([prompt, completions], dim=2).transpose(1, 2), None
+    mixed = mixed.view(batch, kv_heads, group, -1, length, dim).permute(0, 2, 4, 1, 3, 5)
+    return torch.cat([prompt.transpose(1, 2), mixed.reshape(batch, total - size, heads, dim)], dim=1), None
 
 
 def decode_attention(
@@ -107,41 +106,40 @@ def decode_attention(
     bias: Tensor,
     **kwargs: object,
 ) -> tuple[Tensor, None]:
-    """Attention of one new token per row: query `[B*G, H, 1, D]`, own key, value `[B*G, KV, t, D]`.
+    """Attention of one new token per row: query `[B*G, H, 1, D]`, own key, value `[B, KV, G, t, D]` (`OwnTokens`).
 
     prefix: per layer the prompt's keys and values `[B, KV, P, D]`; bias: `prompt_bias`, `[B, 1, 1, P]`.
     """
     _reject(kwargs, dropout)
-    prompt_key, prompt_value = prefix[module.layer_idx]  # type: ignore[index]
-    batch, kv_heads = prompt_key.shape[:2]
-    rows, heads, _, dim = query.shape
-    group, repeat = rows // batch, heads // kv_heads
-    own_query = query.view(batch, group, kv_heads, repeat, 1, dim).permute(0, 2, 3, 1, 4, 5) * scaling
-    own_key = key.view(batch, group, kv_heads, 1, -1, dim).permute(0, 2, 3, 1, 4, 5)
-    own_value = value.view(batch, group, kv_heads, 1, -1, dim).permute(0, 2, 3, 1, 4, 5)
-    mixed = _two_part_attention(own_query, (prompt_key, prompt_value, bias), (own_key, own_value, None))
-    return mixed.permute(0, 3, 4, 1, 2, 5).reshape(rows, 1, heads, dim), None
+    batch, kv_heads, group, _, dim = key.shape
+    own_query = query.view(batch, group, kv_heads, -1, dim).transpose(1, 2) * scaling
+    mixed = _two_part_attention(own_query, (*prefix[module.layer_idx], bias), (key, value), None)  # type: ignore[index]
+    return mixed.transpose(1, 2).reshape(batch * group, 1, -1, dim), None
+
+
+def _by_completion(states: Tensor, group: int) -> Tensor:
+    """`[B, KV, G*C, D]` as `[B, KV, G, C, D]`."""
+    return states.unflatten(2, (group, -1))
 
 
 def _two_part_attention(
-    query: Tensor, prompt: tuple[Tensor, Tensor, Tensor], own: tuple[Tensor, Tensor, Tensor | None]
+    query: Tensor, prompt: tuple[Tensor, Tensor, Tensor], own: tuple[Tensor, Tensor], own_bias: Tensor | None
 ) -> Tensor:
-    """One softmax over the prompt's keys `[B, KV, P, D]` and a completion's own `[B, KV, 1, G, C, D]`.
+    """One softmax over the prompt's keys `[B, KV, P, D]` and a completion's own `[B, KV, G, C, D]`.
 
-    query `[B, KV, R, G, C, D]`, already scaled; R query heads share a key head. Returns the query's shape.
+    query `[B, KV, G, Q, D]`, already scaled; Q runs over the query heads that share a key head and the positions.
+    Returns the query's shape.
     """
-    batch, kv_heads, _, _, _, dim = query.shape
-    (prompt_key, prompt_value, bias), (own_key, own_value, own_bias) = prompt, own
-    folded = query.reshape(batch, kv_heads, -1, dim)
-    to_prompt = folded @ prompt_key.transpose(-1, -2) + bias
-    to_own = query @ own_key.transpose(-1, -2)
+    prompt_key, prompt_value, bias = prompt
+    to_prompt = query.flatten(2, 3) @ prompt_key.transpose(-1, -2) + bias
+    to_own = query @ own[0].transpose(-1, -2)
     if own_bias is not None:
         to_own = to_own + own_bias
     size = prompt_key.shape[2]
-    scores = torch.cat([to_prompt.view(*query.shape[:-1], size), to_own], dim=-1)
+    scores = torch.cat([to_prompt.unflatten(2, query.shape[2:4]), to_own], dim=-1)
     weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
-    from_prompt = weights[..., :size].reshape(batch, kv_heads, -1, size) @ prompt_value
-    return from_prompt.view(query.shape) + weights[..., size:] @ own_value
+    from_prompt = weights[..., :size].flatten(2, 3) @ prompt_value
+    return from_prompt.view(query.shape) + weights[..., size:] @ own[1]
 
 
 def _reject(kwargs: dict[str, object], dropout: float) -> None:

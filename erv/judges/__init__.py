@@ -1,0 +1,1 @@
+"""Who reads an explanation when we evaluate."""

@@ -1,0 +1,107 @@
+"""Supervised fine-tuning: the policy learns to answer `<think>…</think><answer>…</answer>` (paper, stage 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from erv.emotions import Taxonomy
+from erv.lit.data import Sample
+from erv.lit.optim import Optim
+from erv.policy import Policy, save_policy
+from erv.policy.model import IGNORE, PolicyBatch
+from erv.rationale import compose
+
+
+class SFT(pl.LightningModule):
+    """Next-token cross-entropy on the answer text.
+
+    `answer_weight` weighs the tokens between the answer tags against the others (paper: 1). `emotion_head` is the weight of an
+    auxiliary classifier on the mean media embeddings, dropped after training (paper: 0); a model without pretraining
+    needs both to see the clip at all within minutes.
+    """
+
+    data = "features"
+
+    def __init__(
+        self, policy: Policy, taxonomy: Taxonomy, optim: Optim, modalities: Sequence[str], batch_size: int, epochs: int,
+        answer_weight: float = 1.0, emotion_head: float = 0.0,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.policy, self.taxonomy, self.optim, self.modalities = policy, taxonomy, optim, tuple(modalities)
+        self.batch_size, self.epochs = batch_size, epochs
+        self.answer_weight, self.emotion_weight = answer_weight, emotion_head
+        self.model = policy.model
+        width = policy.model.config.text_config.hidden_size
+        self.head = nn.Linear(width * len(self.modalities), len(taxonomy.labels)) if emotion_head else None
+        self.prompt = policy.processor.prompt_ids(self.modalities)
+
+    def collate(self, batch: list[Sample]) -> tuple[PolicyBatch, Tensor]:
+        """The batch, and the weight of each label `[B, L]`."""
+        processor = self.policy.processor
+        targets = [processor.target_ids(compose(_rationale(clip), clip.label)) for clip, _ in batch]
+        tails = [len(processor.target_ids(f"{clip.label}</answer>")) for clip, _ in batch]
+        collated = processor.collate([self.prompt] * len(batch), [f for _, f in batch], targets).to(self.device)
+        ends = collated.attention_mask.sum(1, keepdim=True)
+        places = torch.arange(collated.input_ids.shape[1], device=self.device)[None]
+        tail = torch.tensor(tails, device=self.device)[:, None]
+        weights = torch.where((places >= ends - tail) & (places < ends), self.answer_weight, 1.0)
+        return collated, weights
+
+    def loss(self, batch: list[Sample]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The training loss and its parts."""
+        collated, weights = self.collate(batch)
+        embeds, mask, labels = self.model.embed(collated)
+        if labels is None:
+            raise RuntimeError("collate gave no labels")
+        hidden = self.model.language_model.get_decoder()(inputs_embeds=embeds, attention_mask=mask.long()).last_hidden_state
+        predicts = F.pad(labels[:, 1:], (0, 1), value=IGNORE) != IGNORE  # only these positions need logits
+        logits = self.model.language_model.lm_head(hidden[predicts]).float()
+        nll = F.cross_entropy(logits, labels[:, 1:][predicts[:, :-1]], reduction="none")
+        weight = weights[collated.labels != IGNORE]
+        parts = {"loss/text": (nll * weight).sum() / weight.sum()}
+        if self.head is not None:
+            gold = torch.tensor([self.taxonomy.index(clip.label) for clip, _ in batch], device=self.device)
+            parts["loss/emotion"] = F.cross_entropy(self.head(self.media_mean(collated)), gold) * self.emotion_weight
+        return torch.stack(list(parts.values())).sum(), parts
+
+    def media_mean(self, batch: PolicyBatch) -> Tensor:
+        """Mean video and audio embeddings side by side `[B, D * modalities]`."""
+        means = []
+        if batch.video is not None:
+            weights = self.model.gate(batch.bert_input_ids, batch.bert_attention_mask)
+            means.append(self.model.fuse(batch.video, weights).mean(1))
+        if batch.audio is not None:
+            means.append(self.model.audio_projector(batch.audio).mean(1))
+        return torch.cat(means, dim=1)
+
+    def training_step(self, batch: list[Sample], _: int) -> Tensor:
+        """One batch."""
+        loss, parts = self.loss(batch)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch))
+        self.log_dict({f"train/{name}": value for name, value in parts.items()}, batch_size=len(batch))
+        return loss
+
+    def validation_step(self, batch: list[Sample], _: int) -> None:
+        """The same loss on the dev split."""
+        self.log("dev/loss", self.loss(batch)[0], batch_size=len(batch), prog_bar=True)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with its schedule per step."""
+        optimiser, schedule = self.optim.build(self.parameters(), self.trainer.max_steps)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def save(self, folder: str) -> None:
+        """Write the policy."""
+        save_policy(self.policy, folder)
+
+
+def _rationale(clip: Any) -> str:
+    if clip.rationale is None:
+        raise ValueError(f"SFT needs a rationale for every clip; {clip.id} ({clip.source}) has none")
+    return str(clip.rationale)

@@ -1,0 +1,71 @@
+"""A short warm-up of both towers as emotion classifiers on the train split.
+
+It stands in for SigLIP's and Whisper's pretraining where no weights can be had (the demo corpus); public checkpoints bring
+their own towers and never need it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+from torchmetrics.functional.classification import multiclass_accuracy
+
+from erv.emotions import Taxonomy
+from erv.lit.data import Sample
+from erv.lit.optim import Optim
+from erv.policy import Policy, save_policy
+
+
+class TowerWarmup(pl.LightningModule):
+    """Three linear heads on the mean tower features (picture, voice, both); the sum of their cross-entropies."""
+
+    data = "pixels"
+
+    def __init__(self, policy: Policy, taxonomy: Taxonomy, optim: Optim, batch_size: int, epochs: int) -> None:
+        super().__init__()
+        self.policy, self.taxonomy, self.optim = policy, taxonomy, optim
+        self.batch_size, self.epochs = batch_size, epochs
+        self.model = policy.model.set_trainable(["vision_tower", "audio_tower"])
+        config, classes = policy.model.config, len(taxonomy.labels)
+        widths = {"picture": config.vision_config.hidden_size, "voice": config.audio_config.d_model}
+        widths["both"] = sum(widths.values())
+        self.heads = nn.ModuleDict({name: nn.Linear(width, classes) for name, width in widths.items()})
+
+    def logits(self, batch: list[Sample]) -> dict[str, Tensor]:
+        """Class logits `[B, E]` of each head."""
+        frames = torch.stack([media["video"] for _, media in batch]).to(self.device).float()
+        mel = torch.stack([media["audio"] for _, media in batch]).to(self.device).float()
+        picture = self.model.encode_video(frames).mean((1, 2))
+        voice = self.model.encode_audio(mel).mean(1)
+        inputs = {"picture": picture, "voice": voice, "both": torch.cat([picture, voice], 1)}
+        return {name: head(inputs[name]) for name, head in self.heads.items()}
+
+    def labels(self, batch: list[Sample]) -> Tensor:
+        """Class indices `[B]`."""
+        return torch.tensor([self.taxonomy.index(clip.label) for clip, _ in batch], device=self.device)
+
+    def training_step(self, batch: list[Sample], _: int) -> Tensor:
+        """Sum of the heads' cross-entropies."""
+        gold = self.labels(batch)
+        loss = sum(nn.functional.cross_entropy(logits, gold) for logits in self.logits(batch).values())
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch))
+        return loss
+
+    def validation_step(self, batch: list[Sample], _: int) -> None:
+        """Accuracy of each head on the dev split."""
+        gold = self.labels(batch)
+        for name, logits in self.logits(batch).items():
+            accuracy = multiclass_accuracy(logits, gold, len(self.taxonomy.labels), average="micro")
+            self.log(f"dev/accuracy/{name}", accuracy, batch_size=len(batch), prog_bar=name == "both")
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with its schedule per step."""
+        optimiser, schedule = self.optim.build(self.parameters(), self.trainer.max_steps)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def save(self, folder: str) -> None:
+        """Write the policy with its warmed-up towers."""
+        save_policy(self.policy, folder)

@@ -1,0 +1,1 @@
+"""Decoding clips and keeping the frozen towers' outputs."""

@@ -1,0 +1,1 @@
+"""Figures of recognition and of explanation, with intervals; pure numpy."""

@@ -1,0 +1,1 @@
+"""R_format, R_answer, R_E and their sum; pure functions of text and probabilities."""

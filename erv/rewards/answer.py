@@ -1,0 +1,24 @@
+"""R_answer: is the emotion right."""
+
+from __future__ import annotations
+
+from erv.emotions import Taxonomy
+from erv.rationale import Rationale
+
+
+class AnswerReward:
+    """1 when the answer names the gold label, else 0 (paper, R_answer).
+
+    Answer and gold go through the same synonyms by whole words; the released code normalised the answer only, so that some
+    golds could never be rewarded (original-defects.md 20).
+    """
+
+    name = "answer"
+
+    def __init__(self, weight: float = 1.0) -> None:
+        self.weight = weight
+
+    def value(self, rationale: Rationale, gold: str, taxonomy: Taxonomy) -> float:
+        """The reward of one completion."""
+        answer = taxonomy.normalise(rationale.answer)
+        return float(answer is not None and answer == taxonomy.normalise(gold))
