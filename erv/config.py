@@ -65,7 +65,7 @@ def _refuse(message: str) -> int:
 def _explain_override(error: Exception, config_name: str) -> str:
     """Hydra's own message, and for an unknown key the nearest keys of the config it was meant for."""
     message = str(error.__cause__ or error) if "Could not override" not in str(error) else str(error)
-    match = re.search(r"Could not override '([^']+)'", str(error))
+    match = re.search(r"Could not override '([^']+)'.\nTo append", str(error))
     if match is None:
         return message
     from hydra import compose, initialize_config_dir
@@ -163,7 +163,8 @@ def build(node: Any, **provided: Any) -> Any:
     tree = plain(node)
     for target in _targets(tree):
         locate(target)
-    return instantiate(tree, _convert_="all", **provided)
+    # Hydra would turn a provided record into a config of its own; a partial never sees it
+    return instantiate({**tree, "_partial_": True}, _convert_="all")(**provided)
 
 
 def _targets(node: Any) -> Iterator[str]:
@@ -179,13 +180,22 @@ def wanted(node: Any, names: Iterable[str]) -> list[str]:
     return [name for name in names if name in parameters]
 
 
+def overrides() -> list[str]:
+    """What the user typed, as Hydra understood it."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+
+
 def signature(cfg: Any, identities: Mapping[str, str] | None = None) -> str:
     """12 hex digits over everything that changes a run's result: the name of its folder.
 
-    `identities` replaces keys that point at other runs or files (dotted) by what those contain, so that a run started
-    from another checkpoint is another run even when its path is the same.
+    `identities` maps dotted keys that point at other runs to what those are, so that a run started from another checkpoint
+    is another run even when its path is the same.
     """
-    tree = plain(cfg)
+    # where things lie must not show in the values that are made of paths
+    places = {"paths": {key: f"<{key}>" for key in cfg.get("paths") or {}}, "group": "<group>"}
+    tree = plain(OmegaConf.merge(cfg, places))
     for dotted in UNSIGNED:
         _pop(tree, dotted.split("."))
     text = json.dumps([tree, dict(identities or {})], sort_keys=True, ensure_ascii=False)

@@ -17,8 +17,11 @@ class Corpus(Protocol):
 
     taxonomy: Taxonomy
 
+    def require(self) -> None:
+        """Raise CorpusMissing when the files are absent and cannot be made."""
+
     def prepare(self) -> None:
-        """Make the files or check that they are there; raises CorpusMissing."""
+        """Make the files where they can be made."""
 
     def clips(self, split: Split) -> list[Clip]:
         """The clips of one split, in a fixed order."""

@@ -18,6 +18,8 @@ class Oracle:
     overlap the longer counts.
     """
 
+    free = True
+
     def __init__(self, grammar: str, name: str = "oracle") -> None:
         self.name = name
         phrases = json.loads(Path(grammar).read_text())["phrases"]

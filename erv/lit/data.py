@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -56,10 +57,14 @@ class StepData(pl.LightningDataModule):
         """The dev rows."""
         return DataLoader(_Rows(self.dev_rows), batch_size=self.eval_batch_size, collate_fn=list)
 
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Batches hold records; a module moves the tensors that it makes of them."""
+        return batch
+
     def state_dict(self) -> dict[str, int]:
         """The number of the next training batch."""
         loop = self.trainer.fit_loop.epoch_loop if self.trainer else None
-        return {"cursor": loop.batch_progress.current.completed if loop else self.cursor}
+        return {"cursor": loop.batch_progress.current.processed if loop else self.cursor}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on with the batch that `state_dict` named."""

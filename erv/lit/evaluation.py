@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -17,6 +18,7 @@ from erv.lit.data import Sample
 from erv.policy import Policy
 from erv.rationale import parse
 from erv.records import Decoding, Prediction, Split
+from erv.rewards.explanation import ExplanationReward
 from erv.rewards.total import TotalReward
 
 
@@ -93,6 +95,20 @@ def read(predictions: Sequence[Prediction], reward: TotalReward) -> list[Predict
     sentences = reward.read([p.think or "" for p in predictions])
     rows = zip(predictions, parts, sentences, strict=True)
     return [replace(p, rewards={**r.parts, "total": r.total}, sentences=s or ()) for p, r, s in rows]
+
+
+def reward_by_judge(predictions: Sequence[Prediction], judge: Judge, reward: TotalReward) -> float | None:
+    """Mean R_E with `judge` in the verifier's place, asked sentence by sentence; None unless it is free of charge.
+
+    Where the verifier's R_E rises and this does not, the policy has learnt the verifier's mistakes.
+    """
+    if not judge.free or not predictions:
+        return None
+    part = reward.explanation or ExplanationReward()
+    verdicts = iter(judge([s.text for p in predictions for s in p.sentences]))
+    found = [[(next(verdicts).emotion or "",) for _ in p.sentences] for p in predictions]
+    neutral = reward.taxonomy.neutral
+    return float(np.mean([part.value(f, p.gold, neutral) for f, p in zip(found, predictions, strict=True)]))
 
 
 def judge_all(predictions: Sequence[Prediction], judge: Judge) -> list[Prediction]:

@@ -80,6 +80,10 @@ class SFT(pl.LightningModule):
             means.append(self.model.audio_projector(batch.audio).mean(1))
         return torch.cat(means, dim=1)
 
+    def steps(self, rows: int) -> int:
+        """Batches of `epochs` passes over `rows` samples."""
+        return self.epochs * rows // self.batch_size
+
     def training_step(self, batch: list[Sample], _: int) -> Tensor:
         """One batch."""
         loss, parts = self.loss(batch)
@@ -93,7 +97,7 @@ class SFT(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW with its schedule per step."""
-        optimiser, schedule = self.optim.build(self.parameters(), self.trainer.max_steps)
+        optimiser, schedule = self.optim.build(self.parameters(), self.trainer.estimated_stepping_batches)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def save(self, folder: str) -> None:

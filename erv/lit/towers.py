@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_accuracy
 
 from erv.emotions import Taxonomy
-from erv.lit.data import Sample
+from erv.lit.data import ClipData, Sample
 from erv.lit.optim import Optim
 from erv.policy import Policy, save_policy
 
@@ -47,6 +47,10 @@ class TowerWarmup(pl.LightningModule):
         """Class indices `[B]`."""
         return torch.tensor([self.taxonomy.index(clip.label) for clip, _ in batch], device=self.device)
 
+    def steps(self, rows: int) -> int:
+        """Batches of `epochs` passes over `rows` samples."""
+        return self.epochs * rows // self.batch_size
+
     def training_step(self, batch: list[Sample], _: int) -> Tensor:
         """Sum of the heads' cross-entropies."""
         gold = self.labels(batch)
@@ -61,9 +65,21 @@ class TowerWarmup(pl.LightningModule):
             accuracy = multiclass_accuracy(logits, gold, len(self.taxonomy.labels), average="micro")
             self.log(f"dev/accuracy/{name}", accuracy, batch_size=len(batch), prog_bar=name == "both")
 
+    @torch.no_grad()
+    def measure(self, data: ClipData) -> dict[str, Any]:
+        """Accuracy of each head on the dev split."""
+        rows = data.dev_rows or data.samples("dev", data.dev_limit)
+        self.model.eval()
+        gold = self.labels(rows)
+        starts = range(0, len(rows), 64)
+        found = [self.logits(rows[start : start + 64]) for start in starts]
+        return {
+            "dev": {name: float((torch.cat([f[name] for f in found]).argmax(1) == gold).float().mean()) for name in self.heads}
+        }
+
     def configure_optimizers(self) -> Any:
         """AdamW with its schedule per step."""
-        optimiser, schedule = self.optim.build(self.parameters(), self.trainer.max_steps)
+        optimiser, schedule = self.optim.build(self.parameters(), self.trainer.estimated_stepping_batches)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def save(self, folder: str) -> None:

@@ -28,6 +28,10 @@ class VerifierTraining(pl.LightningModule):
         self.threshold, self.top_k = threshold, top_k
         self.model = verifier.model
 
+    def steps(self, rows: int) -> int:
+        """Batches of `epochs` passes over `rows` samples."""
+        return self.epochs * rows // self.batch_size
+
     def training_step(self, rows: list[Row], _: int) -> Tensor:
         """One batch of sentences."""
         targets = self.verifier.targets([row["labels"] for row in rows])
@@ -59,7 +63,7 @@ class VerifierTraining(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW with its schedule per step."""
-        optimiser, schedule = self.optim.build(self.parameters(), self.trainer.max_steps)
+        optimiser, schedule = self.optim.build(self.parameters(), self.trainer.estimated_stepping_batches)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def save(self, folder: str) -> None:

@@ -88,21 +88,21 @@ class Verifier:
 
 def build_verifier(
     labels: Sequence[str], checkpoint: str | None = None, config: dict[str, Any] | None = None,
-    texts: Sequence[str] | None = None,
+    sentences: Sequence[str] | None = None,
 ) -> Verifier:  # fmt: skip
     """A verifier to be trained for `labels`.
 
     From `checkpoint` (hub id or folder of any encoder), or with random weights of the sizes in `config` (`model_type` and
-    its arguments) and a byte-level BPE tokenizer trained on `texts`.
+    its arguments) and a byte-level BPE tokenizer trained on `sentences`.
     """
     head = {"num_labels": len(labels), "problem_type": "multi_label_classification"}
     if checkpoint is not None:
         tokenizer = AutoTokenizer.from_pretrained(checkpoint)
         model = AutoModelForSequenceClassification.from_pretrained(checkpoint, ignore_mismatched_sizes=True, **head)
         return Verifier(model, tokenizer, labels)
-    if config is None or not texts:
-        raise ValueError("a verifier without verifier.model.checkpoint needs verifier.model.config and texts")
-    tokenizer = _train_tokenizer(texts)
+    if config is None or not sentences:
+        raise ValueError("a verifier without verifier.model.checkpoint needs verifier.model.config and sentences")
+    tokenizer = _train_tokenizer(sentences)
     sizes = {**config, "vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, **head}
     model = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(**sizes))
     return Verifier(model, tokenizer, labels)

@@ -34,6 +34,9 @@ class SyntheticCorpus:
         self.workers = workers or len(os.sched_getaffinity(0))
         self.parameters = {"version": VERSION, "seed": seed, "clips": clips, "dev": dev, "test": test}
 
+    def require(self) -> None:
+        """Nothing: the corpus makes itself."""
+
     def prepare(self) -> None:
         """Make the corpus unless it is there; refuse a folder that holds another one."""
         self.root.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ PARAMETERS = {
     "fear": (0.8, 0.8, 0.8, -0.35, 0.5, 0.0),
 }
 _CIRCLE = [(math.cos(a * math.pi / 8), math.sin(a * math.pi / 8)) for a in range(16)]
-_ARC = [(1.5 * x, 1 - (x / 5) ** 2) for x in range(-5, 6)]
+_ARC = [(2.2 * x, 1 - (x / 5) ** 2) for x in range(-5, 6)]
 _RGB = {"red": (190, 50, 45), "blue": (50, 80, 180), "green": (50, 140, 70), "grey": (130, 130, 130),
         "yellow": (215, 190, 60), "brown": (120, 80, 50)}  # fmt: skip
 
@@ -31,10 +31,10 @@ def render(rng: np.random.Generator, strength: dict[str, float], shirt: str, wal
     target = sum(w * np.asarray(PARAMETERS[e]) for e, w in strength.items()) + rng.normal(0, 0.2, 6)
     person = {
         "skin": np.array([225, 185, 155]) * rng.uniform(0.45, 1.05),
-        "centre": rng.uniform(-4, 4, 2) + SIZE / 2,
-        "scale": float(rng.uniform(0.82, 1.12)),
-        "tilt": rng.uniform(-0.16, 0.16),
-        "rest": rng.normal(0, 0.18, 6),
+        "centre": rng.uniform(-2, 2, 2) + SIZE / 2,
+        "scale": float(rng.uniform(0.92, 1.08)),
+        "tilt": rng.uniform(-0.08, 0.08),
+        "rest": rng.normal(0, 0.12, 6),
         "shirt": _RGB[shirt],
         "wall": np.array(_RGB[wall]) * 0.6 + 70,
     }
@@ -68,20 +68,20 @@ def _draw(person: dict[str, Any], parameters: np.ndarray, shift: np.ndarray) -> 
         draw.polygon([at(x + rx * c, y + ry * s) for c, s in _CIRCLE], fill=colour)
 
     dark, skin = (40, 28, 25), tuple(int(v) for v in np.clip(person["skin"], 0, 255))
-    ellipse(0, 36, 26, 16, person["shirt"])
-    ellipse(0, 0, 18, 22, skin)
+    ellipse(0, 44, 30, 18, person["shirt"])
+    ellipse(0, 0, 24, 29, skin)
     for side in (-1, 1):
-        brow = -10 - 3 * height
-        line([(side * 3.5, brow - 3 * angle), (side * 11.5, brow + 1.5 * angle)], 1.6, dark)
-        ellipse(side * 7.5, -4, 3.4, max(0.4, 2.0 + 1.5 * open_), (245, 245, 245))
-        ellipse(side * 7.5, -4, 1.4, min(1.4, max(0.4, 2.0 + 1.5 * open_)), dark)
+        brow = -14 - 4 * height
+        line([(side * 4, brow - 4.5 * angle), (side * 16, brow + 2.5 * angle)], 2.6, dark)
+        ellipse(side * 10, -5, 5, max(0.6, 3.0 + 2.2 * open_), (245, 245, 245))
+        ellipse(side * 10, -5, 2.2, min(2.2, max(0.6, 3.0 + 2.2 * open_)), dark)
         if wrinkle > 0.25:
-            line([(side * 1.5, 0), (side * 4.5, 2 - 2 * wrinkle)], 0.9, dark)
-    line([(0, -1), (-1.5, 5), (1.5, 5)], 0.9, tuple(int(v * 0.7) for v in skin))
-    middle = 12 - curve * 1.5
-    upper = [(x, middle + curve * 4.0 * bow) for x, bow in _ARC]
-    lower = [(x, middle + (curve * 4.0 + max(0.0, gap) * 6) * bow) for x, bow in _ARC]
+            line([(side * 2, 1), (side * 7, 3 - 3 * wrinkle)], 1.6, dark)
+    line([(0, -1), (-2, 7), (2, 7)], 1.2, tuple(int(v * 0.7) for v in skin))
+    middle = 16 - curve * 2
+    upper = [(x, middle + curve * 6.0 * bow) for x, bow in _ARC]
+    lower = [(x, middle + (curve * 6.0 + max(0.0, gap) * 8) * bow) for x, bow in _ARC]
     draw.polygon([at(*p) for p in upper + lower[::-1]], fill=(90, 20, 25))
-    line(upper, 1.4, (120, 40, 45))
-    line(lower, 1.2, (120, 40, 45))
+    line(upper, 2.2, (120, 40, 45))
+    line(lower, 1.8, (120, 40, 45))
     return np.asarray(image.reduce(_SCALE))

@@ -21,7 +21,7 @@ def render(rng: np.random.Generator, strength: dict[str, float]) -> np.ndarray:
     """One utterance that sounds like `strength` (emotion -> weight): float32 `[RATE * SECONDS]` in [-1, 1]."""
     rest = np.asarray(SETTINGS["neutral"])
     target = rest + sum(w * (np.asarray(SETTINGS[e]) - rest) for e, w in strength.items())
-    level, span, energy, rate, harsh, tremor = target + rng.normal(0, 1, 6) * (0.10, 0.06, 0.18, 0.45, 0.10, 0.08)
+    level, span, energy, rate, harsh, tremor = target + rng.normal(0, 1, 6) * (0.14, 0.08, 0.25, 0.6, 0.14, 0.11)
     t = np.arange(int(RATE * SECONDS)) / RATE
     speaker = np.log2(rng.uniform(110, 230))
     contour = span * np.sin(2 * np.pi * rng.uniform(0.5, 1.0) * t + rng.uniform(0, 2 * np.pi))

@@ -1,0 +1,73 @@
+"""What happens around training steps: seeds, checkpoints, and the completions on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from erv.lit.evaluation import prompt_seed
+
+PARTS = "completions"  # folder of the parts, which become one file of the same name when training ends
+
+
+def checkpoints(folder: Path, every: int) -> ModelCheckpoint:
+    """Keep `last.ckpt`, replaced every `every` optimiser steps."""
+    return ModelCheckpoint(
+        folder, filename="last", every_n_train_steps=every, save_top_k=1, monitor=None, enable_version_counter=False
+    )
+
+
+class StepSeed(pl.Callback):
+    """Random numbers of a step depend on (seed, step) alone, so an interrupted run goes on as if it had not stopped."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int) -> None:
+        """Seed before every step."""
+        torch.manual_seed(prompt_seed(self.seed, "step", index))
+
+
+class Completions(pl.Callback):
+    """Writes what GRPO sampled to completions.parquet.
+
+    Parts are written together with the checkpoints, each named by its first iteration, so that a resumed run overwrites what
+    it repeats; the parts become one file when training ends.
+    """
+
+    def __init__(self, folder: Path, every: int) -> None:
+        self.folder, self.every = folder, every
+        self.rows: list[dict[str, Any]] = []
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:  # fmt: skip
+        """Collect, and write at every checkpoint."""
+        self.rows += getattr(module, "rows", [])
+        if (index + 1) % self.every == 0:
+            self._flush()
+
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Join the parts."""
+        self._flush()
+        parts = sorted((self.folder / PARTS).glob("*.parquet"))
+        if parts:
+            _write(pa.concat_tables([pq.read_table(part) for part in parts]), self.folder / f"{PARTS}.parquet")
+
+    def _flush(self) -> None:
+        if self.rows:
+            (self.folder / PARTS).mkdir(exist_ok=True)
+            _write(pa.Table.from_pylist(self.rows), self.folder / PARTS / f"{self.rows[0]['iter']:08d}.parquet")
+            self.rows = []
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    temporary = path.with_suffix(".tmp")
+    pq.write_table(table, temporary, compression="zstd")
+    temporary.replace(path)

@@ -1,0 +1,172 @@
+"""The objects that a config names, each made once and when it is first wanted, and the stages they are put together in."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from erv import config
+from erv.corpora.base import Corpus
+from erv.emotions import Taxonomy
+from erv.judges.base import Judge
+from erv.lit.data import ClipData, SentenceData, StepData
+from erv.media.cache import Features, TowerCache
+from erv.policy import Policy
+from erv.records import Clip
+from erv.rationale import compose
+from erv.rewards.total import TotalReward
+from erv.run import METRICS, find_model
+from erv.verifier import Verifier, gate
+
+_log = logging.getLogger(__name__)
+# What constructors may ask for by the name of a parameter; no config key is needed for these.
+PROVIDED = ("policy", "verifier", "reward", "judge", "taxonomy", "optim", "modalities", "seed", "texts", "labels",
+            "sentences", "folder", "run_name", "group")  # fmt: skip
+CHECKPOINTS = ("policy.checkpoint", "verifier.model.checkpoint")  # keys that may point at other runs
+
+
+class Parts:
+    """The parts of one run. `tree` is the resolved config with its checkpoint keys replaced by folders."""
+
+    def __init__(self, tree: Mapping[str, Any], folder: Path) -> None:
+        self.tree, self.folder = tree, str(folder)
+        self.seed, self.group, self.run_name = tree["seed"], tree["group"], f"{tree['name']}-s{tree['seed']}"
+        self.modalities = tuple((tree.get("data") or {}).get("modalities", ()))
+
+    def identity(self) -> dict[str, Any]:
+        """Which run this is, for metrics.json."""
+        tree = self.tree
+        return {"arm": tree["name"], "stage": tree["stage"], "seed": self.seed, "signature": Path(self.folder).name}
+
+    def make(self, key: str) -> Any:
+        """Build the node at `key`, with what its constructor asks for."""
+        node: Any = self.tree
+        for part in key.split("."):
+            node = node[part]
+        return config.build(node, **{name: getattr(self, name) for name in config.wanted(node, PROVIDED) if name not in node})
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        """The corpus, its files made where they can be."""
+        corpus: Corpus = self.make("data.corpus")
+        corpus.prepare()
+        return corpus
+
+    @cached_property
+    def taxonomy(self) -> Taxonomy:
+        """The label set of the corpus."""
+        return self.corpus.taxonomy
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels in their order."""
+        return self.taxonomy.labels
+
+    @cached_property
+    def optim(self) -> Any:
+        """Optimiser and schedule."""
+        return self.make("optim")
+
+    @property
+    def texts(self) -> list[str]:
+        """What the policy will read and write, for a tokenizer of its own; train split only."""
+        return [compose(clip.rationale, clip.label) for clip in self.corpus.clips("train") if clip.rationale]
+
+    @property
+    def sentences(self) -> list[str]:
+        """The verifier's training sentences, for a tokenizer of its own."""
+        return [row["text"] for row in SentenceData(self.tree["verifier"]["data"]["file"], 1, 1, 0).rows("train")]
+
+    @cached_property
+    def policy(self) -> Policy:
+        """The policy; what it trains is printed."""
+        policy: Policy = self.make("policy")
+        sizes = policy.model.part_sizes()
+        listed = ", ".join(f"{part} {n:,}{'' if part in policy.model.trained else ' (frozen)'}" for part, n in sizes.items())
+        _log.info("policy: %s", listed)
+        return policy
+
+    @cached_property
+    def verifier(self) -> Verifier | None:
+        """The verifier; None without one in the config."""
+        if not self.tree.get("verifier"):
+            return None
+        _ = self.corpus  # its files may hold the sentences
+        verifier: Verifier = self.make("verifier.model")
+        if verifier.labels != self.labels:
+            raise config.ConfigError(
+                f"the verifier knows {', '.join(verifier.labels)}, the corpus {', '.join(self.labels)}, in this order; use a "
+                "verifier trained for this corpus"
+            )
+        return verifier
+
+    @cached_property
+    def reward(self) -> TotalReward:
+        """The sum of the rewards in the config."""
+        reward: TotalReward = self.make("reward")
+        return reward
+
+    @cached_property
+    def judge(self) -> Judge | None:
+        """Who reads explanations in evaluation; None without one in the config."""
+        _ = self.corpus
+        return self.make("judge") if self.tree.get("judge") else None
+
+    def features(self, clips: list[Clip]) -> list[Features]:
+        """Tower features of the clips, from the cache, where missing ones are computed first."""
+        policy = self.policy
+        cache = TowerCache(self.tree["data"]["cache"], policy.towers_sha256(), policy.processor.preprocessing())
+        paths = [clip.video for clip in clips]
+        cache.build(paths, policy.encode_files)
+        return cache.load(paths)
+
+    def pixels(self, clips: list[Clip]) -> list[dict[str, Tensor]]:
+        """Decoded frames and log-mel of the clips, in half precision."""
+        from tqdm import tqdm
+
+        load = self.policy.processor.load_media
+        rows = (load(clip.video) for clip in tqdm(clips, desc="decoding", unit="clip"))
+        return [{name: value.half() for name, value in row.items()} for row in rows]
+
+    def data(self, algo: Any) -> StepData:
+        """The DataModule that `algo` trains on."""
+        if algo.data == "sentences":
+            node = self.tree["verifier"]["data"]
+            rows = len(SentenceData(node["file"], 1, 1, 0, node.get("limit")).rows("train")[: node.get("limit")])
+            return SentenceData(node["file"], algo.batch_size, algo.steps(rows), self.seed, node.get("limit"))
+        node = self.tree["data"]
+        rows = len(self.corpus.clips("train")[: node["limit"]])
+        load = self.features if algo.data == "features" else self.pixels
+        return ClipData(
+            self.corpus, load, algo.batch_size, algo.steps(rows), self.seed, node["limit"], node["dev_limit"]
+        )  # fmt: skip
+
+    def check_verifier(self) -> None:
+        """Refuse to train with a verifier whose held-out scores are too low (UnfitVerifier)."""
+        explanation = self.reward.explanation
+        if explanation is None or explanation.weight == 0 or not self.tree["verifier"].get("gate"):
+            return
+        metrics = Path(self.tree["verifier"]["model"]["checkpoint"]).parent / METRICS
+        if not metrics.is_file():
+            _log.warning("the verifier comes without held-out scores, so it cannot be checked; verifier.gate is not applied")
+            return
+        gate(json.loads(metrics.read_text())["heldout"], **self.tree["verifier"]["gate"])
+
+
+def resolve_checkpoints(tree: dict[str, Any]) -> dict[str, str]:
+    """Replace references to other runs in `tree` by model folders; returns what each is, for the signature."""
+    identities = {}
+    for key in CHECKPOINTS:
+        *parents, last = key.split(".")
+        node: Any = tree
+        for parent in parents:
+            node = (node or {}).get(parent)
+        if node and node.get(last):
+            node[last], identities[key] = find_model(node[last], tree["seed"])
+    return identities

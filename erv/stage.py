@@ -1,0 +1,93 @@
+"""What train and evaluate have in common: a run opened from its config, and the evaluation that ends it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import seed_everything
+from omegaconf import DictConfig
+
+from erv import config
+from erv.config import ConfigError
+from erv.corpora.base import CorpusMissing
+from erv.lit.evaluation import Evaluation, judge_all, predict, read, reward_by_judge
+from erv.metrics.summary import summarise
+from erv.parts import PROVIDED, Parts, resolve_checkpoints
+from erv.records import Prediction
+from erv.run import Run
+from erv.verifier import UnfitVerifier
+
+_log = logging.getLogger(__name__)
+
+
+@contextmanager
+def open_stage(cfg: DictConfig) -> Iterator[tuple[Run | None, Parts]]:
+    """Check the config, find the run's folder and hold it; the run is None when it is done already.
+
+    What a user can put right (a missing corpus, an unfit verifier, …) becomes a ConfigError.
+    """
+    config.check(cfg, PROVIDED)
+    _quiet()
+    torch.set_num_threads(int(cfg.launch.threads))
+    try:
+        tree = config.plain(cfg)
+        config.build(tree["data"]["corpus"]).require()
+        identities = resolve_checkpoints(tree)
+        signature = config.signature(cfg, identities)
+        run = Run(Path(tree["paths"]["runs"]) / tree["group"] / tree["name"] / signature)
+        parts = Parts(tree, run.folder)
+        if run.done:
+            _log.info("done already: %s", run.folder)
+            yield None, parts
+            return
+        with run.open(tree, config.overrides()):
+            seed_everything(tree["seed"], workers=True, verbose=False)
+            _log.info("run %s", run.folder)
+            yield run, parts
+    except (CorpusMissing, UnfitVerifier) as error:
+        raise ConfigError(str(error)) from error
+
+
+def _quiet() -> None:
+    """Keep what the user should read readable: the libraries' tips and notes about their own settings go."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).propagate = False  # it has a handler of its own
+    for message in (".*treespec.*", ".*does not have many workers.*", ".*find .last. .*", ".*is not resumable.*"):
+        warnings.filterwarnings("ignore", message=message)
+
+
+def evaluate(run: Run, parts: Parts) -> dict[str, Any]:
+    """Answers to the evaluation split, read by the verifier and the judge; predictions.jsonl, clips.jsonl and the figures."""
+    plan: Evaluation = parts.make("evaluation")
+    clips = parts.corpus.clips(plan.split)[: plan.limit]
+    samples = list(zip(clips, parts.features(clips), strict=True))
+    if parts.judge is None:
+        raise ConfigError("an evaluation needs a judge; set judge=oracle for the demo corpus")
+    policy = parts.policy
+    policy.model.eval()
+    predictions: list[Prediction] = []
+    figures: dict[str, Any] = {}
+    for decoding in ("sampled", "greedy") if plan.greedy else ("sampled",):
+        found = predict(policy, samples, parts.modalities, plan, decoding, parts.taxonomy, parts.seed)
+        found = judge_all(read(found, parts.reward), parts.judge)
+        figures[decoding] = summarise(found, parts.taxonomy, parts.judge.name)
+        figures[decoding]["judge_reward"] = reward_by_judge(found, parts.judge, parts.reward)
+        predictions += found
+    _write_lines(run.folder / "predictions.jsonl", [p.row() for p in predictions])
+    _write_lines(run.folder / "clips.jsonl", [{"id": c.id, "video": c.video, "label": c.label} for c in clips])
+    return {"clips": len(clips), "judge": parts.judge.name, "evaluation": asdict(plan), **figures}
+
+
+def _write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    temporary.replace(path)

@@ -1,0 +1,65 @@
+"""`python -m erv.train +exp=NAME`: train one stage (towers, verifier, sft, grpo), then measure what came out.
+
+The same command again resumes where it was interrupted, or does nothing when the run is done.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from erv import config
+
+if TYPE_CHECKING:
+    from erv.parts import Parts
+    from erv.run import Run
+
+_log = logging.getLogger(__name__)
+
+
+@config.command("train")
+def main(cfg: DictConfig) -> None:
+    """Train and measure what `cfg` describes."""
+    from erv.stage import open_stage
+
+    with open_stage(cfg) as (run, parts):
+        if run is not None:
+            algo = fit(run, parts)
+            finish(run, parts, algo)
+
+
+def fit(run: Run, parts: Parts) -> Any:
+    """Train, from the last checkpoint if there is one, and write the model."""
+    import lightning.pytorch as pl
+
+    from erv.lit.callbacks import Completions, StepSeed, checkpoints
+
+    tree = parts.tree
+    if "reward" in config.wanted(tree["algo"], ["reward"]):
+        parts.check_verifier()
+    algo = parts.make("algo")
+    data = parts.data(algo)
+    every = tree["checkpoint"]["every"]
+    trainer: pl.Trainer = config.build(
+        tree["trainer"], max_epochs=1, logger=parts.make("logger") if tree["logger"] else False,
+        default_root_dir=str(run.folder), enable_model_summary=False, log_every_n_steps=1, num_sanity_val_steps=0,
+        callbacks=[StepSeed(parts.seed), checkpoints(run.folder / "checkpoints", every), Completions(run.folder, every)],
+    )  # fmt: skip
+    trainer.fit(algo, data, ckpt_path=run.last_checkpoint, weights_only=True)
+    algo.save(str(run.folder / "model"))
+    return algo
+
+
+def finish(run: Run, parts: Parts, algo: Any) -> None:
+    """Measure what was trained, and write it: from then on the run is done."""
+    from erv.stage import evaluate
+
+    measured = algo.measure(parts.data(algo)) if hasattr(algo, "measure") else evaluate(run, parts)
+    run.finish({**parts.identity(), **measured})
+    _log.info("done: %s", run.folder)
+
+
+if __name__ == "__main__":
+    main()
