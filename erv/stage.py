@@ -61,7 +61,8 @@ def _quiet() -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
         logging.getLogger(name).propagate = False  # it has a handler of its own
-    for message in (".*treespec.*", ".*does not have many workers.*", ".*find .last. .*", ".*is not resumable.*"):
+    for message in (".*treespec.*", ".*does not have many workers.*", ".*find .last. .*", ".*not resumable.*",
+                    ".*in eval mode at the start.*"):  # fmt: skip
         warnings.filterwarnings("ignore", message=message)
 
 

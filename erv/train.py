@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from erv import config
 
 if TYPE_CHECKING:
+    from erv.lit.data import StepData
     from erv.parts import Parts
     from erv.run import Run
 
@@ -26,15 +27,15 @@ def main(cfg: DictConfig) -> None:
 
     with open_stage(cfg) as (run, parts):
         if run is not None:
-            algo = fit(run, parts)
-            finish(run, parts, algo)
+            finish(run, parts, *fit(run, parts))
 
 
-def fit(run: Run, parts: Parts) -> Any:
+def fit(run: Run, parts: Parts) -> tuple[Any, StepData]:
     """Train, from the last checkpoint if there is one, and write the model."""
     import lightning.pytorch as pl
+    from lightning.pytorch.callbacks import TQDMProgressBar
 
-    from erv.lit.callbacks import Completions, StepSeed, checkpoints
+    from erv.lit.callbacks import Completions, LastCheckpoint, StepSeed
 
     tree = parts.tree
     if "reward" in config.wanted(tree["algo"], ["reward"]):
@@ -42,21 +43,22 @@ def fit(run: Run, parts: Parts) -> Any:
     algo = parts.make("algo")
     data = parts.data(algo)
     every = tree["checkpoint"]["every"]
+    callbacks = [StepSeed(parts.seed), Completions(run.folder, every), LastCheckpoint(run.folder, every), TQDMProgressBar(20)]
     trainer: pl.Trainer = config.build(
         tree["trainer"], max_epochs=1, logger=parts.make("logger") if tree["logger"] else False,
-        default_root_dir=str(run.folder), enable_model_summary=False, log_every_n_steps=1, num_sanity_val_steps=0,
-        callbacks=[StepSeed(parts.seed), checkpoints(run.folder / "checkpoints", every), Completions(run.folder, every)],
+        default_root_dir=str(run.folder), enable_model_summary=False, enable_checkpointing=False, log_every_n_steps=1,
+        num_sanity_val_steps=0, callbacks=callbacks,
     )  # fmt: skip
     trainer.fit(algo, data, ckpt_path=run.last_checkpoint, weights_only=True)
     algo.save(str(run.folder / "model"))
-    return algo
+    return algo, data
 
 
-def finish(run: Run, parts: Parts, algo: Any) -> None:
+def finish(run: Run, parts: Parts, algo: Any, data: StepData) -> None:
     """Measure what was trained, and write it: from then on the run is done."""
     from erv.stage import evaluate
 
-    measured = algo.measure(parts.data(algo)) if hasattr(algo, "measure") else evaluate(run, parts)
+    measured = algo.measure(data) if hasattr(algo, "measure") else evaluate(run, parts)
     run.finish({**parts.identity(), **measured})
     _log.info("done: %s", run.folder)
 

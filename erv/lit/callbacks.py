@@ -9,18 +9,27 @@ import lightning.pytorch as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 
 from erv.lit.evaluation import prompt_seed
 
 PARTS = "completions"  # folder of the parts, which become one file of the same name when training ends
 
 
-def checkpoints(folder: Path, every: int) -> ModelCheckpoint:
-    """Keep `last.ckpt`, replaced every `every` optimiser steps."""
-    return ModelCheckpoint(
-        folder, filename="last", every_n_train_steps=every, save_top_k=1, monitor=None, enable_version_counter=False
-    )
+class LastCheckpoint(pl.Callback):
+    """Keeps `checkpoints/last.ckpt`, replaced every `every` batches.
+
+    Lightning's own ModelCheckpoint counts optimiser steps and keeps copies of the weights when optimisation is manual.
+    """
+
+    def __init__(self, folder: Path, every: int) -> None:
+        self.path, self.every = folder / "checkpoints" / "last.ckpt", every
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:  # fmt: skip
+        """Save; the file is replaced as a whole."""
+        if (index + 1) % self.every == 0:
+            trainer.save_checkpoint(self.path)
 
 
 class StepSeed(pl.Callback):

@@ -115,7 +115,7 @@ def rationale(
     """What SFT imitates for a clip of `emotion`.
 
     With probability `confused` every emotional sentence speaks of the emotion it is confused with, as R1-Omni's
-    rationales do; each emotional sentence is mixed with probability `mixing`.
+    rationales do; each emotional sentence is mixed, with any other emotion, with probability `mixing`.
     """
     spoken = CONFUSED_WITH[emotion] if rng.random() < confused else emotion
     kinds = ["context"] + ["context"] * (rng.random() < 0.3) + ["face"] + ["face"] * (rng.random() < 0.3)
@@ -125,7 +125,7 @@ def rationale(
         if kind == "context":
             sentences.append(context(rng, shirt, wall))
         elif rng.random() < mixing:
-            sentences.append(mixed(rng, spoken, CONFUSED_WITH[spoken]))
+            sentences.append(mixed(rng, spoken, _pick(rng, [e for e in EMOTIONS if e != spoken])))
         elif kind == "face":
             sentences.append(face(rng, _pick(rng, FACE_CUES[spoken])))
         elif kind == "voice":

@@ -36,8 +36,8 @@ def _draw(rng: np.random.Generator, allowed: dict[str, dict[str, list[str]]]) ->
         return {"text": grammar.context(rng, shirt, wall), "labels": ["neutral"]}
     emotion = str(rng.choice([e for e in grammar.EMOTIONS if allowed[e]]))
     if rng.random() < 0.08 and allowed[emotion].get("face"):
-        other = grammar.CONFUSED_WITH[emotion]
-        if allowed[other].get("voice"):
+        other = str(rng.choice([e for e in grammar.EMOTIONS if e != emotion]))
+        if allowed.get(other, {}).get("voice"):
             cue, tone = str(rng.choice(allowed[emotion]["face"])), str(rng.choice(allowed[other]["voice"]))
             return {"text": grammar.sentence(f"{cue} but the voice is {tone}"), "labels": [emotion, other]}
     kind = str(rng.choice(list(allowed[emotion])))

@@ -1,0 +1,140 @@
+"""The tables: arms with their figures, and the differences between arms on the same clips."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from math import sqrt
+from statistics import mean, stdev
+
+import numpy as np
+from scipy.stats import t as student
+
+from erv.metrics.intervals import paired_difference
+from erv.report.runs import FIGURES, Result
+
+Interval = Sequence[float]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """The runs of one arm with the same settings, one per seed."""
+
+    label: str
+    runs: list[Result]
+
+    def figure(self, name: str) -> tuple[float, Interval, float | None]:
+        """(mean, 95 % interval, standard deviation over seeds).
+
+        One seed: the bootstrap interval over its clips. Several: Student's interval of the mean over seeds, which have
+        clips of their own, so it holds the sampling of clips too.
+        """
+        values = [run.figures[name] for run in self.runs]
+        if len(values) == 1:
+            return values[0], self.runs[0].figures["intervals"][name], None
+        centre, spread = mean(values), stdev(values)
+        half = float(student.ppf(0.975, len(values) - 1)) * spread / sqrt(len(values))
+        return centre, (centre - half, centre + half), spread
+
+
+@dataclass(frozen=True)
+class Difference:
+    """An arm minus a baseline in one figure, on the clips of the seeds that both have; `per_seed` in order of seed."""
+
+    value: float
+    interval: Interval
+    per_seed: list[float]
+
+
+def arms(results: Sequence[Result]) -> list[Arm]:
+    """The results by label."""
+    return [Arm(label, list(runs)) for label, runs in groupby(results, key=lambda r: r.label)]
+
+
+def difference(arm: Arm, baseline: Arm, figure: str) -> Difference | None:
+    """`arm` minus `baseline`, paired clip by clip; None when they share no seed with the same clips."""
+    first: list[float] = []
+    second: list[float] = []
+    per_seed = []
+    for run in arm.runs:
+        for other in baseline.runs:
+            a, b = other.per_clip(figure), run.per_clip(figure)
+            if other.seed == run.seed and a.keys() == b.keys():
+                first += [a[clip] for clip in sorted(a)]
+                second += [b[clip] for clip in sorted(a)]
+                per_seed.append(mean(b.values()) - mean(a.values()))
+    if not per_seed:
+        return None
+    value, bounds = paired_difference(np.array(first), np.array(second))
+    return Difference(value, bounds, per_seed)
+
+
+def _percent(value: float, bounds: Interval, spread: float | None = None, sign: str = "") -> str:
+    sd = "" if spread is None else f" ± {100 * spread:.1f}"
+    return f"{100 * value:{sign}.1f}{sd} [{100 * bounds[0]:{sign}.1f}, {100 * bounds[1]:{sign}.1f}]"
+
+
+def as_markdown(results: Sequence[Result], baselines: Sequence[str]) -> str:
+    """Both tables as Markdown, in percent."""
+    every = arms(results)
+    several = any(len(arm.runs) > 1 for arm in every)
+    head = ["arm", "seeds", *(name.upper() for name in FIGURES), *(["FCR per seed"] if several else [])]
+    rows = []
+    for arm in every:
+        cells = [arm.label, str(len(arm.runs)), *(_percent(*arm.figure(name)) for name in FIGURES)]
+        rows.append(cells + ([" ".join(f"{100 * r.figures['fcr']:.1f}" for r in arm.runs)] if several else []))
+    text = _grid(head, rows) + "\n" + _note(every, several)
+    compared = list(_differences(every, baselines))
+    if compared:
+        names = ["difference", "WAR", "FCR", *(["FCR per seed"] if several else [])]
+        text += "\n" + _grid(names, compared) + "\nDifferences are paired: the same clips, both arms; percentile bootstrap over clips.\n"
+    return text
+
+
+def _differences(every: list[Arm], baselines: Sequence[str]) -> list[list[str]]:
+    rows = []
+    several = any(len(arm.runs) > 1 for arm in every)
+    for name in baselines:
+        for baseline in (arm for arm in every if arm.runs[0].arm == name):
+            for arm in every:
+                war, fcr = (difference(arm, baseline, figure) for figure in ("war", "fcr"))
+                if arm is baseline or war is None or fcr is None:
+                    continue
+                cells = [f"{arm.label} - {baseline.label}"]
+                cells += [_percent(d.value, d.interval, sign="+") for d in (war, fcr)]
+                rows.append(cells + ([" ".join(f"{100 * d:+.1f}" for d in fcr.per_seed)] if several else []))
+    return rows
+
+
+def _note(every: list[Arm], several: bool) -> str:
+    run = every[0].runs[0]
+    plan = run.metrics["evaluation"]
+    spread = "Mean ± standard deviation over seeds; brackets: 95 % interval" if several else "Brackets: 95 % interval"
+    how = "Student over seeds where there are several, bootstrap over clips otherwise" if several else "bootstrap over clips"
+    return (
+        f"Percent. {run.metrics['clips']} {plan['split']} clips per seed, {plan['samples']} answers each at T = "
+        f"{plan['temperature']}; explanations read by judge '{run.metrics['judge']}'. {spread} ({how}).\n"
+    )
+
+
+def _grid(head: list[str], rows: list[list[str]]) -> str:
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    lines = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in [head, *rows]]
+    lines.insert(1, ["-" * width for width in widths])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def as_csv(results: Sequence[Result]) -> str:
+    """One line per run: arm, label, seed, and each figure with its interval, as fractions."""
+    target = io.StringIO()
+    writer = csv.writer(target, lineterminator="\n")
+    bounds = [f"{name}_{end}" for name in FIGURES for end in ("low", "high")]
+    writer.writerow(["arm", "label", "seed", "signature", "clips", *FIGURES, *bounds])
+    for result in results:
+        row = result.row()
+        ends = [end for name in FIGURES for end in row["intervals"][name]]
+        writer.writerow([row[k] for k in ("arm", "label", "seed", "signature", "clips", *FIGURES)] + ends)
+    return target.getvalue()
