@@ -18,8 +18,8 @@ from erv.judges.base import Judge
 from erv.lit.data import ClipData, SentenceData, StepData
 from erv.media.cache import Features, TowerCache
 from erv.policy import Policy
-from erv.records import Clip
 from erv.rationale import compose
+from erv.records import Clip
 from erv.rewards.total import TotalReward
 from erv.run import METRICS, find_model
 from erv.verifier import Verifier, gate
@@ -49,7 +49,9 @@ class Parts:
         node: Any = self.tree
         for part in key.split("."):
             node = node[part]
-        return config.build(node, **{name: getattr(self, name) for name in config.wanted(node, PROVIDED) if name not in node})
+        return config.build(
+            node, **{name: getattr(self, name) for name in config.wanted(node, PROVIDED) if name not in node}
+        )
 
     @cached_property
     def corpus(self) -> Corpus:
@@ -88,7 +90,9 @@ class Parts:
         """The policy; what it trains is printed."""
         policy: Policy = self.make("policy")
         sizes = policy.model.part_sizes()
-        listed = ", ".join(f"{part} {n:,}{'' if part in policy.model.trained else ' (frozen)'}" for part, n in sizes.items())
+        listed = ", ".join(
+            f"{part} {n:,}{'' if part in policy.model.trained else ' (frozen)'}" for part, n in sizes.items()
+        )
         _log.info("policy: %s", listed)
         return policy
 
@@ -154,7 +158,9 @@ class Parts:
             return
         metrics = Path(self.tree["verifier"]["model"]["checkpoint"]).parent / METRICS
         if not metrics.is_file():
-            _log.warning("the verifier comes without held-out scores, so it cannot be checked; verifier.gate is not applied")
+            _log.warning(
+                "the verifier comes without held-out scores, so it cannot be checked; verifier.gate is not applied"
+            )
             return
         gate(json.loads(metrics.read_text())["heldout"], **self.tree["verifier"]["gate"])
 

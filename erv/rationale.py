@@ -35,7 +35,9 @@ def parse(text: str) -> Rationale:
     think, answer = _THINK.search(text), _ANSWER.search(text)
     whole = _WELL_FORMED.fullmatch(text)
     well_formed = whole is not None and len(_TAG.findall(text)) == 4 and all(group.strip() for group in whole.groups())
-    return Rationale(think.group(1).strip() if think else None, answer.group(1).strip() if answer else None, well_formed)
+    return Rationale(
+        think.group(1).strip() if think else None, answer.group(1).strip() if answer else None, well_formed
+    )
 
 
 def compose(think: str, answer: str) -> str:

@@ -71,21 +71,24 @@ def evaluate(run: Run, parts: Parts) -> dict[str, Any]:
     plan: Evaluation = parts.make("evaluation")
     clips = parts.corpus.clips(plan.split)[: plan.limit]
     samples = list(zip(clips, parts.features(clips), strict=True))
-    if parts.judge is None:
-        raise ConfigError("an evaluation needs a judge; set judge=oracle for the demo corpus")
+    judge = parts.judge
+    if judge is None:
+        _log.warning("no judge is set, so EEA, EPC and FCR are not measured")
     policy = parts.policy
     policy.model.eval()
     predictions: list[Prediction] = []
     figures: dict[str, Any] = {}
     for decoding in ("sampled", "greedy") if plan.greedy else ("sampled",):
         found = predict(policy, samples, parts.modalities, plan, decoding, parts.taxonomy, parts.seed)
-        found = judge_all(read(found, parts.reward), parts.judge)
-        figures[decoding] = summarise(found, parts.taxonomy, parts.judge.name)
-        figures[decoding]["judge_reward"] = reward_by_judge(found, parts.judge, parts.reward)
+        found = read(found, parts.reward)
+        if judge is not None:
+            found = judge_all(found, judge)
+        figures[decoding] = summarise(found, parts.taxonomy, judge.name if judge else None)
+        figures[decoding]["judge_reward"] = reward_by_judge(found, judge, parts.reward) if judge else None
         predictions += found
     _write_lines(run.folder / "predictions.jsonl", [p.row() for p in predictions])
     _write_lines(run.folder / "clips.jsonl", [{"id": c.id, "video": c.video, "label": c.label} for c in clips])
-    return {"clips": len(clips), "judge": parts.judge.name, "evaluation": asdict(plan), **figures}
+    return {"clips": len(clips), "judge": judge.name if judge else None, "evaluation": asdict(plan), **figures}
 
 
 def _write_lines(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -43,7 +43,12 @@ def fit(run: Run, parts: Parts) -> tuple[Any, StepData]:
     algo = parts.make("algo")
     data = parts.data(algo)
     every = tree["checkpoint"]["every"]
-    callbacks = [StepSeed(parts.seed), Completions(run.folder, every), LastCheckpoint(run.folder, every), TQDMProgressBar(20)]
+    callbacks = [
+        StepSeed(parts.seed),
+        Completions(run.folder, every),
+        LastCheckpoint(run.folder, every),
+        TQDMProgressBar(20),
+    ]
     trainer: pl.Trainer = config.build(
         tree["trainer"], max_epochs=1, logger=parts.make("logger") if tree["logger"] else False,
         default_root_dir=str(run.folder), enable_model_summary=False, enable_checkpointing=False, log_every_n_steps=1,
@@ -58,7 +63,10 @@ def finish(run: Run, parts: Parts, algo: Any, data: StepData) -> None:
     """Measure what was trained, and write it: from then on the run is done."""
     from erv.stage import evaluate
 
-    measured = algo.measure(data) if hasattr(algo, "measure") else evaluate(run, parts)
+    if hasattr(algo, "measure"):
+        measured = algo.measure(data)
+    else:
+        measured = evaluate(run, parts) if parts.tree["evaluation"] else {}
     run.finish({**parts.identity(), **measured})
     _log.info("done: %s", run.folder)
 

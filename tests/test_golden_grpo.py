@@ -47,10 +47,7 @@ def read_arguments(args):
         off_policy_threshold=args.pop("off_policy_mask_threshold"),
         max_completion_length=TENSORS["loss.mask"].shape[1],
     )
-    rest = {
-        name: args.pop(name)
-        for name in ("old_logp_given", "top_entropy_quantile", "importance_sampling_ratio")
-    }
+    rest = {name: args.pop(name) for name in ("old_logp_given", "top_entropy_quantile", "importance_sampling_ratio")}
     rest["grad_accum"], rest["steps_per_generation"] = args.pop("grad_accum", 1), args.pop("steps_per_generation", 1)
     assert not args, f"unknown options {sorted(args)}"
     return objective, rest

@@ -72,7 +72,10 @@ def completion_logps_plain(
 ) -> Tensor:
     """The same log-probs `[N, C]` the long way: prompt repeated per completion, logits everywhere. For checking."""
     embeds = torch.cat(
-        [prompt_embeds.repeat_interleave(group_size, 0), decoder.get_input_embeddings()(tokens).to(prompt_embeds.dtype)],
+        [
+            prompt_embeds.repeat_interleave(group_size, 0),
+            decoder.get_input_embeddings()(tokens).to(prompt_embeds.dtype),
+        ],
         dim=1,
     )
     prompt_rows = prompt_mask.repeat_interleave(group_size, 0)

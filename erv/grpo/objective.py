@@ -85,7 +85,8 @@ def policy_loss(
     """The loss of some rows of a step; over all of its micro-batches losses and metrics add up to those of the step.
 
     logps, mask, old, ref, sampling, entropy: `[N, C]`; advantages: `[N]`. old: log-probs before the first update, None
-    for one update per rollout (ratio 1). ref: required when beta > 0, only measured when beta = 0. mismatch: `mismatch_ratio`, `[N, C]` or `[N, 1]`.
+    for one update per rollout (ratio 1). ref: required when beta > 0, only measured when beta = 0. mismatch:
+    `mismatch_ratio`, `[N, C]` or `[N, 1]`.
     sampling: the sampler's log-probs for the off-policy mask (default old). keep: `high_entropy_mask`.
 
         r = exp(logp - old)                                   k3 = exp(ref - logp) - (ref - logp) - 1

@@ -39,9 +39,9 @@ class _TokenLogps(torch.autograd.Function):
             if with_entropy:
                 entropy[rows] = normaliser[rows] - (probabilities * logits).sum(1)
         kept = probabilities if len(_tiles(hidden, head)) == 1 else None
-        ctx.save_for_backward(hidden, head, targets, normaliser, kept)  # type: ignore[attr-defined]
+        ctx.save_for_backward(hidden, head, targets, normaliser, kept)  # type: ignore[arg-type]
         ctx.temperature = temperature  # type: ignore[attr-defined]
-        ctx.mark_non_differentiable(entropy)  # type: ignore[attr-defined]
+        ctx.mark_non_differentiable(entropy)
         return logps, entropy
 
     @staticmethod

@@ -149,7 +149,9 @@ class GRPO(pl.LightningModule):
         embeds, prompt_mask, _ = self.model.embed(collated)
         lm = self.model.language_model
         if self.verify_prefix:
-            verify_shared_prefix(lm, embeds, prompt_mask, tokens, mask, self.group_size, tolerance=prefix_tolerance(embeds))
+            verify_shared_prefix(
+                lm, embeds, prompt_mask, tokens, mask, self.group_size, tolerance=prefix_tolerance(embeds)
+            )
             self.verify_prefix = False
         arguments = (tokens, mask, self.group_size, self.temperature)
         logps, entropy = completion_logps(lm, embeds, prompt_mask, *arguments, with_entropy=True)

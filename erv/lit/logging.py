@@ -17,7 +17,12 @@ def csv_logger(folder: str) -> CSVLogger:
 
 
 def wandb_logger(
-    folder: str, run_name: str, group: str, project: str = "erv", entity: str | None = None, tags: list[str] | None = None
+    folder: str,
+    run_name: str,
+    group: str,
+    project: str = "erv",
+    entity: str | None = None,
+    tags: list[str] | None = None,
 ) -> WandbLogger:
     """Curves in W&B over `iter`, beside nothing on disk but W&B's own files.
 

@@ -31,7 +31,7 @@ class Optim:
         """The optimiser over those parameters that require a gradient, and its schedule over `steps` steps."""
         trained = [p for p in parameters if p.requires_grad]
         optimiser = torch.optim.AdamW(
-            trained, lr=self.lr, betas=tuple(self.betas), eps=self.eps, weight_decay=self.weight_decay
+            trained, lr=self.lr, betas=(self.betas[0], self.betas[1]), eps=self.eps, weight_decay=self.weight_decay
         )
         warmup = int(self.warmup) if self.warmup >= 1 else int(self.warmup * steps)
         if self.schedule == "one_cycle":

@@ -17,7 +17,9 @@ class StepBatches(Sampler[list[int]]):
 
     def __init__(self, size: int, batch_size: int, steps: int, seed: int) -> None:
         if batch_size > size:
-            raise ValueError(f"a batch of {batch_size} needs at least as many samples, there are {size}; lower batch_size")
+            raise ValueError(
+                f"a batch of {batch_size} needs at least as many samples, there are {size}; lower batch_size"
+            )
         self.size, self.batch_size, self.steps, self.seed = size, batch_size, steps, seed
         self.cursor = 0
 

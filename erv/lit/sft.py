@@ -59,7 +59,9 @@ class SFT(pl.LightningModule):
         embeds, mask, labels = self.model.embed(collated)
         if labels is None:
             raise RuntimeError("collate gave no labels")
-        hidden = self.model.language_model.get_decoder()(inputs_embeds=embeds, attention_mask=mask.long()).last_hidden_state
+        hidden = self.model.language_model.get_decoder()(
+            inputs_embeds=embeds, attention_mask=mask.long()
+        ).last_hidden_state
         predicts = F.pad(labels[:, 1:], (0, 1), value=IGNORE) != IGNORE  # only these positions need logits
         logits = self.model.language_model.lm_head(hidden[predicts]).float()
         nll = F.cross_entropy(logits, labels[:, 1:][predicts[:, :-1]], reduction="none")

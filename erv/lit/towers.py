@@ -54,7 +54,7 @@ class TowerWarmup(pl.LightningModule):
     def training_step(self, batch: list[Sample], _: int) -> Tensor:
         """Sum of the heads' cross-entropies."""
         gold = self.labels(batch)
-        loss = sum(nn.functional.cross_entropy(logits, gold) for logits in self.logits(batch).values())
+        loss = torch.stack([nn.functional.cross_entropy(logits, gold) for logits in self.logits(batch).values()]).sum()
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch))
         return loss
 
@@ -68,13 +68,16 @@ class TowerWarmup(pl.LightningModule):
     @torch.no_grad()
     def measure(self, data: ClipData) -> dict[str, Any]:
         """Accuracy of each head on the dev split."""
-        rows = data.dev_rows or data.samples("dev", data.dev_limit)
+        rows = list(data.dev_rows) or data.samples("dev", data.dev_limit)
         self.model.eval()
         gold = self.labels(rows)
         starts = range(0, len(rows), 64)
         found = [self.logits(rows[start : start + 64]) for start in starts]
         return {
-            "dev": {name: float((torch.cat([f[name] for f in found]).argmax(1) == gold).float().mean()) for name in self.heads}
+            "dev": {
+                name: float((torch.cat([f[name] for f in found]).argmax(1) == gold).float().mean())
+                for name in self.heads
+            }
         }
 
     def configure_optimizers(self) -> Any:

@@ -48,7 +48,11 @@ class TowerCache:
         return [path for path in dict.fromkeys(paths) if self.key(path) not in self._shards]
 
     def build(
-        self, paths: Sequence[str], encode: Callable[[list[str]], list[Features]], batch_size: int = 32, shard: int = 512
+        self,
+        paths: Sequence[str],
+        encode: Callable[[list[str]], list[Features]],
+        batch_size: int = 32,
+        shard: int = 512,
     ) -> None:
         """Encode what is missing, `batch_size` clips at a time; a shard is complete or absent, whenever this is killed."""
         todo = self.missing(paths)
@@ -65,7 +69,9 @@ class TowerCache:
         """The float32 features of each path; KeyError-free: a path without an entry is named with the remedy."""
         absent = self.missing(paths)
         if absent:
-            raise LookupError(f"{len(absent)} clips have no tower features in {self.folder}, first {absent[0]}; build them")
+            raise LookupError(
+                f"{len(absent)} clips have no tower features in {self.folder}, first {absent[0]}; build them"
+            )
         by_shard: dict[Path, list[str]] = {}
         for path in dict.fromkeys(paths):
             by_shard.setdefault(self._shards[self.key(path)], []).append(path)

@@ -1,5 +1,9 @@
 """What can be wrong with a media file; every message names the file and the remedy."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+
 
 class MediaError(Exception):
     """A clip that cannot be used as it is."""
@@ -8,7 +12,7 @@ class MediaError(Exception):
         super().__init__(f"{path}: {problem}; {remedy}")
         self.path = path
 
-    def __reduce__(self) -> tuple[type, tuple[str, ...]]:
+    def __reduce__(self) -> tuple[Callable[..., MediaError], tuple[str, ...]]:
         """Errors cross process borders in data-loading workers; the default needs the constructor's own arguments."""
         return (_rebuild, (self.__class__.__name__, self.path, str(self)))
 

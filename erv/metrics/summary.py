@@ -23,21 +23,26 @@ def verdict_of(prediction: Prediction, judge: str) -> Verdict:
 
 
 def summarise(
-    predictions: Sequence[Prediction], taxonomy: Taxonomy, judge: str, resamples: int = 2000, seed: int = 0
+    predictions: Sequence[Prediction], taxonomy: Taxonomy, judge: str | None, resamples: int = 2000, seed: int = 0
 ) -> dict[str, Any]:
-    """Figures as fractions, 95 % bootstrap intervals over clips, per-class figures and rationale statistics."""
+    """Figures as fractions, 95 % bootstrap intervals over clips, per-class figures and rationale statistics.
+
+    Without a judge, what needs one is None.
+    """
     if not predictions:
         raise ValueError("there are no predictions to summarise")
     labels = taxonomy.labels
-    verdicts = [verdict_of(p, judge) for p in predictions]
+    verdicts = [verdict_of(p, judge) for p in predictions] if judge is not None else []
     gold = indices([p.gold for p in predictions], labels)
     answer = indices([p.answer for p in predictions], labels)
-    judged = indices([v.emotion for v in verdicts], labels)
+    judged = indices([v.emotion for v in verdicts], labels) if judge is not None else np.full_like(gold, UNKNOWN)
     _, clip = np.unique([p.clip_id for p in predictions], return_inverse=True)
     draws = resampled(gold, answer, judged, clip, len(labels), resamples, seed)
+    unread = () if judge is not None else ("eea", "epc", "fcr", "right_answer_wrong_reason")
     return {
         **scores(gold, answer, judged, len(labels)),
-        "intervals": {name: interval(draws[name]) for name in NAMES},
+        **dict.fromkeys(unread),
+        "intervals": {name: None if name in unread else interval(draws[name]) for name in NAMES},
         "per_class": _per_class(gold, answer, judged, labels),
         "confusion": confusion(gold, answer, len(labels)).tolist(),
         "format_rate": float(np.mean([p.well_formed for p in predictions])),
@@ -50,7 +55,10 @@ def summarise(
 def _per_class(
     gold: np.ndarray, answer: np.ndarray, judged: np.ndarray, labels: Sequence[str]
 ) -> dict[str, dict[str, float]]:
-    recall, eea = recalls(gold, answer, len(labels)), recalls(gold, np.where(judged == UNKNOWN, -1, judged), len(labels))
+    recall, eea = (
+        recalls(gold, answer, len(labels)),
+        recalls(gold, np.where(judged == UNKNOWN, -1, judged), len(labels)),
+    )
     count = np.bincount(gold, minlength=len(labels))
     return {
         label: {"recall": float(recall[i]), "eea": float(eea[i]), "count": int(count[i])}

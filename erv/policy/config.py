@@ -48,7 +48,9 @@ class HumanOmniConfig(PretrainedConfig):
     def check(self) -> None:
         """Raise ValueError for sizes that cannot work together."""
         if self.mm_projector_type not in PROJECTORS:
-            raise ValueError(f"mm_projector_type must be one of {', '.join(PROJECTORS)}, got {self.mm_projector_type!r}")
+            raise ValueError(
+                f"mm_projector_type must be one of {', '.join(PROJECTORS)}, got {self.mm_projector_type!r}"
+            )
         grid, small = self.grid, self.mm_projector_type == "all_in_one_small"
         if grid % 2 == (1 if small else 0):
             raise ValueError(

@@ -63,9 +63,7 @@ class HumanOmni(PreTrainedModel):
         self.audio_tower = WhisperEncoder(config.audio_config)
         self.bert_model = BertModel(config.bert_config)
         gate = config.gate_hidden_size
-        self.bert_gate = nn.Sequential(
-            nn.Linear(config.bert_config.hidden_size, gate), nn.GELU(), nn.Linear(gate, 3)
-        )
+        self.bert_gate = nn.Sequential(nn.Linear(config.bert_config.hidden_size, gate), nn.GELU(), nn.Linear(gate, 3))
         self.mm_projector = VisionProjector(config.vision_config.hidden_size, width, config.mm_projector_type)
         self.audio_projector = nn.Sequential(
             nn.Linear(config.audio_config.d_model, width), nn.GELU(), nn.Linear(width, width)
@@ -149,7 +147,9 @@ class HumanOmni(PreTrainedModel):
         longest = int(totals.max())
         limit = self.config.text_config.max_position_embeddings
         if longest > limit:
-            raise ValueError(f"a prompt takes {longest} positions, the model has {limit}; use fewer frames or a shorter text")
+            raise ValueError(
+                f"a prompt takes {longest} positions, the model has {limit}; use fewer frames or a shorter text"
+            )
         starts = lengths.cumsum(1) - lengths
         source = torch.repeat_interleave(torch.arange(ids.numel(), device=ids.device), lengths.flatten())
         row = source // ids.shape[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -15,6 +16,7 @@ _CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+_BERT_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 def train_tokenizer(texts: Sequence[str], vocab_size: int = 1200) -> PreTrainedTokenizerFast:
@@ -35,15 +37,18 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int = 1200) -> PreTrainedT
     return tokenizer
 
 
-def train_bert_tokenizer(texts: Sequence[str], vocab_size: int = 400) -> PreTrainedTokenizerFast:
-    """A lower-casing WordPiece tokenizer that adds [CLS] and [SEP]."""
-    core = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    core.normalizer = normalizers.BertNormalizer(lowercase=True)
-    core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    core.train_from_iterator(
-        texts, trainers.WordPieceTrainer(vocab_size=vocab_size, show_progress=False, special_tokens=special)
-    )
+def train_bert_tokenizer(texts: Sequence[str], words: int = 1000) -> PreTrainedTokenizerFast:
+    """A lower-casing WordPiece tokenizer that adds [CLS] and [SEP]: every character, and the `words` most frequent words.
+
+    The library's own WordPiece trainer breaks ties at random, so that two runs would get different vocabularies.
+    """
+    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    counts = Counter(w for text in texts for w, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+    frequent = sorted(counts, key=lambda word: (-counts[word], word))[:words]
+    characters = sorted({character for word in counts for character in word})
+    pieces = [*_BERT_SPECIAL, *characters, *(f"##{c}" for c in characters), *(w for w in frequent if len(w) > 1)]
+    core = Tokenizer(models.WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token="[UNK]"))
+    core.normalizer, core.pre_tokenizer = normalizer, splitter
     ids = [(token, core.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
     core.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ids)
     return PreTrainedTokenizerFast(

@@ -19,7 +19,9 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUNS", help="a run's folder, or a folder of runs")
     output = parser.add_mutually_exclusive_group()
-    output.add_argument("--json", action="store_true", help="print one JSON object per run and line, figures as fractions")
+    output.add_argument(
+        "--json", action="store_true", help="print one JSON object per run and line, figures as fractions"
+    )
     output.add_argument("--csv", action="store_true", help="print one line per run, figures as fractions")
     parser.add_argument("--table", type=Path, metavar="FILE", help="write the table as Markdown to FILE as well")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with curves and clips to FILE")
@@ -31,7 +33,9 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     results = load(options.runs)
     if not results:
-        sys.exit(f"erv.report: no evaluated run below {', '.join(map(str, options.runs))} (no metrics.json with figures)")
+        sys.exit(
+            f"erv.report: no evaluated run below {', '.join(map(str, options.runs))} (no metrics.json with figures)"
+        )
     arms = {result.arm for result in results}
     unknown = [arm for arm in options.baseline or () if arm not in arms]
     if unknown:

@@ -12,7 +12,7 @@ import jinja2
 
 from erv.records import Prediction
 from erv.report.runs import FIGURES, Result
-from erv.report.table import arms, difference
+from erv.report.table import arms, difference, pairs
 
 CURVES = {
     "train/reward": "Reward of the sampled answers",
@@ -52,14 +52,14 @@ def _table(results: Sequence[Result]) -> list[dict[str, Any]]:
 
 
 def _differences(results: Sequence[Result], baselines: Sequence[str]) -> list[dict[str, Any]]:
-    every = arms(results)
-    rows = []
-    for baseline in (arm for name in baselines for arm in every if arm.runs[0].arm == name):
-        for arm in every:
-            found = [difference(arm, baseline, figure) for figure in ("war", "fcr")]
-            if arm is not baseline and all(found):
-                rows.append({"label": f"{arm.label} - {baseline.label}", "war": found[0], "fcr": found[1]})
-    return rows
+    compared = (
+        (arm, base, [difference(arm, base, f) for f in ("war", "fcr")]) for arm, base in pairs(arms(results), baselines)
+    )
+    return [
+        {"label": f"{arm.label} - {base.label}", "war": found[0], "fcr": found[1]}
+        for arm, base, found in compared
+        if found[0]
+    ]
 
 
 def _curves(results: Sequence[Result]) -> list[str]:
@@ -85,7 +85,11 @@ def _curves(results: Sequence[Result]) -> list[str]:
             figure.update_xaxes(gridcolor="rgba(128,128,128,.2)", zeroline=False)
             figure.update_yaxes(gridcolor="rgba(128,128,128,.2)", zeroline=False)
             inline = "inline" if not charts else False
-            charts.append(figure.to_html(full_html=False, include_plotlyjs=inline, config={"displaylogo": False}))
+            charts.append(
+                figure.to_html(
+                    full_html=False, include_plotlyjs=inline, config={"displayModeBar": False, "responsive": True}
+                )
+            )
     return charts
 
 

@@ -68,11 +68,13 @@ class Result:
     def per_clip(self, figure: str) -> dict[str, float]:
         """Clip id -> mean over its samples of "war" or "fcr"."""
         judge = self.metrics["judge"]
+        if judge is None and figure == "fcr":
+            return {}
         found: dict[str, list[bool]] = defaultdict(list)
         for p in self.predictions:
             if p.decoding == "sampled":
-                read = {v.judge: v.emotion for v in p.verdicts}[judge]
-                found[p.clip_id].append(p.answer == p.gold and (figure == "war" or read == p.gold))
+                faithful = figure == "war" or {v.judge: v.emotion for v in p.verdicts}[judge] == p.gold
+                found[p.clip_id].append(p.answer == p.gold and faithful)
         return {clip: sum(values) / len(values) for clip, values in found.items()}
 
     def curve(self, metric: str) -> tuple[list[float], list[float]]:
@@ -90,7 +92,9 @@ def load(folders: Iterable[Path]) -> list[Result]:
     """Every evaluated run below `folders`, by label and seed."""
     files = {file.parent for folder in folders for file in folder.glob("**/metrics.json")}
     found = [Result(folder, json.loads((folder / "metrics.json").read_text())) for folder in sorted(files)]
-    results = [Result(r.folder, r.metrics, label) for r, label in _labelled([r for r in found if "sampled" in r.metrics])]
+    results = [
+        Result(r.folder, r.metrics, label) for r, label in _labelled([r for r in found if "sampled" in r.metrics])
+    ]
     return sorted(results, key=lambda r: (_rank(r.arm), r.label, r.seed))
 
 

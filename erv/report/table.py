@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from math import sqrt
@@ -26,13 +26,15 @@ class Arm:
     label: str
     runs: list[Result]
 
-    def figure(self, name: str) -> tuple[float, Interval, float | None]:
-        """(mean, 95 % interval, standard deviation over seeds).
+    def figure(self, name: str) -> tuple[float, Interval, float | None] | None:
+        """(mean, 95 % interval, standard deviation over seeds); None for what was not measured (no judge).
 
         One seed: the bootstrap interval over its clips. Several: Student's interval of the mean over seeds, which have
         clips of their own, so it holds the sampling of clips too.
         """
         values = [run.figures[name] for run in self.runs]
+        if None in values:
+            return None
         if len(values) == 1:
             return values[0], self.runs[0].figures["intervals"][name], None
         centre, spread = mean(values), stdev(values)
@@ -62,7 +64,7 @@ def difference(arm: Arm, baseline: Arm, figure: str) -> Difference | None:
     for run in arm.runs:
         for other in baseline.runs:
             a, b = other.per_clip(figure), run.per_clip(figure)
-            if other.seed == run.seed and a.keys() == b.keys():
+            if other.seed == run.seed and a and a.keys() == b.keys():
                 first += [a[clip] for clip in sorted(a)]
                 second += [b[clip] for clip in sorted(a)]
                 per_seed.append(mean(b.values()) - mean(a.values()))
@@ -77,6 +79,10 @@ def _percent(value: float, bounds: Interval, spread: float | None = None, sign: 
     return f"{100 * value:{sign}.1f}{sd} [{100 * bounds[0]:{sign}.1f}, {100 * bounds[1]:{sign}.1f}]"
 
 
+def _plain(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
 def as_markdown(results: Sequence[Result], baselines: Sequence[str]) -> str:
     """Both tables as Markdown, in percent."""
     every = arms(results)
@@ -84,39 +90,50 @@ def as_markdown(results: Sequence[Result], baselines: Sequence[str]) -> str:
     head = ["arm", "seeds", *(name.upper() for name in FIGURES), *(["FCR per seed"] if several else [])]
     rows = []
     for arm in every:
-        cells = [arm.label, str(len(arm.runs)), *(_percent(*arm.figure(name)) for name in FIGURES)]
-        rows.append(cells + ([" ".join(f"{100 * r.figures['fcr']:.1f}" for r in arm.runs)] if several else []))
+        cells = [arm.label, str(len(arm.runs)), *(_percent(*f) if (f := arm.figure(name)) else "-" for name in FIGURES)]
+        rows.append(cells + ([" ".join(_plain(r.figures["fcr"]) for r in arm.runs)] if several else []))
     text = _grid(head, rows) + "\n" + _note(every, several)
-    compared = list(_differences(every, baselines))
+    compared = list(_differences(every, baselines, several))
     if compared:
         names = ["difference", "WAR", "FCR", *(["FCR per seed"] if several else [])]
-        text += "\n" + _grid(names, compared) + "\nDifferences are paired: the same clips, both arms; percentile bootstrap over clips.\n"
+        text += (
+            "\n"
+            + _grid(names, compared)
+            + "\nDifferences are paired: the same clips, both arms; percentile bootstrap over clips.\n"
+        )
     return text
 
 
-def _differences(every: list[Arm], baselines: Sequence[str]) -> list[list[str]]:
-    rows = []
-    several = any(len(arm.runs) > 1 for arm in every)
-    for name in baselines:
+def pairs(every: Sequence[Arm], baselines: Sequence[str]) -> Iterator[tuple[Arm, Arm]]:
+    """(arm, baseline) for every comparison to show, none of them twice."""
+    for place, name in enumerate(baselines):
         for baseline in (arm for arm in every if arm.runs[0].arm == name):
             for arm in every:
-                war, fcr = (difference(arm, baseline, figure) for figure in ("war", "fcr"))
-                if arm is baseline or war is None or fcr is None:
-                    continue
-                cells = [f"{arm.label} - {baseline.label}"]
-                cells += [_percent(d.value, d.interval, sign="+") for d in (war, fcr)]
-                rows.append(cells + ([" ".join(f"{100 * d:+.1f}" for d in fcr.per_seed)] if several else []))
-    return rows
+                if arm is not baseline and arm.runs[0].arm not in baselines[place:]:
+                    yield arm, baseline
+
+
+def _differences(every: Sequence[Arm], baselines: Sequence[str], several: bool) -> Iterator[list[str]]:
+    for arm, baseline in pairs(every, baselines):
+        war, fcr = (difference(arm, baseline, figure) for figure in ("war", "fcr"))
+        if war is not None:
+            cells = [f"{arm.label} - {baseline.label}"]
+            cells += [_percent(d.value, d.interval, sign="+") if d else "-" for d in (war, fcr)]
+            yield cells + ([" ".join(f"{100 * d:+.1f}" for d in fcr.per_seed) if fcr else "-"] if several else [])
 
 
 def _note(every: list[Arm], several: bool) -> str:
     run = every[0].runs[0]
     plan = run.metrics["evaluation"]
     spread = "Mean ± standard deviation over seeds; brackets: 95 % interval" if several else "Brackets: 95 % interval"
-    how = "Student over seeds where there are several, bootstrap over clips otherwise" if several else "bootstrap over clips"
+    how = (
+        "Student over seeds where there are several, bootstrap over clips otherwise"
+        if several
+        else "bootstrap over clips"
+    )
     return (
         f"Percent. {run.metrics['clips']} {plan['split']} clips per seed, {plan['samples']} answers each at T = "
-        f"{plan['temperature']}; explanations read by judge '{run.metrics['judge']}'. {spread} ({how}).\n"
+        f"{plan['temperature']}; explanations read by judge '{run.metrics['judge'] or 'none'}'. {spread} ({how}).\n"
     )
 
 
@@ -135,6 +152,6 @@ def as_csv(results: Sequence[Result]) -> str:
     writer.writerow(["arm", "label", "seed", "signature", "clips", *FIGURES, *bounds])
     for result in results:
         row = result.row()
-        ends = [end for name in FIGURES for end in row["intervals"][name]]
+        ends = [end for name in FIGURES for end in row["intervals"][name] or ("", "")]
         writer.writerow([row[k] for k in ("arm", "label", "seed", "signature", "clips", *FIGURES)] + ends)
     return target.getvalue()

@@ -33,7 +33,9 @@ class ExplanationReward:
         if not 0 <= threshold <= 1:
             raise ValueError(f"reward.explanation.threshold is a probability in [0, 1], got {threshold}")
         if top_k < 1:
-            raise ValueError(f"reward.explanation.top_k is how many emotions a sentence may have, at least 1, got {top_k}")
+            raise ValueError(
+                f"reward.explanation.top_k is how many emotions a sentence may have, at least 1, got {top_k}"
+            )
         if fallback not in ("argmax", "none") or unit not in ("sentence", "document"):
             raise ValueError(f"fallback is argmax or none, unit is sentence or document; got {fallback!r}, {unit!r}")
         self.weight, self.threshold, self.top_k = weight, threshold, top_k

@@ -35,7 +35,9 @@ class TotalReward:
         language: str = "en",
     ) -> None:
         if explanation is not None and verifier is None:
-            raise ValueError("reward.explanation needs a verifier; set verifier=trained, or reward=format_answer without R_E")
+            raise ValueError(
+                "reward.explanation needs a verifier; set verifier=trained, or reward=format_answer without R_E"
+            )
         self.taxonomy, self.verifier, self.language = taxonomy, verifier, language
         self.format, self.answer, self.explanation = format, answer, explanation
         self.weights = {part.name: part.weight for part in (format, answer, explanation) if part is not None}

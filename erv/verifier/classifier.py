@@ -38,10 +38,10 @@ class Verifier:
 
     def __call__(self, sentences: Sequence[str]) -> np.ndarray:
         """Probabilities float32 `[S, E]` of `sentences`."""
-        new = sorted({s for s in sentences if s not in self._known}, key=len)
+        new = sorted(dict.fromkeys(s for s in sentences if s not in self._known), key=len)
         if len(self._known) + len(new) > self.remember:
             self._known.clear()
-            new = sorted(set(sentences), key=len)
+            new = sorted(dict.fromkeys(sentences), key=len)
         training = self.model.training
         self.model.eval()
         with torch.inference_mode():
@@ -60,7 +60,9 @@ class Verifier:
 
     def loss(self, sentences: Sequence[str], targets: Tensor) -> Tensor:
         """Binary cross-entropy of multi-hot `targets` `[S, E]`, mean over all entries."""
-        return torch.nn.functional.binary_cross_entropy_with_logits(self.logits(sentences), targets.to(self.model.device))
+        return torch.nn.functional.binary_cross_entropy_with_logits(
+            self.logits(sentences), targets.to(self.model.device)
+        )
 
     def targets(self, label_lists: Sequence[Sequence[str]]) -> Tensor:
         """Multi-hot `[S, E]`; ValueError for a label that the verifier does not know."""
@@ -102,7 +104,7 @@ def build_verifier(
         return Verifier(model, tokenizer, labels)
     if config is None or not sentences:
         raise ValueError("a verifier without verifier.model.checkpoint needs verifier.model.config and sentences")
-    tokenizer = _train_tokenizer(sentences)
+    tokenizer = train_tokenizer(sentences)
     sizes = {**config, "vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, **head}
     model = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(**sizes))
     return Verifier(model, tokenizer, labels)
@@ -115,7 +117,8 @@ def load_verifier(checkpoint: str) -> Verifier:
     return Verifier(model, AutoTokenizer.from_pretrained(checkpoint), labels)
 
 
-def _train_tokenizer(texts: Sequence[str], vocab_size: int = 1000) -> PreTrainedTokenizerFast:
+def train_tokenizer(texts: Sequence[str], vocab_size: int = 1000) -> PreTrainedTokenizerFast:
+    """A lower-casing byte-level BPE in the shape of RoBERTa's."""
     core = ByteLevelBPETokenizer(lowercase=True)
     core.train_from_iterator(texts, vocab_size=vocab_size, special_tokens=_SPECIAL, show_progress=False)
     names = dict(zip(("bos_token", "pad_token", "eos_token", "unk_token", "mask_token"), _SPECIAL, strict=True))

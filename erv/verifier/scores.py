@@ -40,7 +40,9 @@ def gate(metrics: Mapping[str, float], macro_f1: float = 0.95, labels_per_senten
     if metrics["macro_f1"] < macro_f1:
         problems.append(f"held-out macro F1 is {metrics['macro_f1']:.3f}, at least {macro_f1} is needed")
     if metrics["labels_per_sentence"] >= labels_per_sentence:
-        problems.append(f"it finds {metrics['labels_per_sentence']:.2f} emotions a sentence, {labels_per_sentence} are too many")
+        problems.append(
+            f"it finds {metrics['labels_per_sentence']:.2f} emotions a sentence, {labels_per_sentence} are too many"
+        )
     if problems:
         raise UnfitVerifier(
             f"this verifier must not train a policy: {'; '.join(problems)}. Train it with another seed or a lower optim.lr, "

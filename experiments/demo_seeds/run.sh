@@ -8,7 +8,6 @@ source experiments/side_by_side.sh
 [[ $# -gt 0 ]] || set -- 0 1 2 3 4
 for seed in "$@"; do
   common="seed=$seed group=demo_seeds"
-  python -m erv.corpora.synthetic "data/synthetic/3000-$seed" --seed "$seed"
   side_by_side "+exp=towers_demo $common" "+exp=verifier_demo $common"
   train +exp=sft_demo "seed=$seed" group=demo_seeds
   side_by_side "+exp=grpo_demo $common" "+exp=grpo_demo name=grpo reward=format_answer $common"
@@ -17,4 +16,5 @@ for seed in "$@"; do
     "+exp=grpo_demo name=grpo_erv_beta0 algo.objective.beta=0 $common"
 done
 
-python -m erv.report runs/demo_seeds --table experiments/demo_seeds/table.md --html runs/demo_seeds/report.html
+runs="${ERV_RUNS:-runs}/demo_seeds"
+python -m erv.report "$runs" --table experiments/demo_seeds/table.md --html "$runs/report.html"

@@ -29,7 +29,9 @@ class SyntheticCorpus:
         self, root: str, seed: int = 0, clips: int = 3000, dev: int = 400, test: int = 600, workers: int | None = None
     ) -> None:
         if dev + test >= clips:
-            raise ValueError(f"dev + test must leave clips to train on: {dev} + {test} of {clips}; raise data.corpus.clips")
+            raise ValueError(
+                f"dev + test must leave clips to train on: {dev} + {test} of {clips}; raise data.corpus.clips"
+            )
         self.root = Path(root)
         self.workers = workers or len(os.sched_getaffinity(0))
         self.parameters = {"version": VERSION, "seed": seed, "clips": clips, "dev": dev, "test": test}

@@ -29,7 +29,7 @@ _RGB = {"red": (190, 50, 45), "blue": (50, 80, 180), "green": (50, 140, 70), "gr
 def render(rng: np.random.Generator, strength: dict[str, float], shirt: str, wall: str) -> np.ndarray:
     """One clip of a face that shows `strength` (emotion -> weight): uint8 `[FRAMES, SIZE, SIZE, 3]`."""
     target = sum(w * np.asarray(PARAMETERS[e]) for e, w in strength.items()) + rng.normal(0, 0.2, 6)
-    person = {
+    person: dict[str, Any] = {
         "skin": np.array([225, 185, 155]) * rng.uniform(0.45, 1.05),
         "centre": rng.uniform(-2, 2, 2) + SIZE / 2,
         "scale": float(rng.uniform(0.92, 1.08)),
@@ -61,10 +61,10 @@ def _draw(person: dict[str, Any], parameters: np.ndarray, shift: np.ndarray) -> 
         x, y = x * person["scale"], y * person["scale"]
         return (cx + cos * x - sin * y) * _SCALE, (cy + sin * x + cos * y) * _SCALE
 
-    def line(points: list[tuple[float, float]], width: float, colour: tuple[int, int, int]) -> None:
+    def line(points: list[tuple[float, float]], width: float, colour: tuple[int, ...]) -> None:
         draw.line([at(*p) for p in points], fill=colour, width=max(1, round(width * _SCALE)), joint="curve")
 
-    def ellipse(x: float, y: float, rx: float, ry: float, colour: tuple[int, int, int]) -> None:
+    def ellipse(x: float, y: float, rx: float, ry: float, colour: tuple[int, ...]) -> None:
         draw.polygon([at(x + rx * c, y + ry * s) for c, s in _CIRCLE], fill=colour)
 
     dark, skin = (40, 28, 25), tuple(int(v) for v in np.clip(person["skin"], 0, 255))

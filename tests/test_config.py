@@ -1,0 +1,115 @@
+"""Checking, signing and building configs; run folders and references between runs."""
+
+import json
+import os
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from erv import config
+from erv.config import ConfigError
+from erv.parts import PROVIDED
+from erv.run import Run, find_model, write_json
+
+EXPERIMENTS = sorted(file.stem for file in (config.conf_folder() / "exp").glob("*.yaml"))
+
+
+def composed(*overrides):
+    with initialize_config_dir(str(config.conf_folder()), version_base="1.3"):
+        return compose("train", overrides=list(overrides))
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_composes_and_fits_its_constructors(name):
+    config.check(composed(f"+exp={name}"), PROVIDED)
+
+
+@pytest.mark.parametrize("override", ["logger=wandb", "trainer=gpu", "+debug=demo", "reward=format_answer"])
+def test_every_choice_fits(override):
+    config.check(composed("+exp=grpo_demo", override), PROVIDED)
+
+
+def test_all_problems_are_listed_at_once_with_the_nearest_name():
+    cfg = composed("+exp=grpo_demo", "+reward.explanation.thresold=0.2", "+algo.grup_size=4", "+rewards=1")
+    with pytest.raises(ConfigError) as error:
+        config.check(cfg, PROVIDED)
+    text = str(error.value)
+    assert "unknown key 'reward.explanation.thresold'; did you mean 'reward.explanation.threshold'" in text
+    assert "unknown key 'algo.grup_size'; did you mean 'algo.group_size'" in text
+    assert "unknown key 'rewards'; did you mean 'reward'" in text
+
+
+def test_a_missing_key_and_a_missing_value_are_named():
+    with pytest.raises(ConfigError, match=r"missing key 'optim.lr' \(required by erv.lit.optim.Optim\)"):
+        config.check(OmegaConf.create({"optim": {"_target_": "erv.lit.optim.Optim"}}))
+    with pytest.raises(ConfigError, match=r"optim\.lr"):
+        config.check(OmegaConf.create({"optim": {"_target_": "erv.lit.optim.Optim", "lr": "???"}}))
+
+
+@pytest.mark.parametrize("target", ["os.system", "subprocess.run", "builtins.eval", "ervil.x"])
+def test_a_strangers_target_runs_nothing(target):
+    node = {"_target_": "erv.lit.optim.Optim", "lr": {"_target_": target, "command": "true"}}
+    with pytest.raises(ConfigError, match=f"{target!r} is not allowed"):
+        config.build(node)
+    with pytest.raises(ConfigError, match="is not allowed"):
+        config.check(OmegaConf.create({"optim": node}))
+
+
+def test_building_with_provided_records():
+    from erv.emotions import DFEW
+
+    reward = config.build({"_target_": "erv.rewards.total.TotalReward"}, taxonomy=DFEW)
+    assert reward.taxonomy is DFEW
+
+
+def test_the_signature_is_that_of_the_result():
+    base = config.signature(composed("+exp=grpo_demo"))
+    same = ("logger=wandb", "paths.runs=/elsewhere", "trainer.devices=4", "launch.threads=2", "group=other")
+    other = ("seed=1", "reward.explanation.threshold=0.2", "algo.objective.beta=0", "data.modalities=[video]")
+    assert {config.signature(composed("+exp=grpo_demo", o)) for o in same} == {base}
+    assert len({config.signature(composed("+exp=grpo_demo", o)) for o in other} | {base}) == 5
+    assert config.signature(composed("+exp=grpo_demo"), {"policy.checkpoint": "abc"}) != base
+
+
+def finished(folder, seed):
+    folder.mkdir(parents=True)
+    (folder / "metrics.json").write_text(json.dumps({"seed": seed}))
+
+
+def test_references_between_runs(tmp_path):
+    finished(tmp_path / "demo" / "sft" / "aaa", 0)
+    finished(tmp_path / "demo" / "sft" / "bbb", 1)
+    sft = str(tmp_path / "demo" / "sft")
+    assert find_model(sft, 1) == (f"{sft}/bbb/model", "bbb")
+    assert find_model(f"{sft}/aaa", 5) == (f"{sft}/aaa/model", "aaa")
+    assert find_model("org/R1-Omni-0.5B", 0) == ("org/R1-Omni-0.5B", "org/R1-Omni-0.5B")
+    with pytest.raises(
+        ConfigError, match=r"no finished run with seed 7 .*seeds there: 0, 1.*\n.*\+exp=sft_demo seed=7"
+    ):
+        find_model(sft, 7)
+    finished(tmp_path / "demo" / "sft" / "ccc", 1)
+    with pytest.raises(ConfigError, match=r"several finished runs with seed 1 .*; name one of them:\n.*bbb\n.*ccc"):
+        find_model(sft, 1)
+
+
+def test_two_processes_cannot_write_one_run(tmp_path):
+    run = Run(tmp_path / "run")
+    with run.open({"seed": 0}, []), pytest.raises(ConfigError, match="another process is working in"):
+        run.open({"seed": 0}, [])
+    run.open({"seed": 0}, []).release()
+    assert json.loads((run.folder / "env.json").read_text())["versions"]["torch"]
+    assert not run.done
+    run.finish({"seed": 0})
+    assert run.done
+
+
+def test_a_json_file_is_old_or_new_never_half(tmp_path):
+    path = tmp_path / "x.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert os.listdir(tmp_path) == ["x.json"] or all(
+        n.startswith(".x.json") for n in os.listdir(tmp_path) if n != "x.json"
+    )

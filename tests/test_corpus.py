@@ -1,0 +1,167 @@
+"""The embedded corpus: reproducible real files, a grammar that does not contradict itself, and nothing leaks."""
+
+import collections
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from erv.corpora.base import CorpusMissing
+from erv.corpora.dfew import DFEWCorpus
+from erv.corpora.synthetic import SyntheticCorpus, generate, grammar, labels
+from erv.judges.oracle import Oracle
+from erv.media.audio import read_audio
+from erv.media.frames import read_frames
+
+
+def test_the_same_seed_gives_the_same_bytes_at_any_number_of_workers(corpus, tmp_path):
+    again = SyntheticCorpus(str(tmp_path / "again"), seed=3, clips=48, dev=8, test=8, workers=2)
+    again.prepare()
+    for name in ("manifest.jsonl", "labels.jsonl", "grammar.json"):
+        assert (corpus.root / name).read_bytes() == (again.root / name).read_bytes()
+    row = json.loads((corpus.root / "manifest.jsonl").read_text().splitlines()[0])
+    assert hashlib.sha256((again.root / row["video"]).read_bytes()).hexdigest() == row["sha256"]
+
+
+def test_clips_are_real_files_with_picture_and_sound(corpus):
+    clip = corpus.clips("test")[0]
+    assert read_frames(clip.video, 4).shape == (4, 64, 64, 3)
+    wave = read_audio(clip.video, 16000)
+    assert wave.shape[0] == pytest.approx(1.5 * 16000, abs=2100)  # aac pads to whole frames
+    assert 0.01 < np.abs(wave).max() <= 1.0
+
+
+def test_splits_are_disjoint_and_complete(corpus):
+    ids = {split: {clip.id for clip in corpus.clips(split)} for split in ("train", "dev", "test")}
+    assert {split: len(found) for split, found in ids.items()} == {"train": 32, "dev": 8, "test": 8}
+    assert len(set.union(*ids.values())) == 48
+
+
+def test_another_corpus_in_the_folder_is_refused(corpus):
+    with pytest.raises(ValueError, match="holds another corpus: seed=3 there, 4 asked for"):
+        SyntheticCorpus(str(corpus.root), seed=4, clips=48, dev=8, test=8).prepare()
+    with pytest.raises(ValueError, match="dev \\+ test must leave clips to train on"):
+        SyntheticCorpus("x", clips=10, dev=5, test=5)
+
+
+def test_one_modality_of_many_clips_is_blended_never_both():
+    rng = np.random.default_rng(0)
+    drawn = [generate.strengths(rng, "angry") for _ in range(4000)]
+    face, voice = (np.mean([len(pair[i]) == 2 for pair in drawn]) for i in (0, 1))
+    assert (face, voice) == pytest.approx((0.30, 0.40), abs=0.03)
+    assert not any(len(a) == len(b) == 2 for a, b in drawn)
+
+
+def test_no_phrase_holds_another_emotions_phrase():
+    listed = [(emotion, phrase) for emotion, phrases in grammar.phrases().items() for phrase in phrases]
+    for emotion, phrase in listed:
+        assert not [p for e, p in listed if e != emotion and f" {phrase} " in f" {p} "], phrase
+
+
+@pytest.fixture(scope="module")
+def oracle(corpus):
+    return Oracle(str(corpus.root / "grammar.json"))
+
+
+def test_the_oracle_reads_every_sentence_of_the_grammar(oracle):
+    rng = np.random.default_rng(0)
+    for emotion in grammar.EMOTIONS:
+        for _ in range(20):
+            texts = [
+                grammar.face(rng, str(rng.choice(grammar.FACE_CUES[emotion]))),
+                grammar.voice(rng, str(rng.choice(grammar.VOICE_CUES[emotion]))),
+                grammar.conclusion(rng, str(rng.choice(grammar.WORDS[emotion]))),
+            ]
+            assert [v.emotion for v in oracle(texts)] == [emotion] * 3, texts
+
+
+@pytest.mark.parametrize(
+    ("text", "emotion"),
+    [
+        ("The camera holds still.", "neutral"),
+        ("", "neutral"),
+        ("The nose wrinkles. The jaw drops.", "surprise"),
+        ("The jaw drops. The nose wrinkles.", "disgust"),
+        ("The nose wrinkles. The jaw drops. So the scene conveys revulsion. The clip is short.", "disgust"),
+        ("THE JAW DROPS", "surprise"),
+        ("So the scene conveys enjoyment.", "neutral"),
+    ],
+)
+def test_the_oracle_takes_the_majority_and_breaks_ties_by_the_last(oracle, text, emotion):
+    assert oracle([text])[0].emotion == emotion
+
+
+def test_rationales_are_unfaithful_as_often_as_designed(oracle):
+    rng = np.random.default_rng(0)
+    drawn = [grammar.rationale(rng, "angry", "red", "blue") for _ in range(1500)]
+    read = collections.Counter(v.emotion for v in oracle(drawn))
+    assert read["angry"] / 1500 == pytest.approx(0.35, abs=0.04)
+    assert read["disgust"] / 1500 > 0.55
+
+
+def test_the_verifiers_sentences():
+    rows = labels.rows(0)
+    hidden = labels.withheld_phrases(0)
+    by_split = {split: [r for r in rows if r["split"] == split] for split in ("train", "heldout", "withheld")}
+    assert {split: len(found) for split, found in by_split.items()} == {"train": 3000, "heldout": 600, "withheld": 300}
+    assert len(hidden) == round(0.15 * sum(map(len, grammar.phrases().values())))
+    for split, rule in (("train", False), ("heldout", False), ("withheld", True)):
+        holds = [any(p in r["text"].lower() for p in hidden) for r in by_split[split]]
+        assert all(h is rule for h in holds), split
+    phrases = {p: e for e, listed in labels.grammar.phrases().items() for p in listed}
+    wrong = [
+        r for r in by_split["train"]
+        if (named := {e for p, e in phrases.items() if p in r["text"].lower()}) and not named & set(r["labels"])
+    ]  # fmt: skip
+    assert len(wrong) / 3000 == pytest.approx(
+        0.08 * 0.75, abs=0.02
+    )  # a quarter of sentences hold no phrase of the grammar
+
+
+def write_dfew(root, layout, clip):
+    rows = {"train": [(1, 4), (2, 1), (3, 7)], "test": [(4, 2)]}
+    for split, listed in rows.items():
+        name, column = {
+            "label": (f"label/single_{split}set_5.csv", "id"),
+            "EmoLabel_DataSplit": (f"EmoLabel_DataSplit/{split}(single-labeled)/set_5.csv", "video_name"),
+        }[layout]
+        file = root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{column},label\n" + "".join(f"{i},{label}\n" for i, label in listed))
+        for i, _ in listed:
+            target = (
+                root
+                / ("clip" if layout == "label" else "videos")
+                / (f"{i}.mp4" if layout == "label" else f"{i:05d}.mp4")
+            )
+            target.parent.mkdir(exist_ok=True)
+            target.write_bytes(clip)
+
+
+@pytest.mark.parametrize("layout", ["label", "EmoLabel_DataSplit"])
+def test_dfew_in_both_packagings(corpus, tmp_path, layout):
+    write_dfew(tmp_path, layout, Path(corpus.clips("test")[0].video).read_bytes())
+    dfew = DFEWCorpus(str(tmp_path), dev=0.34, partial=True)
+    dfew.require()
+    assert [(c.id, c.label) for c in dfew.clips("test")] == [("4", "sad")]
+    assert sorted(c.label for s in ("train", "dev") for c in dfew.clips(s)) == ["angry", "fear", "happy"]
+    assert (len(dfew.clips("train")), len(dfew.clips("dev"))) == (2, 1)
+    assert read_frames(dfew.clips("test")[0].video, 2).shape[0] == 2
+    with pytest.raises(CorpusMissing, match="DFEW fold 5 has 9361 train clips, the label file lists 3"):
+        DFEWCorpus(str(tmp_path)).require()
+
+
+def test_dfew_says_what_is_missing(tmp_path):
+    with pytest.raises(
+        CorpusMissing, match=r"(?s)DFEW is not at .*single_trainset_5.csv.*academic use.*data.corpus.root"
+    ):
+        DFEWCorpus(str(tmp_path)).require()
+    write_dfew(tmp_path, "label", b"")
+    (tmp_path / "clip" / "2.mp4").unlink()
+    with pytest.raises(CorpusMissing, match=r"1 of DFEW's train clips are not below .*first 2.mp4"):
+        DFEWCorpus(str(tmp_path), partial=True).require()
+    (tmp_path / "label" / "single_trainset_5.csv").write_text("id,label\n1,9\n")
+    with pytest.raises(CorpusMissing, match=r"single_trainset_5.csv:2: a row is id,label with a label id from 1 to 7"):
+        DFEWCorpus(str(tmp_path), partial=True).require()

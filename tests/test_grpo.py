@@ -1,0 +1,162 @@
+"""Advantages, rollout and log-probs by property and against transformers."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from erv.grpo.advantages import advantages
+from erv.grpo.logprobs import completion_logps, completion_logps_plain, micro_batches, verify_shared_prefix
+from erv.grpo.objective import Denominators, Objective, policy_loss
+from erv.grpo.rollout import rollout
+from erv.grpo.sampling import Sampling, draw
+
+REWARDS = st.lists(st.lists(st.floats(0, 1, width=16), min_size=4, max_size=4), min_size=1, max_size=5)
+
+
+@pytest.fixture(scope="module")
+def decoder():
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=60, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, tie_word_embeddings=True,
+    )  # fmt: skip
+    model = Qwen2ForCausalLM(config).eval()
+    for parameter in model.parameters():
+        parameter.data.mul_(4)  # away from the uniform distribution
+    return model
+
+
+@pytest.fixture(scope="module")
+def prompts(decoder):
+    torch.manual_seed(1)
+    embeds = torch.randn(3, 7, 32)
+    mask = torch.arange(7)[None] < torch.tensor([7, 4, 6])[:, None]
+    return embeds, mask
+
+
+@given(REWARDS)
+def test_advantages_of_a_group_sum_to_zero(groups):
+    rewards = torch.tensor(groups).reshape(-1, 1)
+    values = advantages(rewards, [1.0], 4).values.view(-1, 4)
+    torch.testing.assert_close(values.sum(1), torch.zeros(len(groups)), atol=1e-3, rtol=0)
+    assert (values.abs() <= 1.5 + 1e-4).all()  # (G - 1) / sqrt(G) bounds a standardised value
+
+
+@given(REWARDS, st.floats(-5, 5, width=16))
+def test_a_constant_added_to_every_reward_changes_nothing(groups, shift):
+    rewards = torch.tensor(groups, dtype=torch.float64).reshape(-1, 1)
+    moved = advantages(rewards + shift, [1.0], 4).values
+    torch.testing.assert_close(moved, advantages(rewards, [1.0], 4).values, atol=1e-6, rtol=1e-6)
+
+
+@given(REWARDS, st.randoms())
+def test_groups_do_not_see_each_other(groups, random):
+    rewards = torch.tensor(groups)
+    order = list(range(len(groups)))
+    random.shuffle(order)
+    whole = advantages(rewards.reshape(-1, 1), [1.0], 4).values.view(-1, 4)
+    shuffled = advantages(rewards[order].reshape(-1, 1), [1.0], 4).values.view(-1, 4)
+    torch.testing.assert_close(shuffled, whole[order])
+
+
+def test_a_group_without_spread_teaches_nothing():
+    found = advantages(torch.tensor([[1.0]] * 4 + [[0.0], [1.0], [0.0], [1.0]]), [1.0], 4)
+    assert found.values[:4].tolist() == [0] * 4
+    assert found.zero_spread.tolist() == [True] * 4 + [False] * 4
+
+
+def test_a_missing_reward_is_left_out():
+    rewards = torch.tensor([[1.0, torch.nan], [0.0, 1.0], [torch.nan, torch.nan], [1.0, 0.0]])
+    found = advantages(rewards, [1.0, 1.0], 4)
+    assert found.values[2] == 0
+    assert found.totals[:2].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("group_size", [0, 1, 3])
+def test_group_sizes_that_cannot_be(group_size):
+    with pytest.raises(ValueError, match="group_size must be at least 2 and divide the number of completions"):
+        advantages(torch.zeros(4, 1), [1.0], group_size)
+
+
+def test_greedy_rollout_is_generate_token_for_token(decoder, prompts):
+    embeds, mask = prompts
+    done = rollout(decoder, embeds, mask, 1, 12, [5], 0)
+    for row in range(3):
+        alone = decoder.generate(
+            inputs_embeds=embeds[row : row + 1, : int(mask[row].sum())], max_new_tokens=12, do_sample=False,
+            eos_token_id=5, pad_token_id=0,
+        )  # fmt: skip
+        assert done.tokens[row][done.mask[row].bool()].tolist() == alone[0].tolist()
+
+
+def test_what_a_prompt_gets_does_not_depend_on_its_company(decoder, prompts):
+    embeds, mask = prompts
+    together = rollout(decoder, embeds, mask, 4, 10, [5], 0, Sampling(1.0), [11, 12, 13])
+    for row in range(3):
+        alone = rollout(decoder, embeds[row : row + 1], mask[row : row + 1], 4, 10, [5], 0, Sampling(1.0), [11 + row])
+        rows = slice(4 * row, 4 * row + 4)
+        width = alone.tokens.shape[1]
+        assert torch.equal(together.mask[rows, :width], alone.mask)
+        assert torch.equal(together.tokens[rows, :width] * alone.mask, alone.tokens * alone.mask)
+
+
+def test_rollout_log_probs_are_those_of_training(decoder, prompts):
+    embeds, mask = prompts
+    done = rollout(decoder, embeds, mask, 4, 10, [5], 0, Sampling(0.8), [1, 2, 3])
+    trained = completion_logps(decoder, embeds, mask, done.tokens, done.mask, 4, 0.8).logps
+    torch.testing.assert_close(trained, done.logps, atol=2e-4, rtol=0)
+    plain = completion_logps_plain(decoder, embeds, mask, done.tokens, done.mask, 4, 0.8)
+    torch.testing.assert_close(trained, plain, atol=2e-4, rtol=0)
+
+
+def test_shared_prefix_gradients_are_the_plain_ones(decoder, prompts):
+    embeds, mask = prompts
+    done = rollout(decoder, embeds, mask, 4, 10, [5], 0, Sampling(1.0), [1, 2, 3])
+    assert verify_shared_prefix(decoder, embeds, mask, done.tokens, done.mask, 4) < 1e-5
+    with pytest.raises(ValueError, match="shared-prefix gradients must equal the plain ones"):
+        verify_shared_prefix(decoder, embeds, mask, done.tokens, done.mask, 4, tolerance=0)
+
+
+def test_sampling_follows_the_distribution():
+    logits = torch.log(torch.tensor([[0.5, 0.3, 0.2]])).expand(20000, 3)
+    tokens, logps = draw(logits.clone(), torch.rand(20000, generator=torch.Generator().manual_seed(0)))
+    shares = torch.bincount(tokens, minlength=3) / 20000
+    torch.testing.assert_close(shares, torch.tensor([0.5, 0.3, 0.2]), atol=0.015, rtol=0)
+    torch.testing.assert_close(logps.exp(), torch.tensor([0.5, 0.3, 0.2])[tokens], atol=1e-5, rtol=0)
+
+
+LENGTHS = st.lists(st.integers(1, 50), min_size=1, max_size=12)
+
+
+@given(LENGTHS, st.data(), st.integers(1, 400))
+def test_micro_batches_hold_every_prompt_once_within_the_budget(prompt_lengths, data, budget):
+    group = 3
+    size = len(prompt_lengths) * group
+    completions = data.draw(st.lists(st.integers(1, 40), min_size=size, max_size=size))
+    cuts = micro_batches(prompt_lengths, completions, group, budget)
+    assert sorted(i for cut in cuts for i in cut) == list(range(len(prompt_lengths)))
+    for cut in cuts:
+        longest = max(max(completions[i * group : (i + 1) * group]) for i in cut)
+        cost = len(cut) * (max(prompt_lengths[i] for i in cut) + group * longest)
+        assert cost <= budget or len(cut) == 1
+
+
+@settings(max_examples=25)
+@given(st.sampled_from(["grpo", "bnpo", "dr_grpo", "dapo", "cispo"]), st.integers(1, 4))
+def test_the_loss_does_not_depend_on_how_a_step_is_cut(loss, size):
+    torch.manual_seed(size)
+    objective = Objective(loss=loss, beta=0.04, max_completion_length=6)
+    logps, ref, old = torch.randn(3, 8, 6).unbind()
+    values, lengths = torch.randn(8), torch.randint(1, 7, (8, 1))
+    mask = (torch.arange(6)[None] < lengths).long()
+    denominators = Denominators.of(mask)
+
+    def part(rows):
+        return policy_loss(
+            objective, denominators, logps[rows], mask[rows], values[rows], old=old[rows], ref=ref[rows]
+        )[0]  # fmt: skip
+
+    pieces = sum(part(slice(start, start + size)) for start in range(0, 8, size))
+    torch.testing.assert_close(pieces, part(slice(None)))

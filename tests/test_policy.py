@@ -1,0 +1,124 @@
+"""The tiny policy: processor, saving, training only what is to be trained, order of batches."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from erv.config import conf_folder
+from erv.lit.grpo import frozen_copy
+from erv.lit.order import StepBatches
+from erv.policy import load_policy, save_policy
+from erv.rationale import compose
+
+
+@pytest.fixture(scope="module")
+def policy(corpus):
+    torch.manual_seed(0)
+    node = yaml.safe_load((conf_folder() / "policy" / "tiny.yaml").read_text())
+    node.pop("_target_")
+    return load_policy(**node, texts=[compose(c.rationale, c.label) for c in corpus.clips("train")])
+
+
+def batch_of(policy, corpus, count=3):
+    clips = corpus.clips("test")[:count]
+    features = policy.encode_files([c.video for c in clips])
+    prompt = policy.processor.prompt_ids()
+    targets = [policy.processor.target_ids(compose(c.rationale, c.label)) for c in clips]
+    return policy.processor.collate([prompt] * count, features, targets)
+
+
+def test_saving_and_loading_is_bit_equal(policy, corpus, tmp_path):
+    save_policy(policy, tmp_path)
+    again = load_policy(str(tmp_path))
+    batch = batch_of(policy, corpus)
+    with torch.no_grad():
+        assert torch.equal(policy.model(batch).logits, again.model(batch).logits)
+    assert again.processor.settings() == policy.processor.settings()
+
+
+def test_a_row_does_not_depend_on_the_rows_beside_it(policy, corpus):
+    with torch.no_grad():
+        together = policy.model(batch_of(policy, corpus)).logits[0]
+        alone = policy.model(batch_of(policy, corpus, 1)).logits[0]
+    torch.testing.assert_close(together[: len(alone)], alone, atol=1e-5, rtol=0)
+
+
+def test_only_the_parts_to_be_trained_get_gradients_and_training_mode(policy, corpus):
+    model = policy.model.set_trainable(["language_model", "audio_projector"]).train()
+    model.zero_grad()
+    model(batch_of(policy, corpus)).loss.backward()
+    trained = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None}
+    assert trained == {"language_model", "audio_projector"}
+    assert model.language_model.training
+    assert not model.vision_tower.training
+    with pytest.raises(ValueError, match=r"policy.train takes language_model, .*; got lm"):
+        model.set_trainable(["lm"])
+
+
+def test_the_reference_shares_frozen_parts_and_stays_where_it_was(policy):
+    model = policy.model.set_trainable(["language_model"])
+    reference = frozen_copy(model)
+    assert (
+        reference.vision_tower.embeddings.patch_embedding.weight is model.vision_tower.embeddings.patch_embedding.weight
+    )
+    before = reference.language_model.lm_head.weight.clone()
+    with torch.no_grad():
+        model.language_model.lm_head.weight.add_(1)
+    assert torch.equal(reference.language_model.lm_head.weight, before)
+    assert not any(p.requires_grad for p in reference.parameters())
+    with torch.no_grad():
+        model.language_model.lm_head.weight.sub_(1)
+
+
+def test_placeholders_and_features_must_agree(policy, corpus):
+    batch = batch_of(policy, corpus)
+    from dataclasses import replace
+
+    with pytest.raises(ValueError, match="3 prompts have a audio placeholder but features of 0 clips were given"):
+        policy.model.embed(replace(batch, audio=None))
+
+
+def test_a_silent_clip_gets_no_audio_features(policy, tmp_path, corpus):
+    prompt = policy.processor.prompt_ids(["video"])
+    assert -202 not in prompt
+    assert -201 in prompt
+
+
+@given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 30), st.integers(0, 30))
+def test_a_resumed_order_is_the_rest_of_the_whole_one(size, batch_size, steps, cursor):
+    if batch_size > size:
+        with pytest.raises(ValueError, match="lower batch_size"):
+            StepBatches(size, batch_size, steps, 0)
+        return
+    whole, resumed = StepBatches(size, batch_size, steps, 7), StepBatches(size, batch_size, steps, 7)
+    resumed.cursor = min(cursor, steps)
+    assert list(resumed) == list(whole)[resumed.cursor :]
+    seen = [i for batch in whole for i in batch]
+    for start in range(0, len(seen) - size + 1, size):
+        assert sorted(seen[start : start + size]) == list(range(size))  # a pass sees every sample once
+
+
+def test_tokenizers_are_the_same_in_every_process(tmp_path):
+    """Vocabularies once depended on hash order; two processes with other hash seeds must agree."""
+    code = (
+        "from erv.policy.tokenizer import train_bert_tokenizer, train_tokenizer\n"
+        "from erv.corpora.synthetic import labels\n"
+        "from erv.verifier.classifier import train_tokenizer as third\n"
+        "texts = [row['text'] for row in labels.rows(0, train=300, heldout=1, withheld=1)]\n"
+        "for train in (train_tokenizer, train_bert_tokenizer, third):\n"
+        "    print(train(texts).backend_tokenizer.to_str())\n"
+    )
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True
+        ).stdout
+        for seed in ("1", "2", "3")
+    ]
+    assert found[0] == found[1] == found[2]
+    assert len(found[0]) > 10_000
