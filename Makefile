@@ -28,7 +28,7 @@ lint: setup ## style, types and who may import whom
 	$(BIN)/lint-imports
 
 test: lint ## lint, then every test
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n auto --dist loadfile
 
 format: setup ## put the code in the house's form
 	$(BIN)/ruff check --fix .

@@ -12,7 +12,8 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -130,10 +131,13 @@ def _problems(node: Any, path: str, provided: set[str]) -> Iterator[str]:
 
 def _binding_problems(node: Mapping[str, Any], path: str, provided: set[str]) -> Iterator[str]:
     try:
-        parameters = inspect.signature(locate(node["_target_"])).parameters
+        target = locate(node["_target_"])
+        parameters = inspect.signature(target).parameters
     except (ConfigError, ValueError) as error:
         yield f"{path}_target_: {error}"
         return
+    if node["_target_"].startswith("erv."):
+        yield from _type_problems(target, node, path)
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
     given = set(node) - _INSTANTIATION_KEYS
@@ -142,6 +146,35 @@ def _binding_problems(node: Mapping[str, Any], path: str, provided: set[str]) ->
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in given | provided:
             yield f"missing key '{path}{name}' (required by {node['_target_']})"
+
+
+def _type_problems(target: Any, node: Mapping[str, Any], path: str) -> Iterator[str]:
+    """Plain values that are not of the type their parameter says; a word where a number belongs, above all."""
+    hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    for key, hint in hints.items():
+        if key in node and not _fits(node[key], hint):
+            yield f"{path}{key} must be {_spoken(hint)}, got {node[key]!r}"
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if get_origin(hint) in (Union, UnionType):
+        return any(_fits(value, option) for option in get_args(hint))
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint) if hint in (bool, str, NoneType) else True
+
+
+def _spoken(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(map(str, get_args(hint)))}"
+    if get_origin(hint) in (Union, UnionType):
+        return " or ".join(_spoken(option) for option in get_args(hint))
+    names = {float: "a number", int: "a whole number", bool: "true or false", str: "a text", NoneType: "null"}
+    return names.get(hint, str(hint))
 
 
 def locate(target: str) -> Any:
@@ -164,7 +197,11 @@ def build(node: Any, **provided: Any) -> Any:
     for target in _targets(tree):
         locate(target)
     # Hydra would turn a provided record into a config of its own; a partial never sees it
-    return instantiate({**tree, "_partial_": True}, _convert_="all")(**provided)
+    make = instantiate({**tree, "_partial_": True}, _convert_="all")
+    try:
+        return make(**provided)
+    except ValueError as error:  # a constructor that refuses a setting
+        raise ConfigError(f"{tree['_target_']}: {error}") from error
 
 
 def _targets(node: Any) -> Iterator[str]:

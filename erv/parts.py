@@ -28,6 +28,7 @@ _log = logging.getLogger(__name__)
 # What constructors may ask for by the name of a parameter; no config key is needed for these.
 PROVIDED = ("policy", "verifier", "reward", "judge", "taxonomy", "optim", "modalities", "seed", "texts", "labels",
             "sentences", "folder", "run_name", "group")  # fmt: skip
+MODALITIES = ("video", "audio")
 CHECKPOINTS = ("policy.checkpoint", "verifier.model.checkpoint")  # keys that may point at other runs
 
 
@@ -37,7 +38,9 @@ class Parts:
     def __init__(self, tree: Mapping[str, Any], folder: Path) -> None:
         self.tree, self.folder = tree, str(folder)
         self.seed, self.group, self.run_name = tree["seed"], tree["group"], f"{tree['name']}-s{tree['seed']}"
-        self.modalities = tuple((tree.get("data") or {}).get("modalities", ()))
+        self.modalities = tuple(tree["data"]["modalities"])
+        if not self.modalities or not set(self.modalities) <= set(MODALITIES):
+            raise config.ConfigError(f"data.modalities is one or both of {MODALITIES}, got {list(self.modalities)}")
 
     def identity(self) -> dict[str, Any]:
         """Which run this is, for metrics.json."""

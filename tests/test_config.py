@@ -15,14 +15,16 @@ from erv.run import Run, find_model, write_json
 EXPERIMENTS = sorted(file.stem for file in (config.conf_folder() / "exp").glob("*.yaml"))
 
 
-def composed(*overrides):
+def composed(*overrides, command="train"):
     with initialize_config_dir(str(config.conf_folder()), version_base="1.3"):
-        return compose("train", overrides=list(overrides))
+        return compose(command, overrides=list(overrides))
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_composes_and_fits_its_constructors(name):
-    config.check(composed(f"+exp={name}"), PROVIDED)
+    evaluates = name.startswith("evaluate")
+    overrides = ["policy.checkpoint=x"] if evaluates else []
+    config.check(composed(f"+exp={name}", *overrides, command="evaluate" if evaluates else "train"), PROVIDED)
 
 
 @pytest.mark.parametrize("override", ["logger=wandb", "trainer=gpu", "+debug=demo", "reward=format_answer"])
@@ -45,6 +47,21 @@ def test_a_missing_key_and_a_missing_value_are_named():
         config.check(OmegaConf.create({"optim": {"_target_": "erv.lit.optim.Optim"}}))
     with pytest.raises(ConfigError, match=r"optim\.lr"):
         config.check(OmegaConf.create({"optim": {"_target_": "erv.lit.optim.Optim", "lr": "???"}}))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optim.lr=fast", "optim.lr must be a number, got 'fast'"),
+        ("algo.group_size=8.5", "algo.group_size must be a whole number, got 8.5"),
+        ("reward.explanation.neutral_filter=1", "reward.explanation.neutral_filter must be true or false, got 1"),
+        ("algo.objective.loss=ppo", "algo.objective.loss must be one of grpo, bnpo, .*, got 'ppo'"),
+        ("evaluation.limit=all", "evaluation.limit must be a whole number or null, got 'all'"),
+    ],
+)
+def test_values_of_another_type_are_named(override, message):
+    with pytest.raises(ConfigError, match=message):
+        config.check(composed("+exp=grpo_demo", override), PROVIDED)
 
 
 @pytest.mark.parametrize("target", ["os.system", "subprocess.run", "builtins.eval", "ervil.x"])

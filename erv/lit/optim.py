@@ -35,6 +35,8 @@ class Optim:
         )
         warmup = int(self.warmup) if self.warmup >= 1 else int(self.warmup * steps)
         if self.schedule == "one_cycle":
-            pct_start = max(warmup, 1) / steps
-            return optimiser, OneCycleLR(optimiser, self.lr, total_steps=steps, pct_start=pct_start)
+            if steps < 3:
+                raise ValueError(f"one_cycle rises and falls, so it needs 3 steps; this run has {steps}; train longer")
+            # torch divides by the warm-up's length less one step
+            return optimiser, OneCycleLR(optimiser, self.lr, total_steps=steps, pct_start=max(warmup, 2) / steps)
         return optimiser, get_scheduler(self.schedule, optimiser, num_warmup_steps=warmup, num_training_steps=steps)
