@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -210,3 +211,70 @@ def test_the_wheel_finds_its_configs_from_any_folder(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "erv.corpora.dfew.DFEWCorpus" in done.stdout
+
+
+SMALL_DFEW = [
+    "data.corpus.partial=true", "evaluation.limit=2", "evaluation.max_new_tokens=16", "evaluation.samples=1",
+]  # fmt: skip
+SMALL_DFEW_TRAINING = [
+    "trainer=cpu", "trainer.val_check_interval=1", "data.dev_limit=2", "algo.iterations=1", "algo.max_new_tokens=16",
+    "verifier.gate=null",
+]  # fmt: skip
+
+
+def readme_commands():
+    text = (ROOT / "README.md").read_text()
+    return [line for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL) for line in block.splitlines() if line]
+
+
+def small(command):
+    """The command with what makes it small: fewer clips and steps, the same code."""
+    if "erv.report" in command:
+        return command
+    if any("dfew" in word for word in command):
+        return [*command, *SMALL_DFEW, *(SMALL_DFEW_TRAINING if "erv.train" in command else [])]
+    return [*command, "+debug=demo"]
+
+
+def test_every_command_of_the_readme_runs(demo, tmp_path, corpus):
+    """In order, in one folder. `make demo` and `make test` are what the other tests and CI are; here they must resolve."""
+    for name in ("data", "cache", "runs"):
+        shutil.copytree(demo / name, tmp_path / name)
+    (tmp_path / "models").mkdir()
+    shutil.copytree(run_of(demo, "sft") / "model", tmp_path / "models" / "sft")
+    shutil.copytree(run_of(demo, "verifier") / "model", tmp_path / "models" / "erv")
+    write_dfew(tmp_path / "papers_data" / "DFEW", corpus)
+    env = {k: v for k, v in environment(tmp_path).items() if not k.startswith("ERV_")}
+    commands = readme_commands()
+    assert len(commands) >= 9
+    for line in commands:
+        words = line.split()
+        if words[0] == "export":
+            assert words[1].startswith("ERV_DATA=")
+            env["ERV_DATA"] = str(tmp_path / "papers_data")
+            continue
+        if words[0] == "make":
+            command, folder = ["make", "-n", *words[1:]], ROOT
+        else:
+            assert words[:2] == ["python", "-m"], f"a command of the README that this test does not know: {line}"
+            command, folder = [sys.executable, *small(words[1:])], tmp_path
+            if "demo" in line:
+                env.pop("ERV_DATA", None)
+        done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+    assert (tmp_path / "dfew.html").stat().st_size > 1000
+
+
+def write_dfew(root, corpus):
+    """A DFEW-shaped tree of the embedded corpus' clips."""
+    (root / "label").mkdir(parents=True)
+    (root / "clip").mkdir()
+    clips = {"train": corpus.clips("train"), "test": corpus.clips("test")}
+    number = 0
+    for split, found in clips.items():
+        lines = ["id,label"]
+        for clip in found:
+            number += 1
+            shutil.copy(clip.video, root / "clip" / f"{number}.mp4")
+            lines.append(f"{number},{corpus.taxonomy.index(clip.label) + 1}")
+        (root / "label" / f"single_{split}set_5.csv").write_text("\n".join(lines) + "\n")

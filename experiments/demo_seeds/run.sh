@@ -18,3 +18,4 @@ done
 
 runs="${ERV_RUNS:-runs}/demo_seeds"
 python -m erv.report "$runs" --table experiments/demo_seeds/table.md --html "$runs/report.html"
+python experiments/demo_seeds/figure.py "$runs" experiments/demo_seeds/figure.svg
