@@ -45,9 +45,15 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
             import hydra
             from hydra.errors import HydraException
 
+            def chosen(cfg: DictConfig) -> None:
+                if OmegaConf.is_missing(cfg, "name"):
+                    names = sorted(file.stem for file in (conf_folder() / "exp").glob("*.yaml"))
+                    raise ConfigError(f"no experiment is chosen; add +exp=NAME with one of {', '.join(names)}")
+                main(cfg)
+
             os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through to the handler below
             try:
-                hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=config_name)(main)()
+                hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=config_name)(chosen)()
             except ConfigError as error:
                 sys.exit(_refuse(str(error)))
             except HydraException as error:

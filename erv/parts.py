@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from erv import config
@@ -56,6 +57,12 @@ class Parts:
             node, **{name: getattr(self, name) for name in config.wanted(node, PROVIDED) if name not in node}
         )
 
+    @property
+    def device(self) -> str:
+        """Where towers run and answers are sampled outside training."""
+        accelerator = (self.tree.get("trainer") or {}).get("accelerator")
+        return "cuda" if torch.cuda.is_available() and accelerator != "cpu" else "cpu"
+
     @cached_property
     def corpus(self) -> Corpus:
         """The corpus, its files made where they can be."""
@@ -92,6 +99,7 @@ class Parts:
     def policy(self) -> Policy:
         """The policy; what it trains is printed."""
         policy: Policy = self.make("policy")
+        policy.model.to(self.device)
         sizes = policy.model.part_sizes()
         listed = ", ".join(
             f"{part} {n:,}{'' if part in policy.model.trained else ' (frozen)'}" for part, n in sizes.items()

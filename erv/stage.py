@@ -75,7 +75,7 @@ def evaluate(run: Run, parts: Parts) -> dict[str, Any]:
     if judge is None:
         _log.warning("no judge is set, so EEA, EPC and FCR are not measured")
     policy = parts.policy
-    policy.model.eval()
+    policy.model.to(parts.device).eval()  # Lightning leaves it on the CPU
     predictions: list[Prediction] = []
     figures: dict[str, Any] = {}
     for decoding in ("sampled", "greedy") if plan.greedy else ("sampled",):

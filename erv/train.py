@@ -67,8 +67,18 @@ def finish(run: Run, parts: Parts, algo: Any, data: StepData) -> None:
         measured = algo.measure(data)
     else:
         measured = evaluate(run, parts) if parts.tree["evaluation"] else {}
+        log_figures(algo, measured)
     run.finish({**parts.identity(), **measured})
     _log.info("done: %s", run.folder)
+
+
+def log_figures(algo: Any, measured: dict[str, Any]) -> None:
+    """Send the test figures to the logger as test/<decoding>/<figure>."""
+    found = {d: measured[d] for d in ("sampled", "greedy") if d in measured}
+    flat = {f"test/{d}/{k}": v for d, figures in found.items() for k, v in figures.items() if isinstance(v, float)}
+    for logger in algo.trainer.loggers if flat else ():
+        logger.log_metrics(flat)
+        logger.finalize("success")
 
 
 if __name__ == "__main__":
