@@ -2,12 +2,14 @@
 export TQDM_MININTERVAL="${TQDM_MININTERVAL:-2}"
 
 train() { # overrides of one stage
+  echo "erv.train $*"
   python -m erv.train "$@"
 }
 
 side_by_side() { # each argument: the overrides of one stage, separated by spaces
   local pids=() names=() logs=() failed=0 log job i
   for job in "$@"; do
+    echo "erv.train $job"
     log="$(mktemp)"
     # shellcheck disable=SC2086 # the words of a job are its overrides
     python -m erv.train $job >"$log" 2>&1 &
@@ -17,7 +19,7 @@ side_by_side() { # each argument: the overrides of one stage, separated by space
     _progress "${logs[@]}"
     sleep 2
   done
-  [[ -t 1 ]] && printf '\r\033[K'
+  if [[ -t 1 ]]; then printf '\r\033[K'; fi
   for i in "${!pids[@]}"; do
     if wait "${pids[$i]}"; then
       grep -E '^done' "${logs[$i]}" || true
@@ -33,10 +35,11 @@ side_by_side() { # each argument: the overrides of one stage, separated by space
 
 _progress() { # the last line of every log, side by side
   [[ -t 1 ]] || return 0
-  local line text=""
+  local line text="" width
+  width="$(tput cols 2>/dev/null || echo 80)"
   for log in "$@"; do
-    line="$(tail -c 400 "$log" | tr '\r' '\n' | grep -v '^ *$' | tail -n 1 | cut -c1-60)"
+    line="$(tail -c 400 "$log" | tr '\r' '\n' | grep -v '^ *$' | tail -n 1 | cut -c1-60 || true)" # a log may be empty
     text+="${line}   "
   done
-  printf '\r\033[K%s' "${text:0:$(tput cols)}"
+  printf '\r\033[K%s' "${text:0:$width}"
 }

@@ -1,7 +1,9 @@
 """The whole method through its commands: real clips, real processes, the demo's own script at a very small size."""
 
+import contextlib
 import json
 import os
+import pty
 import re
 import shutil
 import signal
@@ -35,10 +37,23 @@ def demo(tmp_path_factory):
     """The demo's script, run once; a folder with runs/, data/ and cache/, and what it printed."""
     root = tmp_path_factory.mktemp("demo")
     script = ["bash", str(ROOT / "experiments" / "demo" / "run.sh"), "+debug=demo"]
-    done = subprocess.run(script, env=environment(root), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (root / "printed").write_text(done.stdout)
+    code, printed = in_a_terminal(script, environment(root))
+    assert code == 0, printed
+    (root / "printed").write_text(printed)
     return root
+
+
+def in_a_terminal(command, env):
+    """Exit code and output of a command that believes a user is watching."""
+    master, slave = pty.openpty()
+    process = subprocess.Popen(command, env=env, stdout=slave, stderr=slave, stdin=subprocess.DEVNULL)
+    os.close(slave)
+    chunks = []
+    with contextlib.suppress(OSError):  # Linux ends a terminal's stream with an error
+        while chunk := os.read(master, 65536):
+            chunks.append(chunk)
+    os.close(master)
+    return process.wait(), b"".join(chunks).decode(errors="replace").replace("\r\n", "\n")
 
 
 def run_of(root, arm, group="demo"):
@@ -50,6 +65,7 @@ def test_the_script_prints_the_table_and_where_the_page_is(demo):
     printed = (demo / "printed").read_text()
     for arm in ("sft", "grpo", "grpo_erv"):
         assert f"| {arm} " in printed
+    assert "Epoch 0:" in printed  # progress of what runs side by side
     page = Path(printed.splitlines()[-1].split(": ")[1])
     assert page.read_text().count('class="clip"') == 4
     assert (demo / "runs" / "demo" / "table.md").read_text().splitlines()[0] in printed
@@ -135,6 +151,17 @@ def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(demo, tmp_path):
     assert one == other
     completions = [pq.read_table(f / "completions.parquet").to_pylist() for f in (killed, whole)]
     assert completions[0] == completions[1]
+
+
+def test_a_run_killed_while_it_was_evaluated_is_not_trained_again(demo, tmp_path):
+    root = copy_of(demo, tmp_path)
+    shutil.copytree(demo / "runs/demo/grpo", root / "runs/demo/grpo")
+    folder = run_of(root, "grpo")
+    before = json.loads((folder / "metrics.json").read_text())
+    (folder / "metrics.json").unlink()
+    train(root, "+exp=grpo_demo", "+debug=demo", "name=grpo", "reward=format_answer")
+    assert json.loads((folder / "metrics.json").read_text()) == before
+    assert "train/reward" not in (folder / "logs" / "version_1" / "metrics.csv").read_text()
 
 
 def test_evaluate_gives_the_figures_that_training_ended_with(demo):
