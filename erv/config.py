@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import difflib
-import functools
 import hashlib
 import inspect
 import json
-import os
-import re
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 # A config from a stranger runs no code: nothing outside these packages is ever instantiated.
 ALLOWED_TARGETS = ("erv.", "torch.", "lightning.", "transformers.", "peft.")
 # Where results are written and on what machine they are made does not change them.
-UNSIGNED = ("name", "group", "paths", "logger", "launch", "trainer.accelerator", "trainer.devices", "trainer.num_nodes")
+UNSIGNED = ("name", "group", "paths", "logger", "launch", "checkpoint", "trainer.accelerator", "trainer.devices",
+            "trainer.num_nodes", "trainer.enable_progress_bar")  # fmt: skip
 ROOT_KEYS = ("name", "group", "stage", "seed", "data", "policy", "verifier", "reward", "judge", "algo", "optim",
              "evaluation", "trainer", "logger", "paths", "launch", "checkpoint")  # fmt: skip
 _INSTANTIATION_KEYS = {"_target_", "_recursive_", "_convert_", "_partial_", "_args_"}
@@ -30,72 +26,8 @@ class ConfigError(Exception):
     """A config that cannot be run; the message lists every problem and is all the user needs to see."""
 
 
-def conf_folder() -> Path:
-    """The folder of the YAML files: erv/conf in an installed wheel, conf/ beside erv/ in a checkout."""
-    package = Path(__file__).resolve().parent
-    return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
-
-
-def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
-    """Make `main(cfg)` a command: Hydra's command line, with one-page errors instead of tracebacks (exit code 2)."""
-
-    def decorate(main: Callable[[DictConfig], None]) -> Callable[[], None]:
-        @functools.wraps(main)
-        def run() -> None:
-            import hydra
-            from hydra.errors import HydraException
-
-            def chosen(cfg: DictConfig) -> None:
-                if OmegaConf.is_missing(cfg, "name"):
-                    names = sorted(file.stem for file in (conf_folder() / "exp").glob("*.yaml"))
-                    raise ConfigError(f"no experiment is chosen; add +exp=NAME with one of {', '.join(names)}")
-                main(cfg)
-
-            os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through to the handler below
-            try:
-                hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=config_name)(chosen)()
-            except ConfigError as error:
-                sys.exit(_refuse(str(error)))
-            except HydraException as error:
-                sys.exit(_refuse(_explain_override(error, config_name)))
-
-        return run
-
-    return decorate
-
-
-def _refuse(message: str) -> int:
-    print(f"\nerv: {message}", file=sys.stderr)
-    return 2
-
-
-def _explain_override(error: Exception, config_name: str) -> str:
-    """Hydra's own message, and for an unknown key the nearest keys of the config it was meant for."""
-    message = str(error.__cause__ or error) if "Could not override" not in str(error) else str(error)
-    match = re.search(r"Could not override '([^']+)'.\nTo append", str(error))
-    if match is None:
-        return message
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-
-    key = match.group(1)
-    others = [
-        arg for arg in sys.argv[1:] if "=" in arg and not arg.startswith("-") and arg.split("=")[0].lstrip("+~") != key
-    ]
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        known = list(_keys(OmegaConf.to_container(compose(config_name, overrides=others))))
-    return f"unknown key {key!r}{_did_you_mean(key, known)}. --cfg job lists all keys; a key that is really new needs +{key}=…"
-
-
-def _keys(node: Any, prefix: str = "") -> Iterator[str]:
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            yield f"{prefix}{key}"
-            yield from _keys(value, f"{prefix}{key}.")
-
-
-def _did_you_mean(key: str, known: Iterable[str]) -> str:
+def did_you_mean(key: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown key: the nearest known ones, or nothing."""
     near = difflib.get_close_matches(key, list(known), n=2, cutoff=0.6)
     return f"; did you mean {' or '.join(repr(k) for k in near)}?" if near else ""
 
@@ -117,7 +49,7 @@ def check(cfg: Any, provided: Iterable[str] = ()) -> None:
     need no key. Plain Hydra lets a typo inside an experiment file pass, because a file may add keys.
     """
     tree = plain(cfg)
-    problems = [f"unknown key {key!r}{_did_you_mean(key, ROOT_KEYS)}" for key in tree if key not in ROOT_KEYS]
+    problems = [f"unknown key {key!r}{did_you_mean(key, ROOT_KEYS)}" for key in tree if key not in ROOT_KEYS]
     problems += list(_problems(tree, "", set(provided)))
     if problems:
         raise ConfigError("\n  ".join(["this config cannot run:", *problems]))
@@ -148,7 +80,7 @@ def _binding_problems(node: Mapping[str, Any], path: str, provided: set[str]) ->
         return
     given = set(node) - _INSTANTIATION_KEYS
     for key in sorted(given - set(parameters)):
-        yield f"unknown key '{path}{key}'{_did_you_mean(f'{path}{key}', [f'{path}{p}' for p in parameters])}"
+        yield f"unknown key '{path}{key}'{did_you_mean(f'{path}{key}', [f'{path}{p}' for p in parameters])}"
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in given | provided:
             yield f"missing key '{path}{name}' (required by {node['_target_']})"
@@ -221,13 +153,6 @@ def wanted(node: Any, names: Iterable[str]) -> list[str]:
     """Which of `names` the target of `node` takes as parameters: what the command has to make and provide."""
     parameters = inspect.signature(locate(plain(node)["_target_"])).parameters
     return [name for name in names if name in parameters]
-
-
-def overrides() -> list[str]:
-    """What the user typed, as Hydra understood it."""
-    from hydra.core.hydra_config import HydraConfig
-
-    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
 def signature(cfg: Any, identities: Mapping[str, str] | None = None) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from erv import config
+from erv.command import command
 
 
-@config.command("evaluate")
+@command("evaluate")
 def main(cfg: DictConfig) -> None:
     """Evaluate the policy that `cfg` names; a run that is done is not done again."""
     from erv.stage import evaluate, open_stage

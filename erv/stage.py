@@ -16,6 +16,7 @@ from lightning.pytorch import seed_everything
 from omegaconf import DictConfig
 
 from erv import config
+from erv.command import overrides
 from erv.config import ConfigError
 from erv.corpora.base import CorpusMissing
 from erv.lit.evaluation import Evaluation, judge_all, predict, read, reward_by_judge
@@ -48,7 +49,7 @@ def open_stage(cfg: DictConfig) -> Iterator[tuple[Run | None, Parts]]:
             _log.info("done already: %s", run.folder)
             yield None, parts
             return
-        with run.open(tree, config.overrides()):
+        with run.open(tree, overrides()):
             seed_everything(tree["seed"], workers=True, verbose=False)
             _log.info("run %s", run.folder)
             yield run, parts

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from erv import config
+from erv.command import command
 
 if TYPE_CHECKING:
     from erv.lit.data import StepData
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-@config.command("train")
+@command("train")
 def main(cfg: DictConfig) -> None:
     """Train and measure what `cfg` describes."""
     from erv.stage import open_stage

@@ -8,15 +8,16 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from erv import config
+from erv.command import conf_folder
 from erv.config import ConfigError
 from erv.parts import PROVIDED
 from erv.run import Run, find_model, write_json
 
-EXPERIMENTS = sorted(file.stem for file in (config.conf_folder() / "exp").glob("*.yaml"))
+EXPERIMENTS = sorted(file.stem for file in (conf_folder() / "exp").glob("*.yaml"))
 
 
 def composed(*overrides, command="train"):
-    with initialize_config_dir(str(config.conf_folder()), version_base="1.3"):
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         return compose(command, overrides=list(overrides))
 
 
@@ -82,7 +83,14 @@ def test_building_with_provided_records():
 
 def test_the_signature_is_that_of_the_result():
     base = config.signature(composed("+exp=grpo_demo"))
-    same = ("logger=wandb", "paths.runs=/elsewhere", "trainer.devices=4", "launch.threads=2", "group=other")
+    same = (
+        "logger=wandb",
+        "paths.runs=/elsewhere",
+        "trainer.devices=4",
+        "launch.threads=2",
+        "group=other",
+        "checkpoint.every=7",
+    )
     other = ("seed=1", "reward.explanation.threshold=0.2", "algo.objective.beta=0", "data.modalities=[video]")
     assert {config.signature(composed("+exp=grpo_demo", o)) for o in same} == {base}
     assert len({config.signature(composed("+exp=grpo_demo", o)) for o in other} | {base}) == 5

@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from erv.config import conf_folder
+from erv.command import conf_folder
 from erv.lit.grpo import frozen_copy
 from erv.lit.order import StepBatches
 from erv.policy import load_policy, save_policy
