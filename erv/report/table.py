@@ -95,7 +95,7 @@ def as_markdown(results: Sequence[Result], baselines: Sequence[str]) -> str:
     text = _grid(head, rows) + "\n" + _note(every, several)
     compared = list(_differences(every, baselines, several))
     if compared:
-        names = ["difference", "WAR", "FCR", *(["FCR per seed"] if several else [])]
+        names = ["difference", "WAR", "FCR", *(["WAR per seed", "FCR per seed"] if several else [])]
         text += (
             "\n"
             + _grid(names, compared)
@@ -119,7 +119,11 @@ def _differences(every: Sequence[Arm], baselines: Sequence[str], several: bool) 
         if war is not None:
             cells = [f"{arm.label} - {baseline.label}"]
             cells += [_percent(d.value, d.interval, sign="+") if d else "-" for d in (war, fcr)]
-            yield cells + ([" ".join(f"{100 * d:+.1f}" for d in fcr.per_seed) if fcr else "-"] if several else [])
+            yield cells + ([_per_seed(d) for d in (war, fcr)] if several else [])
+
+
+def _per_seed(difference: Difference | None) -> str:
+    return " ".join(f"{100 * d:+.1f}" for d in difference.per_seed) if difference else "-"
 
 
 def _note(every: list[Arm], several: bool) -> str:
