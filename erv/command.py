@@ -70,7 +70,8 @@ def _explain_override(error: Exception, config_name: str) -> str:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         known = list(_keys(OmegaConf.to_container(compose(config_name, overrides=others))))
-    return f"unknown key {key!r}{did_you_mean(key, known)}. --cfg job lists all keys; a key that is really new needs +{key}=…"
+    hint = f"--cfg job lists all keys; a key that is really new needs +{key}=…"
+    return f"unknown key {key!r}{did_you_mean(key, known)}\n  {hint}"
 
 
 def _keys(node: Any, prefix: str = "") -> Iterator[str]:
