@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
@@ -82,5 +83,6 @@ def make_clips(root: str, seed: int, clips: int, dev: int, test: int, workers: i
     """Write every clip and yield the manifest rows in order; the result does not depend on `workers`."""
     (Path(root) / "clips").mkdir(parents=True, exist_ok=True)
     jobs = [(root, seed, index, split_of(index, dev, test)) for index in range(clips)]
-    with ProcessPoolExecutor(max_workers=workers) as pool:
+    spawn = multiprocessing.get_context("spawn")  # a fork of a process with torch's threads may never wake up
+    with ProcessPoolExecutor(max_workers=workers, mp_context=spawn) as pool:
         yield from tqdm(pool.map(make_clip, jobs, chunksize=16), total=clips, desc="corpus", unit="clip")
