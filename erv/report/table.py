@@ -30,7 +30,7 @@ class Arm:
         """(mean, 95 % interval, standard deviation over seeds); None for what was not measured (no judge).
 
         One seed: the bootstrap interval over its clips. Several: Student's interval of the mean over seeds, which have
-        clips of their own, so it holds the sampling of clips too.
+        clips of their own, so it holds the sampling of clips too; cut to [0, 1].
         """
         values = [run.figures[name] for run in self.runs]
         if None in values:
@@ -39,7 +39,7 @@ class Arm:
             return values[0], self.runs[0].figures["intervals"][name], None
         centre, spread = mean(values), stdev(values)
         half = float(student.ppf(0.975, len(values) - 1)) * spread / sqrt(len(values))
-        return centre, (centre - half, centre + half), spread
+        return centre, (max(centre - half, 0.0), min(centre + half, 1.0)), spread
 
 
 @dataclass(frozen=True)
