@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 ROOT = Path(__file__).parent.parent
 PARTS = {"format", "answer", "explanation", "total"}
@@ -118,6 +119,16 @@ def test_an_ablation_is_one_key_and_another_run(demo):
     config = (run_of(demo, "ablation") / "config.yaml").read_text()
     assert "neutral_filter: false" in config
     assert "threshold: 0.2" in config
+
+
+def test_a_sweep_makes_one_run_per_value_and_leaves_nothing_where_it_was_started(demo):
+    before = {f.name for f in demo.iterdir()}
+    train(demo, "-m", "+exp=grpo_demo", "+debug=demo", "name=sweep", "reward.explanation.threshold=0.05,0.3")
+    runs = list((demo / "runs" / "demo" / "sweep").iterdir())
+    found = {yaml.safe_load((f / "config.yaml").read_text())["reward"]["explanation"]["threshold"] for f in runs}
+    assert found == {0.05, 0.3}
+    assert all((f / "metrics.json").exists() for f in runs)
+    assert {f.name for f in demo.iterdir()} == before
 
 
 def copy_of(demo, target):
