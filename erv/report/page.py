@@ -22,7 +22,7 @@ CURVES = {
     "dev/judge_reward": "R_E by the judge, on dev clips",
     "train/kl": "KL to the reference",
     "train/completions/mean_length": "Tokens of an answer",
-    "train/frac_reward_zero_std": "Share of answers in groups without reward spread",
+    "train/frac_reward_zero_std": "Share of groups without reward spread",
 }
 COLOURS = ("#4477AA", "#CC6677", "#228833", "#AA3377", "#CCBB44", "#66CCEE", "#BBBBBB")  # Tol's bright scheme
 
