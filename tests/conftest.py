@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import ROOT, environment, in_a_terminal
 
 from erv.corpora.synthetic import SyntheticCorpus
 
@@ -27,3 +28,14 @@ def corpus(tmp_path_factory):
     made = SyntheticCorpus(str(tmp_path_factory.mktemp("corpus") / "clips"), seed=3, clips=48, dev=8, test=8, workers=1)
     made.prepare()
     return made
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory):
+    """The demo's script, run once; a folder with runs/, data/ and cache/, and what it printed."""
+    root = tmp_path_factory.mktemp("demo")
+    script = ["bash", str(ROOT / "experiments" / "demo" / "run.sh"), "+debug=demo"]
+    code, printed = in_a_terminal(script, environment(root))
+    assert code == 0, printed
+    (root / "printed").write_text(printed)
+    return root
