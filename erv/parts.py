@@ -16,7 +16,7 @@ from erv import config
 from erv.corpora.base import Corpus
 from erv.emotions import Taxonomy
 from erv.judges.base import Judge
-from erv.lit.data import ClipData, SentenceData, StepData
+from erv.lit.data import ClipData, SentenceData, StepData, read_sentences
 from erv.media.cache import Features, TowerCache
 from erv.policy import Policy
 from erv.rationale import compose
@@ -93,7 +93,7 @@ class Parts:
     @property
     def sentences(self) -> list[str]:
         """The verifier's training sentences, for a tokenizer of its own."""
-        return [row["text"] for row in SentenceData(self.tree["verifier"]["data"]["file"], 1, 1, 0).rows("train")]
+        return [row["text"] for row in read_sentences(self.tree["verifier"]["data"]["file"], "train")]
 
     @cached_property
     def policy(self) -> Policy:
@@ -153,7 +153,7 @@ class Parts:
         """The DataModule that `algo` trains on."""
         if algo.data == "sentences":
             node = self.tree["verifier"]["data"]
-            rows = len(SentenceData(node["file"], 1, 1, 0, node.get("limit")).rows("train")[: node.get("limit")])
+            rows = len(read_sentences(node["file"], "train", node.get("limit")))
             return SentenceData(node["file"], algo.batch_size, algo.steps(rows), self.seed, node.get("limit"))
         node = self.tree["data"]
         rows = len(self.corpus.clips("train")[: node["limit"]])

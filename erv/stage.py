@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from erv.lit.evaluation import Evaluation, judge_all, predict, read, reward_by_j
 from erv.metrics.summary import summarise
 from erv.parts import PROVIDED, Parts, resolve_checkpoints
 from erv.records import Prediction
-from erv.run import Run
+from erv.run import Run, write_lines
 from erv.verifier import UnfitVerifier
 
 _log = logging.getLogger(__name__)
@@ -62,7 +61,7 @@ def _quiet() -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
         logging.getLogger(name).propagate = False  # it has a handler of its own
-    for message in (".*treespec.*", ".*does not have many workers.*", ".*find .last. .*", ".*not resumable.*",
+    for message in (".*treespec.*", ".*does not have many workers.*", ".*not resumable.*",
                     ".*in eval mode at the start.*"):  # fmt: skip
         warnings.filterwarnings("ignore", message=message)
 
@@ -87,12 +86,6 @@ def evaluate(run: Run, parts: Parts) -> dict[str, Any]:
         figures[decoding] = summarise(found, parts.taxonomy, judge.name if judge else None)
         figures[decoding]["judge_reward"] = reward_by_judge(found, judge, parts.reward) if judge else None
         predictions += found
-    _write_lines(run.folder / "predictions.jsonl", [p.row() for p in predictions])
-    _write_lines(run.folder / "clips.jsonl", [{"id": c.id, "video": c.video, "label": c.label} for c in clips])
+    write_lines(run.folder / "predictions.jsonl", [p.row() for p in predictions])
+    write_lines(run.folder / "clips.jsonl", [{"id": c.id, "video": c.video, "label": c.label} for c in clips])
     return {"clips": len(clips), "judge": judge.name if judge else None, "evaluation": asdict(plan), **figures}
-
-
-def _write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    temporary.replace(path)

@@ -97,20 +97,26 @@ class ClipData(StepData):
             self.dev_rows = self.samples("dev", self.dev_limit)
 
 
+def read_sentences(file: str | Path, split: str, limit: int | None = None) -> list[dict[str, Any]]:
+    """The first `limit` rows {"text", "labels", "split"} of a split of a JSONL file, in its order."""
+    path = Path(file)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no labelled sentences; set verifier.data.file to a JSONL file")
+    return [row for row in map(json.loads, path.read_text().splitlines()) if row["split"] == split][:limit]
+
+
 class SentenceData(StepData):
     """Labelled sentences from a JSONL file with rows {"text", "labels", "split"}; `limit` keeps the first of "train"."""
 
     def __init__(self, file: str, batch_size: int, steps: int, seed: int, limit: int | None = None) -> None:
         super().__init__(batch_size, steps, seed, eval_batch_size=256)
-        self.file, self.limit = Path(file), limit
+        self.file, self.limit = file, limit
 
     def rows(self, split: str) -> list[dict[str, Any]]:
         """The rows of a split, in the file's order."""
-        if not self.file.is_file():
-            raise FileNotFoundError(f"{self.file}: no labelled sentences; set verifier.data.file to a JSONL file")
-        return [row for row in map(json.loads, self.file.read_text().splitlines()) if row["split"] == split]
+        return read_sentences(self.file, split)
 
     def setup(self, stage: str) -> None:
         """Read the file."""
         if stage == "fit" and not self.train_rows:
-            self.train_rows, self.dev_rows = self.rows("train")[: self.limit], self.rows("heldout")
+            self.train_rows, self.dev_rows = read_sentences(self.file, "train", self.limit), self.rows("heldout")

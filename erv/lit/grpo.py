@@ -35,7 +35,7 @@ from erv.rewards.total import TotalReward
 
 @dataclass(frozen=True)
 class Scored:
-    """The answers of one iteration, N = B * G, prompt-major: tokens, texts, rewards and what they are worth."""
+    """The answers of one iteration, N = B * G, prompt-major: tokens, texts and rewards."""
 
     rollout: Rollout
     texts: list[str]
@@ -47,8 +47,8 @@ class GRPO(pl.LightningModule):
     """GRPO over clips: `iterations` rollout batches of `batch_size` clips with `group_size` answers each.
 
     `updates` is the number of optimiser steps per rollout (paper: 1); `token_budget` the most trunk tokens of a
-    micro-batch; `scale` and `normalise_then_sum` are those of `advantages`. `dev_samples` and `judge` belong to the dev
-    curve, which is logged and steers nothing.
+    micro-batch; `scale` and `normalise_then_sum` are those of `advantages`. `dev_temperature` and `judge` belong to the
+    dev curve, which is logged and steers nothing.
     """
 
     data = "features"
