@@ -19,6 +19,7 @@ class Advantages:
 
     values: `[N]`, 0 for a completion without any reward. totals: `[N]`, weighted sum of the rewards, NaN without any.
     group_mean, group_std: `[B]` of the totals. zero_spread: `[N]` bool, the spread that scales this row is zero.
+    silent: `[B]` bool, no reward tells the completions of this group apart, so it says nothing about the policy.
     """
 
     values: Tensor
@@ -26,6 +27,7 @@ class Advantages:
     group_mean: Tensor
     group_std: Tensor
     zero_spread: Tensor
+    silent: Tensor
 
 
 def advantages(
@@ -47,17 +49,19 @@ def advantages(
     totals = _weighted_sum(rewards, weight)
     grouped = totals.view(-1, group_size)
     group_mean, group_std = grouped.nanmean(1), nanstd(grouped, 1)
+    silent = _is_zero(group_std)
     if normalise_then_sum:
         parts = rewards.view(-1, group_size, rewards.shape[1])
-        parts = (parts - parts.nanmean(1, keepdim=True)) / (nanstd(parts, 1).unsqueeze(1) + EPSILON)
+        part_std = nanstd(parts, 1)
+        silent = _is_zero(part_std).all(1)
+        parts = (parts - parts.nanmean(1, keepdim=True)) / (part_std.unsqueeze(1) + EPSILON)
         sums = _weighted_sum(parts.view_as(rewards), weight)
         centred, spread = sums - sums.nanmean(), nanstd(sums, 0).expand_as(sums)
     else:
         centred = totals - group_mean.repeat_interleave(group_size)
         spread = nanstd(totals, 0).expand_as(totals) if scale == "batch" else group_std.repeat_interleave(group_size)
     values = centred if scale == "none" else centred / (spread + EPSILON)
-    zero_spread = torch.isclose(spread, torch.zeros_like(spread))
-    return Advantages(values.nan_to_num(nan=0.0), totals, group_mean, group_std, zero_spread)
+    return Advantages(values.nan_to_num(nan=0.0), totals, group_mean, group_std, _is_zero(spread), silent)
 
 
 def nanstd(values: Tensor, dim: int) -> Tensor:
@@ -79,6 +83,10 @@ def reward_metrics(rewards: Tensor, names: Sequence[str], advantages: Advantages
     metrics["reward_std"] = nanstd(advantages.totals, 0)
     metrics["frac_reward_zero_std"] = advantages.zero_spread.float().mean()
     return metrics
+
+
+def _is_zero(spread: Tensor) -> Tensor:
+    return torch.isclose(spread, torch.zeros_like(spread))
 
 
 def _weighted_sum(parts: Tensor, weight: Tensor) -> Tensor:

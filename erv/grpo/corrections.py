@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -37,6 +38,19 @@ def mismatch_ratio(
     if action == "truncate":
         return ratio.clamp(low, high)
     return ratio.masked_fill((ratio < low) | (ratio > high), 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """`mismatch_ratio` with its settings: what makes up for a rollout in a lower precision."""
+
+    mode: MismatchMode = "sequence_mask"
+    clip_max: float | None = 3.0
+    clip_min: float | None = None
+
+    def __call__(self, old: Tensor, sampling: Tensor, mask: Tensor) -> Tensor:
+        """The ratio, `[N, C]` or `[N, 1]`."""
+        return mismatch_ratio(old, sampling, mask, self.mode, self.clip_max, self.clip_min)
 
 
 def off_policy_keep(logps: Tensor, sampling: Tensor, mask: Tensor, advantages: Tensor, threshold: float) -> Tensor:

@@ -23,7 +23,8 @@ class Objective:
     over its sequence (GSPO). beta: weight of the KL term to the reference. epsilon_low, epsilon_high: clip range; for
     `cispo` epsilon_high is the absolute cap of the ratio. delta: upper bound of the unclipped ratio.
     bias_corrected_kl: multiply the KL term by the ratio. off_policy_threshold: drop sequences with A < 0 that drifted
-    further than this. max_completion_length: the constant divisor of `dr_grpo`.
+    further than this. max_completion_length: the constant divisor of `dr_grpo`. log_ratio_limit: log-ratios to the old
+    policy and to the reference are clamped to +- this before exp, which fp32 survives up to 88; beyond it no gradient.
     """
 
     loss: Loss = "grpo"
@@ -35,6 +36,7 @@ class Objective:
     bias_corrected_kl: bool = False
     off_policy_threshold: float | None = None
     max_completion_length: int | None = None
+    log_ratio_limit: float = 20.0
 
     def __post_init__(self) -> None:
         if self.loss not in get_args(Loss):
@@ -45,6 +47,10 @@ class Objective:
             raise ValueError(
                 f"beta, epsilon_low and epsilon_high must not be negative; got {self.beta}, {self.epsilon_low}, "
                 f"{self.epsilon_high}"
+            )
+        if not 0 < self.log_ratio_limit <= 88:
+            raise ValueError(
+                f"log_ratio_limit must lie in (0, 88], exp of more overflows in fp32; got {self.log_ratio_limit}; set 20"
             )
         if self.loss == "dr_grpo" and self.max_completion_length is None:
             raise ValueError("dr_grpo divides by a constant length; set max_completion_length to the rollout's limit")
@@ -103,7 +109,8 @@ def policy_loss(
     log_ratio = logps - old
     if objective.level == "sequence":
         log_ratio = (log_ratio * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)
-    ratio = log_ratio.exp()
+    limit = objective.log_ratio_limit
+    ratio = log_ratio.clamp(-limit, limit).exp()
     if objective.loss == "vespo":
         phi = gamma_weight(log_ratio, mask, advantages, mismatch)
         per_token = -phi * advantage * logps
@@ -122,10 +129,15 @@ def policy_loss(
     if objective.loss == "vespo":
         metrics["vespo/phi_seq_mean"] = average(phi)
     metrics["advantage_logp"] = average(advantage * logps.detach())
+    if mismatch is not None:
+        metrics |= average.spread("sampling/importance_sampling_ratio", mismatch)
+    if sampling is not None:
+        metrics |= average.spread("sampling/sampling_logp_difference", (old - sampling).abs().nan_to_num(nan=0.0))
     if entropy is not None:
         metrics["entropy"] = average(entropy.detach())
     if ref is not None:
-        kl = torch.exp(ref - logps) - (ref - logps) - 1
+        away = (ref - logps).clamp(-limit, limit)
+        kl = torch.exp(away) - away - 1
         if objective.bias_corrected_kl:
             kl = kl * ratio
         per_token = per_token + objective.beta * kl
@@ -140,9 +152,9 @@ def add_metrics(parts: Iterable[Metrics]) -> Metrics:
         for name, value in metrics.items():
             if name not in total:
                 total[name] = value
-            elif name.endswith("_min"):
+            elif name.endswith(("_min", "/min")):
                 total[name] = torch.minimum(total[name], value)
-            elif name.endswith("_max"):
+            elif name.endswith(("_max", "/max")):
                 total[name] = torch.maximum(total[name], value)
             else:
                 total[name] = total[name] + value
@@ -184,6 +196,12 @@ class _Average:
         if values.shape[1] == 1 != self.mask.shape[1]:
             return values.sum() / self.denominators.rows
         return (values * self.mask).sum() / self.denominators.tokens
+
+    def spread(self, name: str, values: Tensor) -> Metrics:
+        """Mean, and the extremes over the real tokens (or sequences)."""
+        real = values if values.shape[1] == 1 != self.mask.shape[1] else values[self.mask.bool()]
+        found = {f"{name}/mean": self(values)}
+        return found | ({f"{name}/min": real.min(), f"{name}/max": real.max()} if real.numel() else {})
 
     def per_sequence(self, values: Tensor) -> Tensor:
         if values.shape[1] == 1 != self.mask.shape[1]:

@@ -1,54 +1,51 @@
 """Group relative policy optimisation with R = R_format + R_answer + R_E (paper, stage 3).
 
 One iteration: G answers per clip, their rewards, advantages within each group, an update with the k3 KL to the frozen
-policy that training began with. Spec: grpo-engine.md. Left out so far: resampling of groups without spread.
+policy that training began with. Spec: grpo-engine.md. Any model with `embed` and a decoder `language_model` will do.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from erv.emotions import Taxonomy
-from erv.grpo.advantages import Advantages, Scale, advantages, reward_metrics
-from erv.grpo.logprobs import completion_logps, micro_batches, verify_shared_prefix
+from erv.grpo.advantages import Advantages, Scale, advantages
+from erv.grpo.corrections import Correction
+from erv.grpo.groups import rows_of, trained_mask
+from erv.grpo.logprobs import CompletionLogps, completion_logps, micro_batches, verify_shared_prefix
 from erv.grpo.objective import Denominators, Metrics, Objective, add_metrics, policy_loss
+from erv.grpo.reference import frozen_copy
 from erv.grpo.rollout import Rollout
 from erv.grpo.sampling import Sampling
 from erv.judges.base import Judge
 from erv.lit.data import Sample
-from erv.lit.evaluation import Evaluation, generate, judge_all, predict, prompt_seed, read, reward_by_judge
+from erv.lit.dev_curve import DevCurve
+from erv.lit.evaluation import Evaluation, generate, prompt_seed
+from erv.lit.grpo_record import Scored, completion_metrics, completion_rows
+from erv.lit.nonfinite import NonFinite
 from erv.lit.optim import Optim
-from erv.metrics.summary import summarise
 from erv.policy import Policy, save_policy
-from erv.policy.model import HumanOmni
-from erv.records import Prediction, RewardParts
+from erv.policy.model import PolicyBatch
 from erv.rewards.total import TotalReward
 
 
-@dataclass(frozen=True)
-class Scored:
-    """The answers of one iteration, N = B * G, prompt-major: tokens, texts and rewards."""
-
-    rollout: Rollout
-    texts: list[str]
-    parts: list[RewardParts]
-    rewards: Tensor  # [N, K], NaN where a reward could not be computed
-
-
-class GRPO(pl.LightningModule):
+class GRPO(DevCurve):
     """GRPO over clips: `iterations` rollout batches of `batch_size` clips with `group_size` answers each.
 
     `updates` is the number of optimiser steps per rollout (paper: 1); `token_budget` the most trunk tokens of a
-    micro-batch; `scale` and `normalise_then_sum` are those of `advantages`. `dev_temperature` and `judge` belong to the
-    dev curve, which is logged and steers nothing.
+    micro-batch; `scale` and `normalise_then_sum` are those of `advantages`. A group whose answers earn the same
+    (`Advantages.silent`) is kept for its KL term, left out, or sampled again up to `max_resamples` times and then left
+    out (`zero_spread`). `mask_overlong` trains on no answer without an end. `rollout_dtype` samples in a lower precision,
+    which `correction` makes up for. `max_nonfinite` steps in a row that are not finite end the run. The first step checks
+    the shared prefix (`verify_shared_prefix`). `dev_temperature` and `judge` belong to the dev curve.
     """
 
     data = "features"
@@ -56,8 +53,11 @@ class GRPO(pl.LightningModule):
     def __init__(
         self, policy: Policy, reward: TotalReward, taxonomy: Taxonomy, optim: Optim, modalities: Sequence[str], seed: int,
         objective: Objective, iterations: int, batch_size: int, group_size: int = 8, max_new_tokens: int = 512,
-        temperature: float = 1.0, scale: Scale = "group", normalise_then_sum: bool = False, updates: int = 1,
-        token_budget: int = 16384, verify_prefix: bool = True, judge: Judge | None = None, dev_temperature: float = 0.7,
+        sampling: Sampling | None = None, scale: Scale = "group", normalise_then_sum: bool = False, updates: int = 1,
+        zero_spread: Literal["keep", "leave_out", "resample"] = "keep", max_resamples: int = 2, mask_overlong: bool = False,
+        rollout_dtype: Literal["bfloat16", "float16"] | None = None, correction: Correction | None = None,
+        max_nonfinite: int = 3, token_budget: int = 16384, verify_shared_prefix: bool = True, judge: Judge | None = None,
+        dev_temperature: float = 0.7,
     ) -> None:  # fmt: skip
         super().__init__()
         self.automatic_optimization = False
@@ -65,9 +65,14 @@ class GRPO(pl.LightningModule):
         self.policy, self.reward, self.taxonomy, self.optim = policy, reward, taxonomy, optim
         self.modalities, self.seed, self.objective = tuple(modalities), seed, objective
         self.iterations, self.batch_size, self.group_size = iterations, batch_size, group_size
-        self.max_new_tokens, self.temperature, self.updates = max_new_tokens, temperature, updates
+        self.max_new_tokens, self.sampling, self.updates = max_new_tokens, sampling or Sampling(), updates
         self.scale, self.normalise_then_sum, self.token_budget = scale, normalise_then_sum, token_budget
-        self.verify_prefix, self.judge = verify_prefix, judge
+        self.zero_spread, self.max_resamples, self.mask_overlong = zero_spread, max_resamples, mask_overlong
+        self.rollout_dtype = getattr(torch, rollout_dtype) if rollout_dtype else None
+        self.correction, self.nonfinite = correction, NonFinite(max_nonfinite)
+        self.verify_shared_prefix, self.judge = verify_shared_prefix, judge
+        if self.sampling.temperature == 0:
+            raise ValueError("GRPO compares samples: algo.sampling.temperature must be above 0, got 0; set 1")
         self.dev_plan = Evaluation(
             "dev", 1, dev_temperature, greedy=False, max_new_tokens=max_new_tokens, batch_size=batch_size
         )
@@ -75,11 +80,17 @@ class GRPO(pl.LightningModule):
         self.reference = frozen_copy(policy.model) if objective.beta > 0 else None
         self.prompt = policy.processor.prompt_ids(self.modalities)
         self.rows: list[dict[str, Any]] = []  # the completions of the last iteration, for completions.parquet
-        self.dev_predictions: list[Prediction] = []
 
     def steps(self, rows: int) -> int:
         """Batches of a run, whatever the number of clips."""
         return self.iterations
+
+    def train(self, mode: bool = True) -> GRPO:
+        """Training mode for all but the reference."""
+        super().train(mode)
+        if self.reference is not None:
+            self.reference.eval()
+        return self
 
     def training_step(self, batch: list[Sample], index: int) -> None:
         """Rollout, score, advantages, update."""
@@ -87,14 +98,20 @@ class GRPO(pl.LightningModule):
         rollout = self.rollout(batch, iteration)
         scored = self.score(batch, rollout)
         advantage = self.advantages(scored)
-        metrics = self.update(batch, rollout, advantage)
+        if self.zero_spread == "resample":
+            scored, advantage = self.resample(batch, scored, advantage, iteration)
+        metrics = self.update(batch, scored, advantage, iteration)
         self.record(batch, scored, advantage, metrics, iteration)
 
-    def rollout(self, batch: list[Sample], iteration: int) -> Rollout:
-        """G sampled answers per clip; what a clip gets depends on (seed, iteration, clip) alone."""
-        seeds = [prompt_seed(self.seed, iteration, clip.id) for clip, _ in batch]
-        sampling = Sampling(self.temperature)
-        return generate(self.policy, batch, self.modalities, self.group_size, self.max_new_tokens, sampling, seeds)
+    def rollout(self, batch: list[Sample], iteration: int, attempt: int = 0) -> Rollout:
+        """G sampled answers per clip; what a clip gets depends on (seed, iteration, clip, attempt) alone."""
+        again = ("again", attempt) if attempt else ()
+        seeds = [prompt_seed(self.seed, iteration, clip.id, *again) for clip, _ in batch]
+        lower = torch.autocast(self.device.type, self.rollout_dtype) if self.rollout_dtype else nullcontext()
+        with lower:
+            return generate(
+                self.policy, batch, self.modalities, self.group_size, self.max_new_tokens, self.sampling, seeds
+            )
 
     def score(self, batch: list[Sample], rollout: Rollout) -> Scored:
         """The rewards of every answer."""
@@ -110,122 +127,113 @@ class GRPO(pl.LightningModule):
         weights = list(self.reward.weights.values())
         return advantages(scored.rewards, weights, self.group_size, self.scale, self.normalise_then_sum)
 
-    def update(self, batch: list[Sample], rollout: Rollout, advantage: Advantages) -> Metrics:
-        """`updates` optimiser steps on one rollout; the metrics of the last."""
+    def resample(
+        self, batch: list[Sample], scored: Scored, advantage: Advantages, iteration: int
+    ) -> tuple[Scored, Advantages]:
+        """New answers, up to `max_resamples` times, for the clips whose answers all earned the same."""
+        resampled = 0
+        for attempt in range(1, self.max_resamples + 1):
+            silent = advantage.silent.nonzero().flatten().tolist()
+            if not silent:
+                break
+            again = [batch[b] for b in silent]
+            new = self.score(again, self.rollout(again, iteration, attempt))
+            scored = scored.replaced(new, rows_of(silent, self.group_size))
+            advantage = self.advantages(scored)
+            resampled += len(silent)
+        self.log("train/resampled_groups", float(resampled), batch_size=len(batch))
+        return scored, advantage
+
+    def update(self, batch: list[Sample], scored: Scored, advantage: Advantages, iteration: int) -> Metrics:
+        """`updates` optimiser steps on one rollout; the metrics of the last. A step that is not finite is left out."""
         optimiser, schedule = self.optimizers(), self.lr_schedulers()
-        cuts = self.cut(batch, rollout)
-        denominators = Denominators.of(rollout.mask)
+        rollout = replace(scored.rollout, mask=trained_mask(scored.rollout, self.mask_overlong))
+        kept = torch.ones_like(advantage.silent) if self.zero_spread == "keep" else ~advantage.silent
+        prompts = kept.nonzero().flatten().tolist()
+        metrics: Metrics = {"left_out_groups": (~kept).sum().float()}
+        mask = rollout.mask[rows_of(prompts, self.group_size)]
+        cuts = self.cut(batch, rollout, prompts) if bool(mask.any()) else []
+        denominators = Denominators.of(mask)
         old: list[Tensor | None] = [None] * len(cuts)
         for number in range(self.updates):
             optimiser.zero_grad()
             found = []
             for place, cut in enumerate(cuts):
-                logps, loss, metrics = self.loss(batch, rollout, advantage, cut, denominators, old[place])
+                logps, loss, parts = self.loss(batch, rollout, advantage, cut, denominators, old[place])
                 self.manual_backward(loss)
-                found.append({**metrics, "loss": loss.detach()})
+                found.append({**parts, "loss": loss.detach()})
                 if number == 0 and self.updates > 1:
                     old[place] = logps.detach()
-            norm = self.clip()
-            optimiser.step()
+            metrics |= add_metrics(found)
+            if cuts:
+                metrics["grad_norm"] = self.clip()
+                folder = Path(self.trainer.default_root_dir)
+                if self.nonfinite.is_sound(folder, iteration, batch, scored, advantage, metrics):
+                    optimiser.step()
             schedule.step()
-        return {**add_metrics(found), "grad_norm": norm}
+        return metrics
 
-    def cut(self, batch: list[Sample], rollout: Rollout) -> list[list[int]]:
-        """Micro-batches of whole groups within the token budget."""
+    def cut(self, batch: list[Sample], rollout: Rollout, prompts: list[int]) -> list[list[int]]:
+        """Micro-batches of whole groups within the token budget, of the clips `prompts` of the batch."""
         media = sum(batch[0][1][name].shape[:-1].numel() for name in self.modalities)  # an upper bound
-        lengths = rollout.mask.sum(1).tolist()
-        return micro_batches([len(self.prompt) + media] * len(batch), lengths, self.group_size, self.token_budget)
+        lengths = rollout.mask[rows_of(prompts, self.group_size)].sum(1).tolist()
+        limits = [len(self.prompt) + media] * len(prompts)
+        return [[prompts[i] for i in cut] for cut in micro_batches(limits, lengths, self.group_size, self.token_budget)]
 
     def loss(
         self, batch: list[Sample], rollout: Rollout, advantage: Advantages, cut: list[int], denominators: Denominators,
         old: Tensor | None,
     ) -> tuple[Tensor, Tensor, Metrics]:  # fmt: skip
         """The policy's log-probs `[n, C]`, the loss and its metrics for the clips `cut` of the batch."""
-        processor = self.policy.processor
         features = [batch[i][1] for i in cut]
-        collated = processor.collate([self.prompt] * len(cut), features).to(self.device)
-        rows = [i * self.group_size + g for i in cut for g in range(self.group_size)]
-        tokens, mask = rollout.tokens[rows], rollout.mask[rows]
-        embeds, prompt_mask, _ = self.model.embed(collated)
-        lm = self.model.language_model
-        if self.verify_prefix:
-            verify_shared_prefix(
-                lm, embeds, prompt_mask, tokens, mask, self.group_size, tolerance=prefix_tolerance(embeds)
-            )
-            self.verify_prefix = False
-        arguments = (tokens, mask, self.group_size, self.temperature)
-        logps, entropy = completion_logps(lm, embeds, prompt_mask, *arguments, with_entropy=True)
+        collated = self.policy.processor.collate([self.prompt] * len(cut), features).to(self.device)
+        rows = rows_of(cut, self.group_size)
+        tokens, mask, sampled = rollout.tokens[rows], rollout.mask[rows], rollout.logps[rows]
+        logps, entropy = self.logps(self.model, collated, tokens, mask, with_entropy=True)
         ref = None
         if self.reference is not None:
             with torch.no_grad():
-                ref_embeds, _, _ = self.reference.embed(collated)
-                ref = completion_logps(self.reference.language_model, ref_embeds, prompt_mask, *arguments).logps
-        values = advantage.values[rows]
+                ref, _ = self.logps(self.reference, collated, tokens, mask)
+        mismatch = None
+        if self.correction is not None:
+            mismatch = self.correction(logps.detach() if old is None else old, sampled, mask)
         loss, metrics = policy_loss(
-            self.objective, denominators, logps, mask, values, old=old, ref=ref, entropy=entropy
-        )
+            self.objective, denominators, logps, mask, advantage.values[rows], old=old, ref=ref, mismatch=mismatch,
+            sampling=None if mismatch is None else sampled, entropy=entropy,
+        )  # fmt: skip
         return logps, loss, metrics
 
-    def clip(self) -> Tensor:
-        """Clip the gradient; FloatingPointError when it is not finite, before it can reach the weights."""
-        limit = self.optim.max_grad_norm or float("inf")
-        norm = nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p.grad is not None], limit)
-        if not torch.isfinite(norm):
-            raise FloatingPointError(
-                f"the gradient is {float(norm)} at iteration {self.trainer.fit_loop.epoch_loop.batch_idx + 1}; the last "
-                "checkpoint is sound: lower optim.lr, or set trainer.precision=32-true, and run the same command again"
+    def logps(
+        self, model: Any, prompts: PolicyBatch, tokens: Tensor, mask: Tensor, with_entropy: bool = False
+    ) -> CompletionLogps:
+        """Log-probs of the answers under `model`; the first call ever checks the shared prefix."""
+        embeds, prompt_mask, _ = model.embed(prompts)
+        answers = (tokens, mask, self.group_size)
+        if self.verify_shared_prefix:
+            verify_shared_prefix(
+                model.language_model, embeds, prompt_mask, *answers, tolerance=prefix_tolerance(embeds)
             )
-        return norm
+            self.verify_shared_prefix = False
+        return completion_logps(
+            model.language_model, embeds, prompt_mask, *answers, self.sampling.temperature, with_entropy
+        )
+
+    def clip(self) -> Tensor:
+        """Clip the gradient; its norm before."""
+        limit = self.optim.max_grad_norm or float("inf")
+        return nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p.grad is not None], limit)
 
     def record(
         self, batch: list[Sample], scored: Scored, advantage: Advantages, metrics: Metrics, iteration: int
     ) -> None:  # fmt: skip
         """Log the iteration under TRL's names and keep its completions."""
-        lengths, finished = scored.rollout.mask.sum(1).float(), scored.rollout.finished.float()
-        sentences = [s for p in scored.parts for s in p.sentences]
-        metrics = metrics | reward_metrics(scored.rewards, list(self.reward.weights), advantage)
-        metrics |= {"completions/mean_length": lengths.mean(), "completions/clipped_ratio": 1 - finished.mean()}
-        metrics["completions/distinct"] = torch.tensor(len(set(scored.texts)) / len(scored.texts))
-        if sentences:
-            neutral = sum(s.emotions == (self.taxonomy.neutral,) for s in sentences) / len(sentences)
-            metrics["completions/neutral_share"] = torch.tensor(neutral)
+        metrics = metrics | completion_metrics(scored, advantage, list(self.reward.weights), self.taxonomy.neutral)
         self.log_dict({f"train/{name}": value for name, value in metrics.items()}, batch_size=len(batch))
         self.log("iter", float(iteration), batch_size=len(batch))
         self.log("train/lr", self.lr_schedulers().get_last_lr()[0], batch_size=len(batch))
         self.log("reward", metrics["reward"], prog_bar=True, logger=False, batch_size=len(batch))
         clips = [clip for clip, _ in batch for _ in range(self.group_size)]
-        self.rows = [
-            {"iter": iteration, "clip_id": clip.id, "gold": clip.label, "text": text, "tokens": int(length),
-             "advantage": float(value), "reward": part.total, **{f"reward_{k}": v for k, v in part.parts.items()}}
-            for clip, text, length, value, part in zip(
-                clips, scored.texts, lengths, advantage.values, scored.parts, strict=True
-            )
-        ]  # fmt: skip
-
-    def on_validation_epoch_start(self) -> None:
-        """Collect the dev predictions of this round."""
-        self.dev_predictions = []
-
-    def validation_step(self, batch: list[Sample], _: int) -> None:
-        """One sampled answer per dev clip, with rewards and verdicts."""
-        found = predict(
-            self.policy, batch, self.modalities, self.dev_plan, "sampled", self.taxonomy, self.seed, progress=False
-        )
-        found = read(found, self.reward)
-        self.dev_predictions += judge_all(found, self.judge) if self.judge else found
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the dev curve: figures, and the verifier's R_E beside the judge's, whose parting shows gaming."""
-        found = self.dev_predictions
-        self.log("dev/format_rate", float(np.mean([p.well_formed for p in found])))
-        if self.judge is None:
-            self.log("dev/war", float(np.mean([p.answer == p.gold for p in found])), prog_bar=True)
-            return
-        figures = summarise(found, self.taxonomy, self.judge.name, resamples=1)
-        figures["judge_reward"] = reward_by_judge(found, self.judge, self.reward)
-        for name in ("war", "uar", "eea", "epc", "fcr", "verifier_reward", "judge_reward", "neutral_share"):
-            if figures.get(name) is not None:
-                self.log(f"dev/{name}", figures[name], prog_bar=name == "fcr")
+        self.rows = completion_rows(iteration, clips, scored, advantage)
 
     def configure_optimizers(self) -> Any:
         """AdamW over the trained parts; the schedule is stepped by hand, once per update."""
@@ -242,13 +250,6 @@ class GRPO(pl.LightningModule):
     def save(self, folder: str) -> None:
         """Write the policy."""
         save_policy(self.policy, folder)
-
-
-def frozen_copy(model: HumanOmni) -> HumanOmni:
-    """A copy that is never trained; the parts that `model` does not train either are shared, not copied."""
-    shared = [p for p in model.parameters() if not p.requires_grad]
-    reference = copy.deepcopy(model, {id(p): p for p in shared})
-    return reference.set_trainable([]).eval()
 
 
 def prefix_tolerance(embeds: Tensor) -> float:
