@@ -52,6 +52,7 @@ def rollout(
     """
     sampling = Sampling() if sampling is None else sampling
     _check(prompt_embeds, prompt_mask, group_size, max_new_tokens, eos_ids, seeds)
+    check_positions(decoder, prompt_mask, max_new_tokens)
     greedy = seeds is None or sampling.temperature == 0
     if greedy:
         sampling = Sampling()
@@ -202,6 +203,18 @@ class OwnTokens(CacheLayerMixin):
     def get_max_length(self) -> int:
         """The number of steps there is room for."""
         return self.steps
+
+
+def check_positions(decoder: PreTrainedModel, prompt_mask: Tensor, max_new_tokens: int) -> None:
+    """ValueError when the longest prompt and its completion do not fit the decoder's positions."""
+    limit = getattr(decoder.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    longest = int(prompt_mask.sum(1).max())
+    if limit is not None and longest + max_new_tokens > limit:
+        raise ValueError(
+            f"prompt and completion must fit the decoder's {limit} positions (max_position_embeddings); got a prompt of "
+            f"{longest} and max_new_tokens={max_new_tokens}; set max_new_tokens to at most {limit - longest}, or shorten "
+            "the prompt"
+        )
 
 
 def _check(

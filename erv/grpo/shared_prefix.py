@@ -7,9 +7,10 @@ embeddings and norms, our visibility. The prompt's keys are read once for all G 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -158,14 +159,32 @@ ALL_ATTENTION_FUNCTIONS.register(DECODE, decode_attention)
 
 @contextmanager
 def attention(decoder: PreTrainedModel, implementation: str) -> Iterator[None]:
-    """Run `decoder` with another attention implementation for a while."""
+    """Run `decoder` with another attention implementation for a while.
+
+    A layer under gradient checkpointing runs again in the backward pass, when the while is over: it takes the
+    implementation along.
+    """
     config = decoder.config.get_text_config(decoder=True)
     before = config._attn_implementation
+    layers = [m for m in decoder.modules() if getattr(m, "gradient_checkpointing", False)]
+    checkpoints = [layer._gradient_checkpointing_func for layer in layers]
+
+    def checkpoint_within(checkpoint: Callable[..., Tensor], run: Callable[..., Tensor], *args: Tensor) -> Tensor:
+        def run_within(*args: Tensor) -> Tensor:
+            with attention(decoder, implementation):
+                return run(*args)
+
+        return checkpoint(run_within, *args)
+
     config._attn_implementation = implementation
+    for layer, checkpoint in zip(layers, checkpoints, strict=True):
+        layer._gradient_checkpointing_func = partial(checkpoint_within, checkpoint)
     try:
         yield
     finally:
         config._attn_implementation = before
+        for layer, checkpoint in zip(layers, checkpoints, strict=True):
+            layer._gradient_checkpointing_func = checkpoint
 
 
 def trunk_and_head(decoder: PreTrainedModel) -> tuple[nn.Module, Tensor]:
