@@ -53,7 +53,7 @@ def completion_logps(
             inputs_embeds=torch.cat([prompt_embeds, embeds], dim=1),
             position_ids=torch.cat([positions(prompt_mask), restart], dim=1),
             use_cache=False,
-            layout=StreamLayout.of(prompt_mask, group_size, length, prompt_embeds.dtype),
+            layout=StreamLayout.of(prompt_mask, group_size, prompt_embeds.dtype),
         ).last_hidden_state
     last = hidden[torch.arange(batch, device=tokens.device), last_position(prompt_mask)]
     first = last[:, None, None].expand(batch, group_size, 1, dim)

@@ -14,36 +14,42 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.autograd.function import FunctionCtx
 from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from erv.grpo.attend import attend, attend_backward, join
 
 STREAM, DECODE = "erv_stream", "erv_decode"
 
 
 @dataclass(frozen=True, slots=True)
 class StreamLayout:
-    """How a row [prompt | c_1 | ... | c_G] is cut: G completions of C tokens follow P prompt positions.
+    """How a row [prompt | c_1 | ... | c_G] is cut: G completions of C tokens follow `size` prompt positions.
 
-    prompt_visible: `[B, 1, P, P]` bool, causal and without padding; prompt_bias: `[B, 1, 1, P]`, 0 or -inf (padding);
-    own_bias: `[C, C]`, 0 or -inf (later tokens).
+    prompt_bias: `[B, 1, 1, P]`, -inf at padding, None without. causal_bias: `[B, 1, P, P]`, causal and without padding,
+    None where causal alone will do: padding on the right is seen by no real position.
     """
 
     group_size: int
-    prompt_visible: Tensor
-    prompt_bias: Tensor
-    own_bias: Tensor
+    size: int
+    prompt_bias: Tensor | None
+    causal_bias: Tensor | None
 
     @classmethod
-    def of(cls, prompt_mask: Tensor, group_size: int, length: int, dtype: torch.dtype) -> StreamLayout:
-        """Layout for prompts with `prompt_mask` `[B, P]` and completions of `length` tokens."""
-        size = prompt_mask.shape[1]
-        ones = torch.ones(size, size, dtype=torch.bool, device=prompt_mask.device)
+    def of(cls, prompt_mask: Tensor, group_size: int, dtype: torch.dtype) -> StreamLayout:
+        """Layout for prompts with `prompt_mask` `[B, P]`; `dtype` is that of the attention's inputs."""
+        real, size = prompt_mask.bool(), prompt_mask.shape[1]
+        if bool(real.all()):
+            return cls(group_size, size, None, None)
+        bias = prompt_bias(real, dtype)
+        if bool(real[:, 0].all()) and bool((real.long().diff(dim=1) <= 0).all()):
+            return cls(group_size, size, bias, None)
+        ones = torch.ones(size, size, dtype=torch.bool, device=real.device)
         # a padded position sees itself: a row without any key would turn into NaN
-        visible = (ones.tril() & prompt_mask.bool()[:, None, :]) | torch.eye(size, dtype=torch.bool, device=ones.device)
-        own = torch.zeros(length, length, dtype=dtype, device=prompt_mask.device)
-        own.masked_fill_(torch.ones_like(own, dtype=torch.bool).triu(1), -torch.inf)
-        return cls(group_size, visible[:, None], prompt_bias(prompt_mask, dtype), own)
+        visible = (ones.tril() & real[:, None, :]) | torch.eye(size, dtype=torch.bool, device=real.device)
+        causal = torch.zeros(visible.shape, dtype=dtype, device=real.device).masked_fill_(~visible, -torch.inf)
+        return cls(group_size, size, bias, causal[:, None])
 
 
 def prompt_bias(prompt_mask: Tensor, dtype: torch.dtype) -> Tensor:
@@ -66,32 +72,67 @@ def stream_attention(
 ) -> tuple[Tensor, None]:
     """Training attention over rows [prompt | c_1 | ... | c_G]: query `[B, H, P + G*C, D]`, key, value `[B, KV, ...]`.
 
-    A completion's query sees the whole prompt and its own completion up to itself.
+    A completion's query sees the whole prompt and its own completion up to itself. Returns `[B, P + G*C, H, D]`.
     """
     _reject(kwargs, dropout)
-    size = layout.prompt_visible.shape[-1]
-    prompt = scaled_dot_product_attention(
-        query[:, :, :size],
-        key[:, :, :size],
-        value[:, :, :size],
-        attn_mask=layout.prompt_visible,
-        scale=scaling,
-        enable_gqa=True,
-    )
-    batch, heads, total, dim = query.shape
-    group, kv_heads = layout.group_size, key.shape[1]
-    if total == size:
-        return prompt.transpose(1, 2), None
-    length = (total - size) // group
-    own_query = query[:, :, size:].view(batch, kv_heads, -1, group, length, dim).transpose(2, 3)
-    mixed = _two_part_attention(
-        own_query.reshape(batch, kv_heads, group, -1, dim) * scaling,
-        (key[:, :, :size], value[:, :, :size], layout.prompt_bias),
-        (_by_completion(key[:, :, size:], group), _by_completion(value[:, :, size:], group)),
-        layout.own_bias.repeat(heads // kv_heads, 1),
-    )
-    mixed = mixed.view(batch, kv_heads, group, -1, length, dim).permute(0, 2, 4, 1, 3, 5)
-    return torch.cat([prompt.transpose(1, 2), mixed.reshape(batch, total - size, heads, dim)], dim=1), None
+    dtype = value.dtype  # under autocast rotary embeddings leave query and key in fp32
+    return _Stream.apply(query.to(dtype), key.to(dtype), value, layout, scaling), None
+
+
+class _Stream(torch.autograd.Function):
+    """Three attentions: prompt over itself, completions over the prompt, completions over themselves."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, query: Tensor, key: Tensor, value: Tensor, layout: StreamLayout, scale: float
+    ) -> Tensor:
+        size, group = layout.size, layout.group_size
+        batch, heads, total, dim = query.shape
+        output = query.new_empty(batch, total, heads, dim).transpose(1, 2)
+        lse = query.new_empty(batch, heads, total, dtype=torch.float32)
+        prompt = (key[:, :, :size], value[:, :, :size])
+        causal = layout.causal_bias is None
+        output[:, :, :size], lse[:, :, :size] = attend(query[:, :, :size], *prompt, scale, causal, layout.causal_bias)
+        if total > size:
+            own = [_by_completion(states[:, :, size:], group) for states in (query, key, value)]
+            to_own, own_lse = attend(*own, scale, causal=True)
+            to_prompt = attend(query[:, :, size:], *prompt, scale, bias=layout.prompt_bias)
+            joint = join(*to_prompt, _in_stream(to_own, group), _in_stream(own_lse, group))
+            output[:, :, size:], lse[:, :, size:] = joint
+        ctx.save_for_backward(query, key, value, output, lse)
+        ctx.layout, ctx.scale = layout, scale  # type: ignore[attr-defined]
+        return output.transpose(1, 2)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, output, lse = ctx.saved_tensors  # type: ignore[attr-defined]
+        layout, scale = ctx.layout, ctx.scale  # type: ignore[attr-defined]
+        size, group = layout.size, layout.group_size
+        gradient = gradient.transpose(1, 2)
+        prompt = (key[:, :, :size], value[:, :, :size])
+
+        def of(part: slice) -> tuple[Tensor, Tensor]:
+            return output[:, :, part], lse[:, :, part]
+
+        head, tail = slice(None, size), slice(size, None)
+        found = [torch.empty_like(states) for states in (query, key, value)]
+        parts = attend_backward(
+            gradient[:, :, head], query[:, :, head], *prompt, *of(head), scale, layout.causal_bias is None,
+            layout.causal_bias,
+        )  # fmt: skip
+        for whole, part in zip(found, parts, strict=True):
+            whole[:, :, head] = part
+        if query.shape[2] > size:
+            own = [_by_completion(states[:, :, tail], group) for states in (gradient, query, key, value, output, lse)]
+            from_own = [_in_stream(g, group) for g in attend_backward(*own, scale, causal=True)]
+            from_prompt = attend_backward(
+                gradient[:, :, tail], query[:, :, tail], *prompt, *of(tail), scale, bias=layout.prompt_bias
+            )
+            torch.add(from_own[0], from_prompt[0], out=found[0][:, :, tail])
+            for whole, mine, prompts in zip(found[1:], from_own[1:], from_prompt[1:], strict=True):
+                whole[:, :, tail] = mine
+                whole[:, :, head] += prompts
+        return *found, None, None
 
 
 def decode_attention(
@@ -119,8 +160,13 @@ def decode_attention(
 
 
 def _by_completion(states: Tensor, group: int) -> Tensor:
-    """`[B, KV, G*C, D]` as `[B, KV, G, C, D]`."""
-    return states.unflatten(2, (group, -1))
+    """`[B, H, G*C, ...]` as `[B*G, H, C, ...]`."""
+    return states.unflatten(2, (group, -1)).transpose(1, 2).flatten(0, 1)
+
+
+def _in_stream(states: Tensor, group: int) -> Tensor:
+    """The inverse of `_by_completion`."""
+    return states.unflatten(0, (-1, group)).transpose(1, 2).flatten(2, 3)
 
 
 def _two_part_attention(
