@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from erv.grpo.shared_prefix import STREAM, StreamLayout, attention, positions, trunk_and_head
+from erv.grpo.layers import is_known, last_position, positions, trunk_and_head
+from erv.grpo.stream import stream_states
 from erv.grpo.token_logps import token_logps
 
 
@@ -42,23 +43,33 @@ def completion_logps(
     """
     _check(prompt_embeds, prompt_mask, tokens, mask, group_size)
     trunk, head = trunk_and_head(decoder)
-    batch, size, dim = prompt_embeds.shape
+    batch, _, dim = prompt_embeds.shape
     real = mask.bool()
     length = max(int(real.sum(1).max()) - 1, 0)  # the longest completion, without its last token
     fed = tokens[:, :length].masked_fill(~real[:, :length], 0)
-    embeds = decoder.get_input_embeddings()(fed).to(prompt_embeds.dtype).view(batch, group_size * length, dim)
-    restart = prompt_mask.long().sum(1, keepdim=True) + torch.arange(length, device=tokens.device).repeat(group_size)
-    with attention(decoder, STREAM):
-        hidden = trunk(
-            inputs_embeds=torch.cat([prompt_embeds, embeds], dim=1),
-            position_ids=torch.cat([positions(prompt_mask), restart], dim=1),
-            use_cache=False,
-            layout=StreamLayout.of(prompt_mask, group_size, prompt_embeds.dtype),
-        ).last_hidden_state
-    last = hidden[torch.arange(batch, device=tokens.device), last_position(prompt_mask)]
-    first = last[:, None, None].expand(batch, group_size, 1, dim)
-    states = torch.cat([first, hidden[:, size:].view(batch, group_size, length, dim)], dim=2)
-    return _project(states.flatten(0, 1), head, tokens, real, temperature, with_entropy)
+    embeds = decoder.get_input_embeddings()(fed).to(prompt_embeds.dtype)
+    if is_known(decoder):
+        own = embeds.view(batch, group_size * length, dim)
+        states = stream_states(trunk, prompt_embeds, prompt_mask, own, group_size)
+        first = states[:, :1, None].expand(batch, group_size, 1, dim)
+        states = torch.cat([first, states[:, 1:].view(batch, group_size, length, dim)], dim=2).flatten(0, 1)
+    else:
+        states = _states_apart(trunk, prompt_embeds, prompt_mask, embeds, real[:, :length], group_size)
+    return _project(states, head, tokens, real, temperature, with_entropy)
+
+
+def _states_apart(
+    trunk: nn.Module, prompt: Tensor, prompt_mask: Tensor, embeds: Tensor, real: Tensor, group_size: int
+) -> Tensor:
+    """Hidden states `[N, 1 + C, D]` that predict completions, every row with a prompt of its own."""
+    embeds = torch.cat([prompt.repeat_interleave(group_size, 0), embeds], dim=1)
+    prompt_rows = prompt_mask.repeat_interleave(group_size, 0).bool()
+    full = torch.cat([prompt_rows, real], dim=1)
+    hidden = trunk(
+        inputs_embeds=embeds, attention_mask=full.long(), position_ids=positions(full), use_cache=False
+    ).last_hidden_state
+    first = hidden[torch.arange(len(hidden), device=hidden.device), last_position(prompt_rows)]
+    return torch.cat([first[:, None], hidden[:, prompt.shape[1] :]], dim=1)
 
 
 def completion_logps_plain(
@@ -148,11 +159,6 @@ def micro_batches(
             prompt, completion = prompt_lengths[b], longest[b]
         cuts[-1].append(b)
     return cuts
-
-
-def last_position(mask: Tensor) -> Tensor:
-    """Index `[B]` of the last real position of each row of `mask` `[B, P]`."""
-    return mask.shape[1] - 1 - mask.flip(1).long().argmax(1)
 
 
 def _project(

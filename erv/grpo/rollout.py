@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 
-from erv.grpo.logprobs import last_position
+from erv.grpo.decode import start
+from erv.grpo.layers import trunk_and_head
 from erv.grpo.sampling import Sampling, draw, uniforms
-from erv.grpo.shared_prefix import DECODE, attention, positions, prompt_bias, trunk_and_head
 
 LEAVE_AT = 0.75  # rows are dropped when this share of the slots would be left: dropping copies the own-token cache
 
@@ -65,7 +63,7 @@ def rollout(
     logps = torch.zeros(tokens.shape, dtype=torch.float32, device=device)
     done = torch.zeros(batch, group_size, dtype=torch.bool, device=device)
     lengths = torch.full((batch, group_size), max_new_tokens, device=device)
-    decoding = _Decoding(decoder, prompt_embeds, prompt_mask, group_size, max_new_tokens)
+    decoding = start(decoder, prompt_embeds, prompt_mask, group_size, max_new_tokens)
     # the slots that still decode: prompt[b'] and its completions place[b', g']
     prompt = torch.arange(batch, device=device)
     place = torch.arange(group_size, device=device).expand(batch, group_size)
@@ -111,98 +109,6 @@ def _compact(done: Tensor) -> tuple[Tensor, Tensor] | None:
         return None
     unfinished_first = done[prompts].to(torch.uint8).argsort(dim=1, stable=True)
     return prompts, unfinished_first[:, :width]
-
-
-class _Decoding:
-    """The decoder's state between steps: the prompts' keys and values once, every row's own ones."""
-
-    def __init__(self, decoder: PreTrainedModel, embeds: Tensor, mask: Tensor, group_size: int, steps: int) -> None:
-        self.decoder, self.trunk = decoder, decoder.get_decoder()
-        cache = DynamicCache(config=decoder.config)
-        hidden = self.trunk(
-            inputs_embeds=embeds,
-            attention_mask=mask,
-            position_ids=positions(mask),
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state
-        self.prompt_state = hidden[torch.arange(len(mask), device=mask.device), last_position(mask)]
-        self.prefix = [(layer.keys, layer.values) for layer in cache.layers]
-        self.bias = prompt_bias(mask, embeds.dtype)
-        self.position = mask.long().sum(1)
-        self.own = Cache(layers=[OwnTokens(group_size, steps) for _ in self.prefix])
-
-    def step(self, tokens: Tensor) -> Tensor:
-        """Hidden states `[B', G', D]` after appending `tokens` `[B', G']`."""
-        position = self.position[:, None].expand_as(tokens).reshape(-1, 1)
-        with attention(self.decoder, DECODE):
-            hidden = self.trunk(
-                inputs_embeds=self.decoder.get_input_embeddings()(tokens.reshape(-1, 1)),
-                position_ids=position,
-                past_key_values=self.own,
-                use_cache=True,
-                prefix=self.prefix,
-                bias=self.bias,
-            ).last_hidden_state
-        self.position = self.position + 1
-        return hidden.view(*tokens.shape, -1)
-
-    def keep(self, prompts: Tensor, columns: Tensor) -> None:
-        """Keep the slots `columns` `[B', G']` of `prompts` `[B']`."""
-        for layer in self.own.layers:
-            layer.keep(prompts, columns)
-        if len(prompts) < len(self.position):
-            self.prefix = [(key[prompts], value[prompts]) for key, value in self.prefix]
-            self.bias, self.position = self.bias[prompts], self.position[prompts]
-
-
-class OwnTokens(CacheLayerMixin):
-    """Keys and values `[B, KV, G, steps, D]` of the sampled tokens, allocated once and filled in place.
-
-    transformers' own layer copies the whole cache at every step. The axes are those `decode_attention` reads.
-    """
-
-    is_sliding = False
-
-    def __init__(self, group_size: int, steps: int) -> None:
-        super().__init__()
-        self.group_size, self.steps, self.length = group_size, steps, 0
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Allocate for `[B*G, KV, 1, D]` states."""
-        rows, heads, _, dim = key_states.shape
-        shape = (rows // self.group_size, heads, self.group_size, self.steps, dim)
-        self.keys, self.values = key_states.new_empty(shape), value_states.new_empty(shape)
-        self.is_initialized = True
-
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Append one token per row, `[B*G, KV, 1, D]`; returns all of them, `[B, KV, G, t, D]`."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        by_prompt = (-1, self.keys.shape[2], *key_states.shape[1:2], key_states.shape[3])
-        self.keys[:, :, :, self.length] = key_states.view(by_prompt).transpose(1, 2)
-        self.values[:, :, :, self.length] = value_states.view(by_prompt).transpose(1, 2)
-        self.length += 1
-        return self.keys[:, :, :, : self.length], self.values[:, :, :, : self.length]
-
-    def keep(self, prompts: Tensor, columns: Tensor) -> None:
-        """Keep the slots `columns` `[B', G']` of `prompts` `[B']`."""
-        if self.is_initialized:
-            self.keys = self.keys.transpose(1, 2)[prompts[:, None], columns].transpose(1, 2).contiguous()
-            self.values = self.values.transpose(1, 2)[prompts[:, None], columns].transpose(1, 2).contiguous()
-        self.group_size = columns.shape[1]
-
-    def get_seq_length(self) -> int:
-        """Sampled tokens so far."""
-        return self.length
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Length and offset a causal mask would have; transformers asks, `decode_attention` needs none."""
-        return self.length + query_length, 0
-
-    def get_max_length(self) -> int:
-        """The number of steps there is room for."""
-        return self.steps
 
 
 def check_positions(decoder: PreTrainedModel, prompt_mask: Tensor, max_new_tokens: int) -> None:

@@ -1,0 +1,105 @@
+"""A decoder's layers run one by one, so that attention can be ours and positions that nobody reads can be left out.
+
+Everything but attention and rotary embedding is the decoder's own modules, adapters and gradient checkpointing included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+from transformers.models.mistral.modeling_mistral import MistralDecoderLayer
+from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
+from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer
+
+# x + attention(norm(x)), then x + mlp(norm(x)); query and key are rotated over the halves of a head
+KNOWN = (Qwen2DecoderLayer, Qwen3DecoderLayer, LlamaDecoderLayer, MistralDecoderLayer)
+
+Attention = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+Rows = Callable[[Tensor], Tensor]
+
+
+def is_known(decoder: PreTrainedModel) -> bool:
+    """Whether `run_layers` computes what this decoder does: its layers are of a known kind, with full attention."""
+    layers = getattr(decoder.get_decoder(), "layers", ())
+    return len(layers) > 0 and all(
+        type(layer) in KNOWN and getattr(layer.self_attn, "sliding_window", None) is None for layer in layers
+    )
+
+
+def run_layers(trunk: nn.Module, hidden: Tensor, attention: Attention, read: Rows) -> Tensor:
+    """Final hidden states of those positions that are read.
+
+    hidden: embeddings `[..., T, D]`. attention: (layer, query `[..., Q, H, d]`, key and value `[..., T, KV, d]`, not yet
+    rotated) -> `[..., Q, H, d]`. read: takes the positions that are wanted in the end out of `[..., T, D]`; the last layer
+    needs the others for keys and values only.
+    """
+    layers = list(trunk.layers)  # type: ignore[arg-type]
+    for index, layer in enumerate(layers):
+        run = partial(_run_layer, layer, partial(attention, index), read if index == len(layers) - 1 else None)
+        if layer.gradient_checkpointing and layer.training:
+            hidden = layer._gradient_checkpointing_func(run, hidden)
+        else:
+            hidden = run(hidden)
+    return trunk.norm(hidden)  # type: ignore[operator, no-any-return]
+
+
+def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary embedding of `[..., T, H, d]` with cos and sin `[..., T, d]`; with -sin its inverse, and its gradient."""
+    half = states.shape[-1] // 2
+    cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
+    rotated = states * cos
+    rotated[..., :half].addcmul_(states[..., half:], sin[..., :half], value=-1)
+    rotated[..., half:].addcmul_(states[..., :half], sin[..., half:])
+    return rotated
+
+
+def _run_layer(
+    layer: nn.Module, attention: Callable[[Tensor, Tensor, Tensor], Tensor], read: Rows | None, hidden: Tensor
+) -> Tensor:
+    attn: nn.Module = layer.self_attn  # type: ignore[assignment]
+    normed = layer.input_layernorm(hidden)
+    asking = normed
+    if read is not None:
+        hidden, asking = read(hidden), read(normed)
+    query, key, value = (
+        project(states).unflatten(-1, (-1, attn.head_dim))
+        for project, states in ((attn.q_proj, asking), (attn.k_proj, normed), (attn.v_proj, normed))
+    )
+    if hasattr(attn, "q_norm"):
+        query, key = attn.q_norm(query), attn.k_norm(key)
+    hidden = hidden + attn.o_proj(attention(query, key, value).flatten(-2))
+    return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+
+
+def trunk_and_head(decoder: PreTrainedModel) -> tuple[nn.Module, Tensor]:
+    """The decoder without its output layer, and that layer's weight `[V, D]`."""
+    head = decoder.get_output_embeddings()
+    if type(head) is not nn.Linear or head.bias is not None:
+        raise ValueError(
+            f"the output layer must be a Linear without bias, log-probs are formed from its weight; got {head}; "
+            "leave lm_head out of the LoRA targets"
+        )
+    return decoder.get_decoder(), head.weight
+
+
+def positions(mask: Tensor) -> Tensor:
+    """Position ids `[B, P]` that count real tokens from 0, wherever the padding is."""
+    return (mask.long().cumsum(1) - 1).clamp(min=0)
+
+
+def last_position(mask: Tensor) -> Tensor:
+    """Index `[B]` of the last real position of each row of `mask` `[B, P]`."""
+    return mask.shape[1] - 1 - mask.flip(1).long().argmax(1)
+
+
+def padding_bias(mask: Tensor, dtype: torch.dtype) -> Tensor | None:
+    """0 where `mask` `[B, P]` is set and -inf elsewhere, `[B, 1, 1, P]`; None where it is set everywhere."""
+    if bool(mask.all()):
+        return None
+    bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+    return bias.masked_fill_(~mask.bool(), -torch.inf)[:, None, None, :]
