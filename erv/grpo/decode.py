@@ -38,7 +38,12 @@ class SharedPrefix:
     """
 
     def __init__(self, decoder: PreTrainedModel, embeds: Tensor, mask: Tensor, group_size: int, steps: int) -> None:
-        self.embed, self.trunk, self.steps, self.length = decoder.get_input_embeddings(), decoder.get_decoder(), steps, 0
+        self.embed, self.trunk, self.steps, self.length = (
+            decoder.get_input_embeddings(),
+            decoder.get_decoder(),
+            steps,
+            0,
+        )
         self.slots = (len(mask), group_size)
         self.mask, self.position = mask.bool(), mask.long().sum(1)
         self.prefix: list[tuple[Tensor, Tensor]] = []
@@ -81,17 +86,16 @@ class SharedPrefix:
         if len(self.own) == layer:
             shape = (batch, group, kv, self.steps, dim)
             self.own.append((value.new_empty(shape), value.new_empty(shape)))
-        own = []
         for cache, new in zip(self.own[layer], (rotate(key, cos, sin), value), strict=True):
             cache[:, :, :, self.length] = new.view(batch, group, kv, dim)
-            own.append(cache.flatten(0, 1)[:, :, : self.length + 1])
+        own_key, own_value = (cache.flatten(0, 1)[:, :, : self.length + 1] for cache in self.own[layer])
         # all rows of a prompt and all query heads of a key head ask at once
         together = query.view(batch, group, kv, -1, dim).transpose(1, 2)
         to_prompt, lse = attend(together.flatten(2, 3), *self.prefix[layer], scale, bias=self.padding)
-        apart = [
-            t.unflatten(2, (group, -1)).transpose(1, 2).reshape(rows, kv, -1, *t.shape[3:]) for t in (to_prompt, lse)
-        ]
-        return join(*apart, *attend(query, *own, scale))[0].reshape(rows, 1, heads, dim)
+        to_prompt = to_prompt.unflatten(2, (group, -1)).transpose(1, 2).reshape(query.shape)
+        lse = lse.unflatten(2, (group, -1)).transpose(1, 2).reshape(query.shape[:-1])
+        joint, _ = join(to_prompt, lse, *attend(query, own_key, own_value, scale))
+        return joint.reshape(rows, 1, heads, dim)
 
     def keep(self, prompts: Tensor, columns: Tensor) -> None:
         """Keep the slots `columns` `[B', G']` of `prompts` `[B']`."""

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 from transformers import PreTrainedModel
+from transformers.activations import SiLUActivation
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 from transformers.models.mistral.modeling_mistral import MistralDecoderLayer
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
 from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer
 
-# x + attention(norm(x)), then x + mlp(norm(x)); query and key are rotated over the halves of a head
+# x + attention(norm(x)), then x + down(silu(gate(norm(x))) * up(norm(x))); query and key are rotated by halves of a head
 KNOWN = (Qwen2DecoderLayer, Qwen3DecoderLayer, LlamaDecoderLayer, MistralDecoderLayer)
 
 Attention = Callable[[int, Tensor, Tensor, Tensor], Tensor]
@@ -27,25 +31,29 @@ def is_known(decoder: PreTrainedModel) -> bool:
     """Whether `run_layers` computes what this decoder does: its layers are of a known kind, with full attention."""
     layers = getattr(decoder.get_decoder(), "layers", ())
     return len(layers) > 0 and all(
-        type(layer) in KNOWN and getattr(layer.self_attn, "sliding_window", None) is None for layer in layers
+        type(layer) in KNOWN
+        and getattr(layer.self_attn, "sliding_window", None) is None
+        and isinstance(layer.mlp.act_fn, nn.SiLU | SiLUActivation)
+        for layer in layers
     )
 
 
-def run_layers(trunk: nn.Module, hidden: Tensor, attention: Attention, read: Rows) -> Tensor:
+def run_layers(trunk: Any, hidden: Tensor, attention: Attention, read: Rows) -> Tensor:
     """Final hidden states of those positions that are read.
 
     hidden: embeddings `[..., T, D]`. attention: (layer, query `[..., Q, H, d]`, key and value `[..., T, KV, d]`, not yet
     rotated) -> `[..., Q, H, d]`. read: takes the positions that are wanted in the end out of `[..., T, D]`; the last layer
     needs the others for keys and values only.
     """
-    layers = list(trunk.layers)  # type: ignore[arg-type]
+    layers = list(trunk.layers)
     for index, layer in enumerate(layers):
         run = partial(_run_layer, layer, partial(attention, index), read if index == len(layers) - 1 else None)
         if layer.gradient_checkpointing and layer.training:
             hidden = layer._gradient_checkpointing_func(run, hidden)
         else:
             hidden = run(hidden)
-    return trunk.norm(hidden)  # type: ignore[operator, no-any-return]
+    final: Tensor = trunk.norm(hidden)
+    return final
 
 
 def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -59,9 +67,9 @@ def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def _run_layer(
-    layer: nn.Module, attention: Callable[[Tensor, Tensor, Tensor], Tensor], read: Rows | None, hidden: Tensor
+    layer: Any, attention: Callable[[Tensor, Tensor, Tensor], Tensor], read: Rows | None, hidden: Tensor
 ) -> Tensor:
-    attn: nn.Module = layer.self_attn  # type: ignore[assignment]
+    attn, mlp = layer.self_attn, layer.mlp
     normed = layer.input_layernorm(hidden)
     asking = normed
     if read is not None:
@@ -73,7 +81,24 @@ def _run_layer(
     if hasattr(attn, "q_norm"):
         query, key = attn.q_norm(query), attn.k_norm(key)
     hidden = hidden + attn.o_proj(attention(query, key, value).flatten(-2))
-    return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+    normed = layer.post_attention_layernorm(hidden)
+    updated: Tensor = hidden + mlp.down_proj(_SwiGLU.apply(mlp.gate_proj(normed), mlp.up_proj(normed)))
+    return updated
+
+
+class _SwiGLU(torch.autograd.Function):
+    """silu(gate) * up `[..., F]` that keeps its two inputs only, and makes one tensor where three would be made."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, gate: Tensor, up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        return F.silu(gate).mul_(up)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        gate, up = ctx.saved_tensors  # type: ignore[attr-defined]
+        on_up = F.silu(gate).mul_(gradient)
+        return torch.ops.aten.silu_backward(gradient * up, gate), on_up
 
 
 def trunk_and_head(decoder: PreTrainedModel) -> tuple[nn.Module, Tensor]:

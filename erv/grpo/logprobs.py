@@ -129,7 +129,7 @@ def verify_shared_prefix(
     if not difference <= tolerance:
         raise ValueError(
             f"shared-prefix gradients must equal the plain ones within {tolerance} of the largest; they differ by "
-            f"{difference:.2e}: this decoder attends in a way shared_prefix.py does not reproduce; use another decoder"
+            f"{difference:.2e}: this decoder's layers are not what layers.py makes of them; take their kind out of its KNOWN"
         )
     return difference
 

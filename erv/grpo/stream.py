@@ -104,8 +104,10 @@ class _Stream(torch.autograd.Function):
             query[:, :, :asked], *prompt, scale, **layout.of_prompt(asked)
         )  # fmt: skip
         if query.shape[2] > asked:
-            own = [layout.apart(s) for s in (query[:, :, asked:], key[:, :, size:], value[:, :, size:])]
-            to_own = [layout.together(found) for found in attend(*own, scale, causal=True)]
+            own_query, own_key, own_value = map(
+                layout.apart, (query[:, :, asked:], key[:, :, size:], value[:, :, size:])
+            )
+            to_own = map(layout.together, attend(own_query, own_key, own_value, scale, causal=True))
             to_prompt = attend(query[:, :, asked:], *prompt, scale, bias=layout.padding)
             output[:, :, asked:], lse[:, :, asked:] = join(*to_prompt, *to_own)
         ctx.save_for_backward(query, key, value, output, lse, *turns)
@@ -121,8 +123,8 @@ class _Stream(torch.autograd.Function):
         asking = (gradient, query, output, lse)
 
         def backward(asking: Sequence[Tensor], keys: Sequence[Tensor], **visible: Any) -> tuple[Tensor, ...]:
-            gradient, query, output, lse = asking
-            return attend_backward(gradient, query, *keys, output, lse, scale, **visible)
+            (gradient, query, output, lse), (key, value) = asking, keys
+            return attend_backward(gradient, query, key, value, output, lse, scale, **visible)
 
         prompt = (key[:, :, :size], value[:, :, :size])
         found = [torch.empty_like(states) for states in (query, key, value)]

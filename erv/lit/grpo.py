@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from erv.emotions import Taxonomy
 from erv.grpo.advantages import Advantages, Scale, advantages
 from erv.grpo.corrections import Correction
-from erv.grpo.groups import rows_of, trained_mask
+from erv.grpo.groups import first_groups, rows_of, trained_mask
 from erv.grpo.logprobs import CompletionLogps, completion_logps, micro_batches, verify_shared_prefix
 from erv.grpo.objective import Denominators, Metrics, Objective, add_metrics, policy_loss
 from erv.grpo.reference import frozen_copy
@@ -189,11 +189,11 @@ class GRPO(DevCurve):
         collated = self.policy.processor.collate([self.prompt] * len(cut), features).to(self.device)
         rows = rows_of(cut, self.group_size)
         tokens, mask, sampled = rollout.tokens[rows], rollout.mask[rows], rollout.logps[rows]
-        logps, entropy = self.logps(self.model, collated, tokens, mask, with_entropy=True)
         ref = None
-        if self.reference is not None:
+        if self.reference is not None:  # before the policy, whose activations would lie beside it
             with torch.no_grad():
                 ref, _ = self.logps(self.reference, collated, tokens, mask)
+        logps, entropy = self.logps(self.model, collated, tokens, mask, with_entropy=True)
         mismatch = None
         if self.correction is not None:
             mismatch = self.correction(logps.detach() if old is None else old, sampled, mask)
@@ -206,14 +206,13 @@ class GRPO(DevCurve):
     def logps(
         self, model: Any, prompts: PolicyBatch, tokens: Tensor, mask: Tensor, with_entropy: bool = False
     ) -> CompletionLogps:
-        """Log-probs of the answers under `model`; the first call ever checks the shared prefix."""
+        """Log-probs of the answers under `model`; the first ones that are trained on check the shared prefix."""
         embeds, prompt_mask, _ = model.embed(prompts)
         answers = (tokens, mask, self.group_size)
-        if self.verify_shared_prefix:
-            verify_shared_prefix(
-                model.language_model, embeds, prompt_mask, *answers, tolerance=prefix_tolerance(embeds)
-            )
+        if self.verify_shared_prefix and model is self.model:
             self.verify_shared_prefix = False
+            verify_shared_prefix(model.language_model, *first_groups(embeds, prompt_mask, *answers),
+                                 tolerance=prefix_tolerance(embeds))  # fmt: skip
         return completion_logps(
             model.language_model, embeds, prompt_mask, *answers, self.sampling.temperature, with_entropy
         )

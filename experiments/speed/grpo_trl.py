@@ -67,7 +67,8 @@ def run(model: Qwen2ForCausalLM, ids: torch.Tensor, group: int, length: int, ste
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(f"{folder}/model")  # the reference is loaded from where the model came from
         config = GRPOConfig(
-            output_dir=folder, per_device_train_batch_size=micro, gradient_accumulation_steps=len(ids) * group // micro, num_generations=group,
+            output_dir=folder, per_device_train_batch_size=micro, gradient_accumulation_steps=len(ids) * group // micro,
+            num_generations=group,
             max_completion_length=length, max_steps=steps, beta=0.04, loss_type="grpo", temperature=1.0, learning_rate=1e-6,
             lr_scheduler_type="constant", optim="adamw_torch", max_grad_norm=1.0, bf16=False, use_cpu=True,
             gradient_checkpointing=False, save_strategy="no", report_to=[], logging_steps=10**9, disable_tqdm=True, seed=0,
@@ -82,5 +83,7 @@ def run(model: Qwen2ForCausalLM, ids: torch.Tensor, group: int, length: int, ste
         trainer.accelerator.backward = trainer.clock.timed("backward", backward)
         trainer.train()
         if trainer.lengths != {(ids.shape[1], length)}:
-            raise RuntimeError(f"prompts and completions have {ids.shape[1]}, {length} tokens; TRL saw {trainer.lengths}")
+            raise RuntimeError(
+                f"prompts and completions have {ids.shape[1]}, {length} tokens; TRL saw {trainer.lengths}"
+            )
     return clock
