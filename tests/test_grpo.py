@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from erv.grpo.advantages import advantages
-from erv.grpo.logprobs import completion_logps, completion_logps_plain, micro_batches, verify_shared_prefix
+from erv.grpo.corrections import Correction
+from erv.grpo.logprobs import completion_logps, completion_logps_plain, micro_batches
 from erv.grpo.objective import Denominators, Objective, policy_loss
 from erv.grpo.rollout import rollout
 from erv.grpo.sampling import Sampling, draw
@@ -42,6 +43,34 @@ def test_advantages_of_a_group_sum_to_zero(groups):
     values = advantages(rewards, [1.0], 4).values.view(-1, 4)
     torch.testing.assert_close(values.sum(1), torch.zeros(len(groups)), atol=1e-3, rtol=0)
     assert (values.abs() <= 1.5 + 1e-4).all()  # (G - 1) / sqrt(G) bounds a standardised value
+
+
+@given(REWARDS, st.floats(0.5, 8, width=16))
+def test_the_scale_of_rewards_changes_nothing(groups, factor):
+    """Up to the 1e-4 beside the deviation, so where rewards do differ."""
+    rewards = torch.tensor(groups, dtype=torch.float64)
+    spread = rewards.std(1) > 0.05
+    one, other = (advantages((rewards * f).reshape(-1, 1), [1.0], 4).values.view(-1, 4) for f in (1, factor))
+    torch.testing.assert_close(one[spread], other[spread], atol=1e-2, rtol=5e-3)
+
+
+@given(REWARDS, st.permutations(range(4)), st.sampled_from(["group", "batch", "none"]))
+def test_who_is_who_in_a_group_changes_nothing(groups, order, scale):
+    rewards = torch.tensor(groups, dtype=torch.float64)
+    plain = advantages(rewards.reshape(-1, 1), [1.0], 4, scale).values.view(-1, 4)
+    moved = advantages(rewards[:, order].reshape(-1, 1), [1.0], 4, scale).values.view(-1, 4)
+    torch.testing.assert_close(moved, plain[:, order], atol=1e-9, rtol=1e-9)
+
+
+@given(REWARDS)
+def test_groups_without_spread_are_silent(groups):
+    rewards = torch.tensor(groups)
+    whole = torch.stack([rewards, rewards.flip(0)], dim=-1).reshape(-1, 2)
+    for gdpo in (False, True):
+        found = advantages(whole, [1.0, 1.0], 4, normalise_then_sum=gdpo)
+        flat = whole.view(-1, 4, 2).amax(1) == whole.view(-1, 4, 2).amin(1)
+        assert found.silent[flat.all(1)].all()
+        assert not found.silent[(whole.view(-1, 4, 2).sum(-1).std(1) > 1e-3)].any()
 
 
 @given(REWARDS, st.floats(-5, 5, width=16))
@@ -111,14 +140,6 @@ def test_rollout_log_probs_are_those_of_training(decoder, prompts):
     torch.testing.assert_close(trained, plain, atol=2e-4, rtol=0)
 
 
-def test_shared_prefix_gradients_are_the_plain_ones(decoder, prompts):
-    embeds, mask = prompts
-    done = rollout(decoder, embeds, mask, 4, 10, [5], 0, Sampling(1.0), [1, 2, 3])
-    assert verify_shared_prefix(decoder, embeds, mask, done.tokens, done.mask, 4) < 1e-5
-    with pytest.raises(ValueError, match="shared-prefix gradients must equal the plain ones"):
-        verify_shared_prefix(decoder, embeds, mask, done.tokens, done.mask, 4, tolerance=0)
-
-
 def test_sampling_follows_the_distribution():
     logits = torch.log(torch.tensor([[0.5, 0.3, 0.2]])).expand(20000, 3)
     tokens, logps = draw(logits.clone(), torch.rand(20000, generator=torch.Generator().manual_seed(0)))
@@ -160,3 +181,36 @@ def test_the_loss_does_not_depend_on_how_a_step_is_cut(loss, size):
 
     pieces = sum(part(slice(start, start + size)) for start in range(0, 8, size))
     torch.testing.assert_close(pieces, part(slice(None)))
+
+
+def test_a_log_ratio_out_of_bounds_neither_overflows_nor_pulls():
+    logps = torch.tensor([[0.0, -1.0]], requires_grad=True)
+    old, ref, mask = torch.tensor([[-200.0, -1.0]]), torch.tensor([[200.0, -1.0]]), torch.ones(1, 2)
+    loss, _ = policy_loss(
+        Objective(beta=0.1), Denominators.of(mask), logps, mask, torch.tensor([-1.0]), old=old, ref=ref
+    )
+    assert torch.isfinite(loss)
+    (gradient,) = torch.autograd.grad(loss, logps)
+    assert gradient[0, 0] == 0
+    assert gradient[0, 1] == pytest.approx(0.5)
+    with pytest.raises(ValueError, match=r"log_ratio_limit must lie in \(0, 88\].*got 100"):
+        Objective(log_ratio_limit=100)
+
+
+def test_correction_multiplies_the_policy_term_alone():
+    torch.manual_seed(0)
+    logps, ref, old, sampled = torch.randn(4, 6, 5).unbind()
+    mask, values = torch.ones(6, 5), torch.randn(6)
+    ratio = Correction("sequence_truncate", 2.0)(old, sampled, mask)
+    assert ratio.shape == (6, 1)
+    terms = []
+    for beta, weight in ((0.0, None), (0.04, None), (0.04, ratio)):
+        objective = Objective(beta=beta)
+        parts = [
+            policy_loss(objective, Denominators.of(mask), logps[i : i + 1], mask[i : i + 1], values[i : i + 1],
+                        old=old[i : i + 1], ref=ref[i : i + 1], mismatch=None if weight is None else weight[i : i + 1])[0]
+            for i in range(6)
+        ]  # fmt: skip
+        terms.append(torch.stack(parts))
+    policy, both, corrected = terms
+    torch.testing.assert_close(corrected, policy * ratio.squeeze(1) + both - policy)

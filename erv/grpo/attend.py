@@ -23,7 +23,7 @@ def attend(
 
     bias `[B or 1, 1, Q or 1, K]` is added to the scaled scores, 0 or -inf; causal: query i sees keys up to i.
     """
-    if query.device.type == "cpu":
+    if _is_fused(query):
         output, lse = _fused(query, key, value, 0.0, causal, attn_mask=bias, scale=scale)
         return output, lse
     scores = _scores(query, key, scale, causal, bias)
@@ -37,7 +37,7 @@ def attend_backward(
     causal: bool = False, bias: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of query, key and value from that of `output`; output and lse may be joint ones, over more keys."""
-    if query.device.type == "cpu":
+    if _is_fused(query):
         return _fused_backward(gradient, query, key, value, output, lse, 0.0, causal, attn_mask=bias, scale=scale)
     weights = (_scores(query, key, scale, causal, bias) - lse[..., None]).exp()
     on_weights = (gradient @ _per_head(value, query).transpose(-1, -2)).float()
@@ -53,6 +53,10 @@ def join(first: Tensor, first_lse: Tensor, second: Tensor, second_lse: Tensor) -
     lse = torch.logaddexp(first_lse, second_lse)
     share = (second_lse - lse).exp().unsqueeze(-1).to(first.dtype)
     return torch.lerp(first, second, share), lse
+
+
+def _is_fused(query: Tensor) -> bool:
+    return query.device.type == "cpu"
 
 
 def _scores(query: Tensor, key: Tensor, scale: float, causal: bool, bias: Tensor | None) -> Tensor:

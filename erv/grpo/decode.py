@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
 from erv.grpo.attend import attend, join
-from erv.grpo.layers import is_known, last_position, padding_bias, positions, rotate, run_layers
+from erv.grpo.layers import is_known, last_position, left_padded, padding_bias, positions, rotate, run_layers
 from erv.grpo.stream import Layout
 
 
@@ -38,13 +38,8 @@ class SharedPrefix:
     """
 
     def __init__(self, decoder: PreTrainedModel, embeds: Tensor, mask: Tensor, group_size: int, steps: int) -> None:
-        self.embed, self.trunk, self.steps, self.length = (
-            decoder.get_input_embeddings(),
-            decoder.get_decoder(),
-            steps,
-            0,
-        )
-        self.slots = (len(mask), group_size)
+        self.embed, self.trunk = decoder.get_input_embeddings(), decoder.get_decoder()
+        self.steps, self.length, self.slots = steps, 0, (len(mask), group_size)
         self.mask, self.position = mask.bool(), mask.long().sum(1)
         self.prefix: list[tuple[Tensor, Tensor]] = []
         self.own: list[tuple[Tensor, Tensor]] = []
@@ -113,8 +108,8 @@ class Apart:
     def __init__(self, decoder: PreTrainedModel, embeds: Tensor, mask: Tensor, group_size: int, steps: int) -> None:
         self.embed, self.trunk = decoder.get_input_embeddings(), decoder.get_decoder()
         self.cache = DynamicCache(config=decoder.config)
-        hidden = self._run(embeds, mask.long(), positions(mask))
-        self.prompt_state = hidden[torch.arange(len(mask), device=mask.device), last_position(mask)]
+        embeds, mask = left_padded(embeds, mask)
+        self.prompt_state = self._run(embeds, mask.long(), positions(mask))[:, -1]
         self.cache.batch_repeat_interleave(group_size)
         self.mask, self.group = mask.long().repeat_interleave(group_size, 0), group_size
         self.position = self.mask.sum(1, keepdim=True)

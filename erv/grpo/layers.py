@@ -122,6 +122,12 @@ def last_position(mask: Tensor) -> Tensor:
     return mask.shape[1] - 1 - mask.flip(1).long().argmax(1)
 
 
+def left_padded(embeds: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The prompts `[B, P, D]` and their mask `[B, P]` with all padding on the left, so that what follows adjoins them."""
+    order = mask.long().argsort(dim=1, stable=True)
+    return embeds.gather(1, order[..., None].expand_as(embeds)), mask.gather(1, order)
+
+
 def padding_bias(mask: Tensor, dtype: torch.dtype) -> Tensor | None:
     """0 where `mask` `[B, P]` is set and -inf elsewhere, `[B, 1, 1, P]`; None where it is set everywhere."""
     if bool(mask.all()):

@@ -5,6 +5,7 @@ Trunk tokens fall from G (P + C) to P + G C per prompt; loss and gradients are t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from erv.grpo.layers import is_known, last_position, positions, trunk_and_head
+from erv.grpo.layers import is_known, left_padded, positions, trunk_and_head
 from erv.grpo.stream import stream_states
 from erv.grpo.token_logps import token_logps
 
@@ -62,14 +63,13 @@ def _states_apart(
     trunk: nn.Module, prompt: Tensor, prompt_mask: Tensor, embeds: Tensor, real: Tensor, group_size: int
 ) -> Tensor:
     """Hidden states `[N, 1 + C, D]` that predict completions, every row with a prompt of its own."""
-    embeds = torch.cat([prompt.repeat_interleave(group_size, 0), embeds], dim=1)
-    prompt_rows = prompt_mask.repeat_interleave(group_size, 0).bool()
-    full = torch.cat([prompt_rows, real], dim=1)
-    hidden = trunk(
-        inputs_embeds=embeds, attention_mask=full.long(), position_ids=positions(full), use_cache=False
-    ).last_hidden_state
-    first = hidden[torch.arange(len(hidden), device=hidden.device), last_position(prompt_rows)]
-    return torch.cat([first[:, None], hidden[:, prompt.shape[1] :]], dim=1)
+    prompt, prompt_mask = (t.repeat_interleave(group_size, 0) for t in left_padded(prompt, prompt_mask.bool()))
+    full = torch.cat([prompt_mask, real], dim=1)
+    hidden: Tensor = trunk(
+        inputs_embeds=torch.cat([prompt, embeds], dim=1), attention_mask=full.long(), position_ids=positions(full),
+        use_cache=False,
+    ).last_hidden_state  # fmt: skip
+    return hidden[:, prompt.shape[1] - 1 :]
 
 
 def completion_logps_plain(
@@ -82,20 +82,11 @@ def completion_logps_plain(
     temperature: float = 1.0,
 ) -> Tensor:
     """The same log-probs `[N, C]` the long way: prompt repeated per completion, logits everywhere. For checking."""
-    embeds = torch.cat(
-        [
-            prompt_embeds.repeat_interleave(group_size, 0),
-            decoder.get_input_embeddings()(tokens).to(prompt_embeds.dtype),
-        ],
-        dim=1,
-    )
-    prompt_rows = prompt_mask.repeat_interleave(group_size, 0)
-    full = torch.cat([prompt_rows, mask.to(prompt_rows.dtype)], dim=1)
+    prompt, prompt_rows = (t.repeat_interleave(group_size, 0) for t in left_padded(prompt_embeds, prompt_mask))
+    embeds = torch.cat([prompt, decoder.get_input_embeddings()(tokens).to(prompt.dtype)], dim=1)
+    full = torch.cat([prompt_rows.long(), mask.long()], dim=1)
     logits = decoder(inputs_embeds=embeds, attention_mask=full, position_ids=positions(full), use_cache=False).logits
-    size = prompt_embeds.shape[1]
-    rows = torch.arange(tokens.shape[0], device=tokens.device)
-    first = logits[rows, last_position(prompt_rows)]
-    predictions = torch.cat([first[:, None], logits[:, size:-1]], dim=1).float() / temperature
+    predictions = logits[:, prompt.shape[1] - 1 : -1].float() / temperature
     return predictions.log_softmax(-1).gather(2, tokens[..., None]).squeeze(2) * mask
 
 
@@ -111,7 +102,7 @@ def verify_shared_prefix(
     """Compare gradients of the shared-prefix and the plain log-probs; raise where they differ.
 
     Returns max |difference| / max |gradient| over all trainable weights and the prompt embeddings, of a random linear
-    function of the log-probs.
+    function of the log-probs; NaN where the plain gradients are zero or not finite, which says nothing.
     """
     batch = (prompt_mask, tokens, mask, group_size)
     prompt = prompt_embeds.detach().requires_grad_()
@@ -123,8 +114,10 @@ def verify_shared_prefix(
         return [g.float() for g in found]
 
     plain = gradients(lambda: completion_logps_plain(decoder, prompt, *batch))
-    shared = gradients(lambda: completion_logps(decoder, prompt, *batch).logps)
     largest = max(float(g.abs().max()) for g in plain)
+    if largest == 0 or not math.isfinite(largest):
+        return math.nan
+    shared = gradients(lambda: completion_logps(decoder, prompt, *batch).logps)
     difference = max(float((a - b).abs().max()) for a, b in zip(plain, shared, strict=True)) / largest
     if not difference <= tolerance:
         raise ValueError(

@@ -90,6 +90,11 @@ def rollout(
             decoding.keep(prompts, columns)
         hidden = decoding.step(chosen)
 
+    if not bool(logps.isfinite().all()):
+        raise FloatingPointError(
+            "log-probs of a rollout must be finite; got NaN or infinity from the policy: its weights or its inputs are not "
+            "finite; look for them there, or start from an earlier checkpoint"
+        )
     length = int(lengths.max())
     tokens, logps = tokens[..., :length].flatten(0, 1), logps[..., :length].flatten(0, 1)
     mask = (torch.arange(length, device=device) < lengths.view(-1, 1)).long()

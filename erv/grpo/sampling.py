@@ -69,5 +69,6 @@ def draw(logits: Tensor, uniform: Tensor | None) -> tuple[Tensor, Tensor]:
         # below the total, so that the token found is one at which the CDF rises
         at = torch.minimum(uniform * total, torch.nextafter(total, torch.zeros_like(total)))
         tokens = torch.searchsorted(cdf, at[:, None], right=True).squeeze(1)
+        tokens.clamp_(max=logits.shape[-1] - 1)  # only with NaN logits, whose log-prob is NaN, too
     chosen = logits.gather(1, tokens[:, None]).squeeze(1)
     return tokens, chosen - peak.squeeze(1) - total.log()

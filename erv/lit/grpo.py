@@ -6,6 +6,7 @@ policy that training began with. Spec: grpo-engine.md. Any model with `embed` an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -210,9 +211,10 @@ class GRPO(DevCurve):
         embeds, prompt_mask, _ = model.embed(prompts)
         answers = (tokens, mask, self.group_size)
         if self.verify_shared_prefix and model is self.model:
-            self.verify_shared_prefix = False
-            verify_shared_prefix(model.language_model, *first_groups(embeds, prompt_mask, *answers),
-                                 tolerance=prefix_tolerance(embeds))  # fmt: skip
+            few, tolerance = first_groups(embeds, prompt_mask, *answers), prefix_tolerance(embeds)
+            self.verify_shared_prefix = math.isnan(
+                verify_shared_prefix(model.language_model, *few, tolerance=tolerance)
+            )
         return completion_logps(
             model.language_model, embeds, prompt_mask, *answers, self.sampling.temperature, with_entropy
         )

@@ -1,0 +1,122 @@
+"""The smallest policy GRPO trains: a plain decoder over letters, with prompts of letters. Shared by the engine's tests."""
+
+import string
+from dataclasses import dataclass, replace
+
+import lightning.pytorch as pl
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from erv.emotions import Taxonomy
+from erv.grpo.objective import Objective
+from erv.lit.grpo import GRPO
+from erv.lit.optim import Optim
+from erv.records import Clip, RewardParts
+
+LETTERS = string.ascii_lowercase[:14]  # ids 2 to 15; 0 pads, 1 ends
+
+
+def decoder(seed=0, **sizes):
+    torch.manual_seed(seed)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+             "num_key_value_heads": 2, "max_position_embeddings": 64, **sizes}  # fmt: skip
+    return Qwen2ForCausalLM(Qwen2Config(vocab_size=16, bos_token_id=None, eos_token_id=1, pad_token_id=0, **sizes))
+
+
+@dataclass(frozen=True)
+class Batch:
+    ids: torch.Tensor
+    noise: torch.Tensor
+
+    def to(self, device):
+        return replace(self, ids=self.ids.to(device))
+
+
+class Model(nn.Module):
+    """`noise` of a sample is added to its embeddings where gradients are wanted: NaN there breaks training alone."""
+
+    def __init__(self, language_model):
+        super().__init__()
+        self.language_model = language_model
+
+    @property
+    def device(self):
+        return self.language_model.device
+
+    def embed(self, batch):
+        embeds = self.language_model.get_input_embeddings()(batch.ids)
+        if torch.is_grad_enabled():
+            embeds = embeds + batch.noise[:, None, None]
+        return embeds, torch.ones_like(batch.ids, dtype=torch.bool), None
+
+
+class Processor:
+    pad_id = 0
+
+    def __init__(self, ends):
+        self.eos_ids = ends
+
+    def prompt_ids(self, modalities):
+        return [0] * 4
+
+    def collate(self, prompts, features):
+        return Batch(torch.stack([f["ids"] for f in features]), torch.stack([f["noise"] for f in features]))
+
+    def decode(self, ids):
+        return "".join(LETTERS[i - 2] if i > 1 else "." for i in ids)
+
+
+@dataclass(frozen=True)
+class Policy:
+    model: Model
+    processor: Processor
+
+
+class Reward:
+    """Any function of (text, gold) as a reward."""
+
+    def __init__(self, value):
+        self.value, self.weights, self.calls = value, {"value": 1.0}, []
+
+    def __call__(self, texts, golds):
+        self.calls.append(list(zip(texts, golds, strict=True)))
+        return [RewardParts(v, {"value": v}) for v in map(self.value, texts, golds)]
+
+
+def prompts(count, seed=0, noise=None):
+    """Samples of four letters; the clip's id and gold are its number."""
+    ids = torch.randint(2, 16, (count, 4), generator=torch.Generator().manual_seed(seed))
+    noise = torch.zeros(count) if noise is None else torch.tensor(noise)
+    return [(Clip(str(i), "", str(i), "train"), {"ids": ids[i], "noise": noise[i]}) for i in range(count)]
+
+
+class Quiet(GRPO):
+    """Keeps what it logged, and takes batches as they are."""
+
+    def transfer_batch_to_device(self, batch, device, dataloader_idx):
+        return batch
+
+    def log_dict(self, metrics, **kwargs):
+        self.logged.append({name: float(value) for name, value in metrics.items()})
+
+    def log(self, name, value, **kwargs):
+        self.singles.append((name, float(value)))
+
+
+def train(batches, reward, folder, language_model=None, seed=0, lr=1e-2, beta=0.04, loss="grpo", ends=(1,), **settings):
+    """Run GRPO over the batches under a Lightning trainer; the module afterwards."""
+    policy = Policy(Model(language_model or decoder()), Processor(ends))
+    settings = {"group_size": 4, "max_new_tokens": 6, **settings}
+    optim = Optim(lr, "constant", eps=1e-6)
+    size = settings["max_new_tokens"]
+    algo = Quiet(policy, reward, Taxonomy("none", ()), optim, (), seed, Objective(loss, beta=beta, max_completion_length=size),
+                 len(batches), len(batches[0]), **settings)  # fmt: skip
+    algo.logged, algo.singles = [], []
+    trainer = pl.Trainer(
+        accelerator="cpu", devices=1, max_epochs=1, logger=False, enable_checkpointing=False, default_root_dir=folder,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(algo, DataLoader(batches, batch_size=None, collate_fn=None))
+    return algo
