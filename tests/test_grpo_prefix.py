@@ -117,8 +117,9 @@ def test_gradient_checkpointing(reentrant):
 
     plain = gradients()
     model.activation_checkpointing_enable({"use_reentrant": reentrant})
+    largest = max(float(g.abs().max()) for g in plain)
     for one, other in zip(plain, gradients(), strict=True):
-        torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
+        torch.testing.assert_close(one, other, atol=1e-6 * largest, rtol=0)
 
 
 @pytest.mark.parametrize("padding", ["left", "right"])

@@ -70,7 +70,7 @@ def _run_layer(
     layer: Any, attention: Callable[[Tensor, Tensor, Tensor], Tensor], read: Rows | None, hidden: Tensor
 ) -> Tensor:
     attn, mlp = layer.self_attn, layer.mlp
-    normed = layer.input_layernorm(hidden)
+    normed = _norm(layer.input_layernorm, hidden)
     asking = normed
     if read is not None:
         hidden, asking = read(hidden), read(normed)
@@ -81,9 +81,38 @@ def _run_layer(
     if hasattr(attn, "q_norm"):
         query, key = attn.q_norm(query), attn.k_norm(key)
     hidden = hidden + attn.o_proj(attention(query, key, value).flatten(-2))
-    normed = layer.post_attention_layernorm(hidden)
+    normed = _norm(layer.post_attention_layernorm, hidden)
     updated: Tensor = hidden + mlp.down_proj(_SwiGLU.apply(mlp.gate_proj(normed), mlp.up_proj(normed)))
     return updated
+
+
+def _norm(module: Any, hidden: Tensor) -> Tensor:
+    """RMS norm by the decoder's own module where no gradient is wanted or precision is lower than fp32."""
+    if hidden.dtype != torch.float32 or not torch.is_grad_enabled():
+        normed: Tensor = module(hidden)
+        return normed
+    return _RmsNorm.apply(hidden, module.weight, module.variance_epsilon)
+
+
+class _RmsNorm(torch.autograd.Function):
+    """x / rms(x) * weight, `[..., D]`; a third of the passes over memory that the same in single steps takes."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, hidden: Tensor, weight: Tensor, eps: float) -> Tensor:
+        power = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True).square_()
+        inverse = power.div_(hidden.shape[-1]).add_(eps).rsqrt_()
+        ctx.save_for_backward(hidden, weight, inverse)
+        return (hidden * inverse).mul_(weight)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        """With y = x / rms(x): dx = (g w - y mean(g w y)) / rms(x), dw = sum g y."""
+        hidden, weight, inverse = ctx.saved_tensors  # type: ignore[attr-defined]
+        unit = hidden * inverse
+        along = gradient * unit
+        on_weight = along.flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None  # type: ignore[attr-defined]
+        mean = (along @ weight / hidden.shape[-1]).unsqueeze(-1)
+        return (gradient * weight).sub_(unit.mul_(mean)).mul_(inverse), on_weight, None
 
 
 class _SwiGLU(torch.autograd.Function):

@@ -60,12 +60,13 @@ class Timed(GRPO):
 
 
 def run(
-    policy: Any, batch: list[Any], modalities: tuple[str, ...], reward: Any, group: int, length: int, steps: int
-) -> Clock:
+    policy: Any, batch: list[Any], modalities: tuple[str, ...], reward: Any, group: int, length: int, steps: int,
+    token_budget: int = 16384,
+) -> Clock:  # fmt: skip
     """`steps` iterations on one batch of samples."""
     algo = Timed(
         policy, reward, Taxonomy("none", ()), Optim(1e-6, "constant"), modalities, 0, Objective(beta=0.04), steps,
-        len(batch), group, length,
+        len(batch), group, length, token_budget=token_budget,
     )  # fmt: skip
     algo.clock = Clock()
     with tempfile.TemporaryDirectory() as folder:

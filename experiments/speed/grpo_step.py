@@ -26,13 +26,15 @@ def arguments() -> argparse.Namespace:
     for name, default in (("prompts", 4), ("group", 8), ("prompt-len", 256), ("completion-len", 64), ("steps", 3),
                           ("warm-up", 1), ("threads", 1)):  # fmt: skip
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--trl-micro-batch", type=int, help="completions per micro-batch of TRL; default: one group")
+    parser.add_argument("--micro-prompts", type=int, help="prompts per micro-batch of erv and trl; default: all")
     parser.add_argument("--json", action="store_true", help="print nothing but the JSON object")
     given = parser.parse_args()
     if given.engine == "trl" and given.model != "qwen2":
         parser.error("--engine trl takes --model qwen2: TRL's trainer does not know HumanOmni")
-    if given.model == "humanomni" and "--prompt-len" in sys.argv:
-        parser.error("--prompt-len belongs to --model qwen2: with humanomni the clip sets the length")
+    if given.model == "humanomni" and {"--prompt-len", "--micro-prompts"} & set(sys.argv):
+        parser.error(
+            "--prompt-len and --micro-prompts belong to --model qwen2: with humanomni the clip sets the length"
+        )
     return given
 
 
@@ -62,12 +64,13 @@ def _text(given: argparse.Namespace, group: int, length: int, steps: int) -> Any
     if given.engine == "trl":
         import grpo_trl
 
-        return grpo_trl.run(model, ids, group, length, steps, given.trl_micro_batch or group)
+        return grpo_trl.run(model, ids, group, length, steps, group * (given.micro_prompts or given.prompts))
     policy = grpo_text.TextPolicy(grpo_text.TextModel(model), grpo_text.TextProcessor(given.prompt_len))
     if given.engine == "erv":
         import grpo_erv
 
-        return grpo_erv.run(policy, grpo_text.samples(ids), (), grpo_text.EvenReward(), group, length, steps)
+        budget = (given.micro_prompts or given.prompts) * (given.prompt_len + group * length)
+        return grpo_erv.run(policy, grpo_text.samples(ids), (), grpo_text.EvenReward(), group, length, steps, budget)
     import grpo_released
 
     return grpo_released.run(
