@@ -73,7 +73,7 @@ class GRPO(pl.LightningModule):
         )
         self.model = policy.model
         self.reference = frozen_copy(policy.model) if objective.beta > 0 else None
-        self.prompt = policy.processor.prompt_ids(self.modalities)
+        self.prompt = policy.processor.prompt(self.modalities)
         self.rows: list[dict[str, Any]] = []  # the completions of the last iteration, for completions.parquet
         self.dev_predictions: list[Prediction] = []
 
@@ -134,7 +134,7 @@ class GRPO(pl.LightningModule):
         """Micro-batches of whole groups within the token budget."""
         media = sum(batch[0][1][name].shape[:-1].numel() for name in self.modalities)  # an upper bound
         lengths = rollout.mask.sum(1).tolist()
-        return micro_batches([len(self.prompt) + media] * len(batch), lengths, self.group_size, self.token_budget)
+        return micro_batches([len(self.prompt.ids) + media] * len(batch), lengths, self.group_size, self.token_budget)
 
     def loss(
         self, batch: list[Sample], rollout: Rollout, advantage: Advantages, cut: list[int], denominators: Denominators,
