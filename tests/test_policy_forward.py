@@ -203,8 +203,14 @@ def test_lora_settings_that_do_not_exist(tmp_path, policy):
         load_policy(str(tmp_path), lora={"rank": 4})
 
 
-def tiny(projector, image_size=40, patch_size=8):
-    text = {**SMALL, "num_key_value_heads": 2, "vocab_size": 320, "max_position_embeddings": 256}
+def tiny(projector, image_size=40, patch_size=8, layers=2):
+    text = {
+        **SMALL,
+        "num_hidden_layers": layers,
+        "num_key_value_heads": 2,
+        "vocab_size": 320,
+        "max_position_embeddings": 256,
+    }
     vision = {**SMALL, "image_size": image_size, "patch_size": patch_size}
     audio = {
         "d_model": 32,

@@ -41,21 +41,11 @@ def read_public(
 
     Towers come from the checkpoint when it holds them, else from `upstream` or the ids in its config; the log says which.
     """
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(f"{folder} holds no config.json; give a folder of a HumanOmni checkpoint or of erv.train")
-    values = json.loads((folder / "config.json").read_text())
-    if values.get("model_type") != PUBLIC_MODEL_TYPE:
-        raise CheckpointError(
-            f"{folder} holds a {values.get('model_type')!r}; policy.checkpoint must be a {PUBLIC_MODEL_TYPE!r} "
-            "(HumanOmni, R1-Omni, ERV) or a folder written by erv.train"
-        )
-    places = _places(values, upstream)
+    config = read_config(folder, upstream)
+    places = config.upstream
     state = from_original_names(read_state(folder))
     if _EMBEDDINGS in state:  # the released SFT cuts the vocabulary without a word (original-defects.md 8)
-        values["vocab_size"] = state[_EMBEDDINGS].shape[0]
-    known = {"vision_tower": VISION, "audio_tower": AUDIO, "bert_model": BERT}
-    vision, audio, bert = (_sizes(places[part], sizes) for part, sizes in known.items())
-    config = HumanOmniConfig.from_public(values, vision, audio, bert, upstream=places)
+        config.text_config.vocab_size = state[_EMBEDDINGS].shape[0]
     if config.text_config.tie_word_embeddings:
         _drop_tied_head(state, folder)
     for part in _TOWERS:
@@ -63,6 +53,24 @@ def read_public(
     model = build(config, state, dtype, source=str(folder), public=True)
     read_generation_config(folder, model)
     return model, tokenizer_of(folder), tokenizer_of(locate(places["bert_model"], weights=False))
+
+
+def read_config(folder: Path, upstream: Mapping[str, str]) -> HumanOmniConfig:
+    """The sizes of a checkpoint, public or ours, from its config alone."""
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{folder} holds no config.json; give a folder of a HumanOmni checkpoint or of erv.train")
+    values = json.loads((folder / "config.json").read_text())
+    if values.get("model_type") == HumanOmniConfig.model_type:
+        return HumanOmniConfig.from_pretrained(folder)
+    if values.get("model_type") != PUBLIC_MODEL_TYPE:
+        raise CheckpointError(
+            f"{folder} holds a {values.get('model_type')!r}; policy.checkpoint must be a {PUBLIC_MODEL_TYPE!r} "
+            "(HumanOmni, R1-Omni, ERV) or a folder written by erv.train"
+        )
+    places = _places(values, upstream)
+    known = {"vision_tower": VISION, "audio_tower": AUDIO, "bert_model": BERT}
+    vision, audio, bert = (_sizes(places[part], sizes) for part, sizes in known.items())
+    return HumanOmniConfig.from_public(values, vision, audio, bert, upstream=places)
 
 
 def write_public(model: HumanOmni, state: Mapping[str, Tensor], folder: Path, max_shard_size: str = "5GB") -> None:
