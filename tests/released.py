@@ -11,20 +11,26 @@ from transformers import PreTrainedTokenizerFast
 from erv.policy.checkpoint import build, from_original_names
 from erv.policy.config import HumanOmniConfig
 
-FIXTURES = Path(os.environ.get("ERV_FIXTURES", Path(__file__).parent / "fixtures"))
-MODELS = sorted(file.name.removesuffix(".config.json") for file in FIXTURES.glob("model_*.config.json"))
+OWN = Path(__file__).parent / "fixtures"
+FIXTURES = Path(os.environ.get("ERV_FIXTURES", OWN))
+MODELS = sorted(config.name.removesuffix(".config.json") for config in FIXTURES.glob("model_*.config.json"))
+
+
+def file(name):
+    """A fixture: that of the folder under test, or our own where that folder has none."""
+    return FIXTURES / name if (FIXTURES / name).exists() else OWN / name
 
 
 def sizes(name):
     """The sizes {"llm", "vision", "audio", "bert", ...} of a model."""
-    return json.loads((FIXTURES / f"{name}.config.json").read_text())
+    return json.loads(file(f"{name}.config.json").read_text())
 
 
 def state(name):
     """The weights of a model under their original names."""
     found = {}
-    for file in sorted(FIXTURES.glob(f"{name}.state*.safetensors")):
-        found |= load_file(file)
+    for part in sorted(file(f"{name}.config.json").parent.glob(f"{name}.state*.safetensors")):
+        found |= load_file(part)
     return found
 
 
@@ -41,15 +47,15 @@ def model(name, dtype=None):
 
 def case(name, letter):
     """The tensors of one case (A picture and sound, B an SFT batch, C picture only) of a model."""
-    (file,) = FIXTURES.glob(f"{name}.case{letter}_*.safetensors")
-    return load_file(file)
+    (found,) = file(f"{name}.config.json").parent.glob(f"{name}.case{letter}_*.safetensors")
+    return load_file(found)
 
 
 def tokenizer():
     """The toy Qwen2-like tokenizer with its ChatML template."""
-    settings = json.loads((FIXTURES / "toy_tokenizer.tokenizer_config.json").read_text())
+    settings = json.loads(file("toy_tokenizer.tokenizer_config.json").read_text())
     built = PreTrainedTokenizerFast(
-        tokenizer_file=str(FIXTURES / "toy_tokenizer.json"),
+        tokenizer_file=str(file("toy_tokenizer.json")),
         eos_token=settings["eos_token"],
         pad_token=settings["pad_token"],
     )
@@ -59,7 +65,7 @@ def tokenizer():
 
 def bert_tokenizer():
     """The toy BERT tokenizer."""
-    words = json.loads((FIXTURES / "toy_bert_vocab.json").read_text())
+    words = json.loads(file("toy_bert_vocab.json").read_text())
     core = Tokenizer(models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
     core.normalizer, core.pre_tokenizer = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
     ends = [(token, words.index(token)) for token in ("[CLS]", "[SEP]")]

@@ -18,7 +18,7 @@ from erv.media.cache import tensors_sha256
 from erv.policy import CheckpointError, export_policy, load_policy, save_policy
 from erv.policy.checkpoint import from_original_names, read_state, to_original_names
 
-NAME = released.MODELS[0]
+NAME = "model_small"
 TOWERS = ("model.vision_tower.", "model.audio_tower.")
 
 

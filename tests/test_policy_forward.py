@@ -7,13 +7,14 @@ import pytest
 import released
 import torch
 from safetensors.torch import load_file
+from transformers.utils import is_flash_attn_2_available
 
 from erv.policy import Policy, load_policy, save_policy
 from erv.policy.config import HumanOmniConfig
 from erv.policy.model import HumanOmni
 from erv.policy.processor import Processor
 
-NAME = released.MODELS[0]
+NAME = "model_small"
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
@@ -201,6 +202,14 @@ def test_lora_settings_that_do_not_exist(tmp_path, policy):
     save_policy(policy, tmp_path)
     with pytest.raises(ValueError, match=r"policy.lora holds keyword arguments of peft.LoraConfig, .*'rank'"):
         load_policy(str(tmp_path), lora={"rank": 4})
+
+
+def test_attention_that_is_not_installed(tmp_path, policy):
+    save_policy(policy, tmp_path)
+    assert load_policy(str(tmp_path), attention="eager").model.language_model.config._attn_implementation == "eager"
+    if not is_flash_attn_2_available():
+        with pytest.raises(ValueError, match=r"policy.attention=flash_attention_2 cannot be used here .* or set sdpa"):
+            load_policy(str(tmp_path), attention="flash_attention_2")
 
 
 def tiny(projector, image_size=40, patch_size=8, layers=2):

@@ -101,7 +101,12 @@ def load_policy(
             model, tokenizer, bert = read_public(folder, upstream or {}, kind)
             policy = _joined(model, tokenizer, bert, question or QUESTION, preprocessing or "consistent")
     language_model = policy.model.language_model
-    language_model.set_attn_implementation(attention)
+    try:
+        language_model.set_attn_implementation(attention)
+    except ImportError as error:
+        raise ValueError(
+            f"policy.attention={attention} cannot be used here ({error}); install it, or set sdpa"
+        ) from error
     if lora is not None:
         adapters.add(language_model, lora)
     if gradient_checkpointing:
