@@ -16,7 +16,7 @@ from huggingface_hub import save_torch_state_dict, snapshot_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, GenerationConfig, PretrainedConfig, PreTrainedTokenizerBase
 from transformers.utils import logging as library_logging
 
 from erv.policy.config import HumanOmniConfig
@@ -186,10 +186,10 @@ def read_generation_config(folder: Path, model: HumanOmni) -> None:
         model.language_model.generation_config = GenerationConfig.from_pretrained(folder)
 
 
-def tokenizer_of(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in `folder`."""
+def tokenizer_of(folder: Path, config: PretrainedConfig | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer in `folder`; `config` stands in for a config.json there that the library does not know."""
     try:
-        return AutoTokenizer.from_pretrained(folder)
+        return AutoTokenizer.from_pretrained(folder, config=config)
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{folder} holds no tokenizer that can be read ({_first_line(error)})") from error
 

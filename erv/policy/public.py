@@ -52,7 +52,7 @@ def read_public(
         _complete(state, part, places[part])
     model = build(config, state, dtype, source=str(folder), public=True)
     read_generation_config(folder, model)
-    return model, tokenizer_of(folder), tokenizer_of(locate(places["bert_model"], weights=False))
+    return model, tokenizer_of(folder, config.text_config), tokenizer_of(locate(places["bert_model"], weights=False))
 
 
 def read_config(folder: Path, upstream: Mapping[str, str]) -> HumanOmniConfig:
