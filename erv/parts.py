@@ -99,13 +99,9 @@ class Parts:
 
     @cached_property
     def policy(self) -> Policy:
-        """The policy as this stage uses it; what it trains is printed, and its weights' hash goes into env.json."""
+        """The policy as this stage uses it; its weights' hash goes into env.json."""
         policy: Policy = self.make("policy")
         policy.model.to(self.device)
-        for part, (size, trained) in policy.model.part_sizes().items():
-            _log.info(
-                "policy: %-16s %15s parameters, %s", part, f"{size:,}", f"{trained:,} trained" if trained else "frozen"
-            )
         note_environment(Path(self.folder), policy_sha256=policy.sha256())
         return policy.at(_STYLE_OF.get(self.tree["stage"], "inference"))
 

@@ -58,7 +58,7 @@ def open_stage(cfg: DictConfig) -> Iterator[tuple[Run | None, Parts]]:
 
 def _quiet() -> None:
     """Keep what the user should read readable: the libraries' tips and notes about their own settings go."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
+    for name in ("lightning.pytorch", "lightning.fabric", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.WARNING)
         logging.getLogger(name).propagate = False  # it has a handler of its own
     for message in (".*treespec.*", ".*does not have many workers.*", ".*not resumable.*",

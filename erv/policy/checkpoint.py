@@ -199,9 +199,10 @@ def _listed(what: str, names: Iterable[str]) -> list[str]:
     return [f"{what} ({len(listed)}): {', '.join(listed)}"] if listed else []
 
 
-def save_public_state(state: Mapping[str, Tensor], folder: Path, max_shard_size: str = "5GB") -> None:
-    """Write weights under their public names, as safetensors in shards of at most `max_shard_size`."""
-    contiguous = {name: value.detach().contiguous() for name, value in to_original_names(state).items()}
+def write_state(state: Mapping[str, Tensor], folder: Path, max_shard_size: str = "5GB") -> None:
+    """Write weights as safetensors, with an index when they need several files of at most `max_shard_size`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    contiguous = {name: value.detach().contiguous() for name, value in state.items()}
     save_torch_state_dict(contiguous, folder, max_shard_size=max_shard_size)
 
 

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from erv.media.cache import Features, tensors_sha256
 from erv.policy import adapters
-from erv.policy.checkpoint import build, locate, read_generation_config, read_state, tokenizer_of
+from erv.policy.checkpoint import build, locate, read_generation_config, read_state, tokenizer_of, write_state
 from erv.policy.config import HumanOmniConfig
 from erv.policy.model import HumanOmni
 from erv.policy.processor import Processor
@@ -115,18 +115,18 @@ def load_policy(
     return policy
 
 
-def save_policy(policy: Policy, folder: str | Path) -> None:
+def save_policy(policy: Policy, folder: str | Path, max_shard_size: str = "5GB") -> None:
     """Write weights, sizes, tokenizers and preprocessing so that `load_policy(folder)` gives the same policy.
 
     Adapters are merged into the weights.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    write_state(_weights(policy.model), folder, max_shard_size)
     policy.processor.tokenizer.save_pretrained(folder / "tokenizer")
     policy.processor.bert_tokenizer.save_pretrained(folder / "bert_tokenizer")
     (folder / _PROCESSOR).write_text(json.dumps(policy.processor.settings(), indent=1))
     policy.model.language_model.generation_config.save_pretrained(folder)
-    policy.model.save_pretrained(folder, state_dict=_weights(policy.model))
+    policy.model.config.save_pretrained(folder)
 
 
 def export_policy(policy: Policy, folder: str | Path, max_shard_size: str = "5GB") -> None:

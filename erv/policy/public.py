@@ -22,8 +22,9 @@ from erv.policy.checkpoint import (
     locate,
     read_generation_config,
     read_state,
-    save_public_state,
+    to_original_names,
     tokenizer_of,
+    write_state,
 )
 from erv.policy.config import PUBLIC_MODEL_TYPE, HumanOmniConfig
 from erv.policy.model import HumanOmni
@@ -75,8 +76,7 @@ def read_config(folder: Path, upstream: Mapping[str, str]) -> HumanOmniConfig:
 
 def write_public(model: HumanOmni, state: Mapping[str, Tensor], folder: Path, max_shard_size: str = "5GB") -> None:
     """Write `state`, the weights of `model` under our names, and its sizes in the form that the released code reads."""
-    folder.mkdir(parents=True, exist_ok=True)
-    save_public_state(state, folder, max_shard_size)
+    write_state(to_original_names(state), folder, max_shard_size)
     (folder / "config.json").write_text(json.dumps(model.config.to_public(), indent=1) + "\n")
 
 
