@@ -66,10 +66,6 @@ def test_the_papers_preprocessing_from_towers_to_evaluation(demo):
     assert json.loads((run / "metrics.json").read_text())["sampled"]["war"] is not None
     began = json.loads((run / "env.json").read_text())["policy_sha256"]
     assert began == load_policy(str(run_of(demo, "paper_towers") / "model")).sha256()
-    refused = ["+exp=sft_demo", "policy.checkpoint=runs/demo/paper_towers", "policy.preprocessing=consistent"]
-    done = train(demo, *refused, "+debug=demo", check=False)
-    assert done.returncode == 2
-    assert "was trained with policy.preprocessing=paper, the config asks for consistent" in done.stderr
 
 
 def test_lora_and_gradient_checkpointing_through_the_commands(demo):
