@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from erv.config import ConfigError, did_you_mean
+from erv.config import ROOT_KEYS, ConfigError, did_you_mean
 
 
 def conf_folder() -> Path:
@@ -69,7 +69,7 @@ def _explain_override(error: Exception, config_name: str) -> str:
     ]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        known = list(_keys(OmegaConf.to_container(compose(config_name, overrides=others))))
+        known = [*ROOT_KEYS, *_keys(OmegaConf.to_container(compose(config_name, overrides=others)))]
     hint = f"--cfg job lists all keys; a key that is really new needs +{key}=…"
     return f"unknown key {key!r}{did_you_mean(key, known)}\n  {hint}"
 

@@ -19,10 +19,11 @@ from erv.judges.base import Judge
 from erv.lit.data import ClipData, SentenceData, StepData, read_sentences
 from erv.media.cache import Features, TowerCache
 from erv.policy import Policy
+from erv.policy.prompts import Stage
 from erv.rationale import compose
 from erv.records import Clip
 from erv.rewards.total import TotalReward
-from erv.run import METRICS, find_model
+from erv.run import METRICS, find_model, note_environment
 from erv.verifier import Verifier, gate
 
 _log = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ _log = logging.getLogger(__name__)
 PROVIDED = ("policy", "verifier", "reward", "judge", "taxonomy", "optim", "modalities", "seed", "texts", "labels",
             "sentences", "folder", "run_name", "group")  # fmt: skip
 MODALITIES = ("video", "audio")
+_STYLE_OF: dict[str, Stage] = {"towers": "sft", "sft": "sft", "grpo": "grpo"}  # how a stage's prompts are written
 CHECKPOINTS = ("policy.checkpoint", "verifier.model.checkpoint")  # keys that may point at other runs
 
 
@@ -97,15 +99,11 @@ class Parts:
 
     @cached_property
     def policy(self) -> Policy:
-        """The policy; what it trains is printed."""
+        """The policy as this stage uses it; its weights' hash goes into env.json."""
         policy: Policy = self.make("policy")
         policy.model.to(self.device)
-        sizes = policy.model.part_sizes()
-        listed = ", ".join(
-            f"{part} {n:,}{'' if part in policy.model.trained else ' (frozen)'}" for part, n in sizes.items()
-        )
-        _log.info("policy: %s", listed)
-        return policy
+        note_environment(Path(self.folder), policy_sha256=policy.sha256())
+        return policy.at(_STYLE_OF.get(self.tree["stage"], "inference"))
 
     @cached_property
     def verifier(self) -> Verifier | None:
@@ -133,10 +131,10 @@ class Parts:
         _ = self.corpus
         return self.make("judge") if self.tree.get("judge") else None
 
-    def features(self, clips: list[Clip]) -> list[Features]:
-        """Tower features of the clips, from the cache, where missing ones are computed first."""
-        policy = self.policy
-        cache = TowerCache(self.tree["data"]["cache"], policy.towers_sha256(), policy.processor.preprocessing())
+    def features(self, clips: list[Clip], policy: Policy | None = None) -> list[Features]:
+        """Tower features of the clips as `policy` (default: this stage's) sees them; missing ones are computed first."""
+        policy = policy or self.policy
+        cache = TowerCache(self.tree["data"]["cache"], policy.towers_sha256(), policy.processor.identity())
         paths = [clip.video for clip in clips]
         cache.build(paths, policy.encode_files)
         return cache.load(paths)

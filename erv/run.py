@@ -94,6 +94,12 @@ def environment() -> dict[str, Any]:
     }
 
 
+def note_environment(folder: Path, **values: Any) -> None:
+    """Add to env.json what is known only later, such as the hash of the weights a run began with."""
+    path = folder / "env.json"
+    write_json(path, {**(json.loads(path.read_text()) if path.is_file() else {}), **values})
+
+
 def _git(folder: Path, *arguments: str) -> str | None:
     """What git says, None outside a checkout (an installed wheel) or on a machine without git."""
     try:

@@ -58,7 +58,7 @@ def open_stage(cfg: DictConfig) -> Iterator[tuple[Run | None, Parts]]:
 
 def _quiet() -> None:
     """Keep what the user should read readable: the libraries' tips and notes about their own settings go."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
+    for name in ("lightning.pytorch", "lightning.fabric", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.WARNING)
         logging.getLogger(name).propagate = False  # it has a handler of its own
     for message in (".*treespec.*", ".*does not have many workers.*", ".*not resumable.*",
@@ -70,11 +70,11 @@ def evaluate(run: Run, parts: Parts) -> dict[str, Any]:
     """Answers to the evaluation split, read by the verifier and the judge; predictions.jsonl, clips.jsonl and the figures."""
     plan: Evaluation = parts.make("evaluation")
     clips = parts.corpus.clips(plan.split)[: plan.limit]
-    samples = list(zip(clips, parts.features(clips), strict=True))
+    policy = parts.policy.at("inference")
+    samples = list(zip(clips, parts.features(clips, policy), strict=True))
     judge = parts.judge
     if judge is None:
         _log.warning("no judge is set, so EEA, EPC and FCR are not measured")
-    policy = parts.policy
     policy.model.to(parts.device).eval()  # Lightning leaves it on the CPU
     predictions: list[Prediction] = []
     figures: dict[str, Any] = {}

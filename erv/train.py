@@ -42,6 +42,8 @@ def fit(run: Run, parts: Parts) -> tuple[Any, StepData]:
     if "reward" in config.wanted(tree["algo"], ["reward"]):
         parts.check_verifier()
     algo = parts.make("algo")
+    for part, (size, trained) in algo.policy.model.part_sizes().items() if hasattr(algo, "policy") else ():
+        _log.info("%-16s %15s parameters, %s", part, f"{size:,}", f"{trained:,} trained" if trained else "frozen")
     data = parts.data(algo)
     every = tree["checkpoint"]["every"]
     callbacks = [

@@ -8,8 +8,12 @@ import subprocess
 import sys
 
 import pytest
+import torch
 import yaml
 from commands import ROOT, environment, run_of, train
+from safetensors.torch import load_file
+
+from erv.policy import load_policy
 
 SMALL_DFEW = [
     "data.corpus.partial=true", "evaluation.limit=2", "evaluation.max_new_tokens=16", "evaluation.samples=1",
@@ -48,6 +52,36 @@ def test_bad_input_stops_before_anything_is_trained(demo, overrides, message):
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert set((demo / "runs" / "demo").glob("*/*/metrics.json")) == before
+
+
+def test_the_papers_preprocessing_from_towers_to_evaluation(demo):
+    """Pictures are padded in training and squashed in evaluation, prompts differ, and no stage sees another's features."""
+    before = set((demo / "cache").rglob("*.safetensors"))
+    train(demo, "+exp=towers_demo", "+debug=demo", "name=paper_towers", "policy.preprocessing=paper")
+    train(demo, "+exp=sft_demo", "+debug=demo", "name=paper_sft", "policy.checkpoint=runs/demo/paper_towers")
+    run = run_of(demo, "paper_sft")
+    settings = json.loads((run / "model" / "processor.json").read_text())
+    assert settings["preprocessing"] == "paper"
+    assert len({f.parent for f in set((demo / "cache").rglob("*.safetensors")) - before}) == 2
+    assert json.loads((run / "metrics.json").read_text())["sampled"]["war"] is not None
+    began = json.loads((run / "env.json").read_text())["policy_sha256"]
+    assert began == load_policy(str(run_of(demo, "paper_towers") / "model")).sha256()
+
+
+def test_lora_and_gradient_checkpointing_through_the_commands(demo):
+    saving = ["policy.lora={r: 4}", "policy.gradient_checkpointing=true"]
+    done = train(demo, "+exp=sft_demo", "+debug=demo", "name=lora", *saving)
+    trained = re.search(r"language_model +([\d,]+) parameters, ([\d,]+) trained", done.stdout + done.stderr)
+    assert trained, done.stdout
+    whole, adapters = (int(n.replace(",", "")) for n in trained.groups())
+    assert 0 < adapters < whole / 4
+    train(demo, "+exp=grpo_demo", "+debug=demo", "name=lora_grpo", "policy.checkpoint=runs/demo/lora", *saving)
+    assert load_policy(str(run_of(demo, "lora_grpo") / "model")).model.adapted is False
+    first, second = (load_file(run_of(demo, name) / "model" / "model.safetensors") for name in ("towers", "lora"))
+    assert first.keys() == second.keys()
+    changed = {n for n in first if not torch.equal(first[n], second[n])}
+    assert any(".q_proj.weight" in n for n in changed)
+    assert "language_model.model.embed_tokens.weight" not in changed
 
 
 def test_an_unfit_verifier_stops_training(demo):
@@ -102,7 +136,7 @@ def readme_commands():
 
 def small(command):
     """The command with what makes it small: fewer clips and steps, the same code."""
-    if "erv.report" in command:
+    if "erv.report" in command or "erv.doctor" in command:
         return command
     if any("dfew" in word for word in command):
         return [*command, *SMALL_DFEW, *(SMALL_DFEW_TRAINING if "erv.train" in command else [])]

@@ -4,22 +4,28 @@ Set ERV_FIXTURES to run on another folder. Every case and every tensor named in 
 code does not know fails the test.
 """
 
+import copy
 import json
 import os
 from pathlib import Path
 
 import pytest
+import released
 import torch
 from safetensors.torch import load_file
 
 from erv.grpo.advantages import advantages, reward_metrics
 from erv.grpo.corrections import high_entropy_mask, mismatch_ratio
+from erv.grpo.logprobs import completion_logps
 from erv.grpo.objective import Denominators, Objective, policy_loss
+from erv.policy.checkpoint import to_original_names
+from erv.policy.model import PolicyBatch
 
 FOLDER = Path(os.environ.get("ERV_FIXTURES", Path(__file__).parent / "fixtures"))
 GOLDEN = json.loads((FOLDER / "grpo_golden.json").read_text())
 TENSORS = load_file(FOLDER / "grpo_golden.safetensors")
 RELEASED = json.loads((FOLDER / "grpo.json").read_text())
+GRPO_PARTS = ("language_model", "mm_projector", "audio_projector", "bert_gate", "bert_model")  # policy.md section 7
 RELEASED_TENSORS = load_file(FOLDER / "grpo_loss.safetensors")
 
 ADVANTAGE_TENSORS = [n for n in TENSORS if n.startswith("adv.") and not n.startswith("adv.rewards_per_func")]
@@ -189,3 +195,99 @@ def test_released_loss(case):
     close(loss, RELEASED_TENSORS[f"{case['name']}.loss"])
     close(torch.autograd.grad(loss, logps)[0], tensors["grad_logps"])
     assert ("kl" in metrics) == case["use_ref"] == ("kl" in case["metrics"])
+
+
+END_TO_END = sorted(FOLDER.glob("grpo_e2e_*.safetensors"))
+
+
+def engine(tensors, case):
+    """The released step on a real clip through our engine: (log-probs of policy and reference, loss, gradients, metrics)."""
+    policy = released.model(case["model"]).set_trainable(GRPO_PARTS)
+    reference = copy.deepcopy(policy)
+    reference.language_model.model.norm.weight.data *= 0.8
+    tokens = tensors["completion_ids"]
+    prompt = tensors["input_ids"][:1]
+    if prompt.shape[1] == tensors["attention_mask"].shape[1]:  # prompt and completion in one
+        prompt = prompt[:, : -tokens.shape[1]]
+    media = {"video": policy.encode_video(tensors["frames"][None] if tensors["frames"].ndim == 4 else tensors["frames"]),
+             "audio": policy.encode_audio(tensors["mel"])}  # fmt: skip
+    bert = (tensors["bert_input_ids"][:1], tensors["bert_attention_mask"][:1])
+    batch = PolicyBatch(prompt, torch.ones_like(prompt, dtype=torch.bool), *bert, **media)
+    answers = (tokens, tensors["mask"].long(), case["G"])
+    embeds, mask, _ = policy.embed(batch)
+    logps = completion_logps(policy.language_model, embeds, mask, *answers).logps
+    with torch.no_grad():
+        ref = completion_logps(reference.language_model, reference.embed(batch)[0], mask, *answers).logps
+    rewards = tensors["rewards_per_func"]
+    advantage = advantages(rewards, [1.0] * rewards.shape[1], case["G"])
+    objective, denominators = Objective(loss="grpo", beta=case["beta"]), Denominators.of(tensors["mask"])
+    loss, metrics = policy_loss(objective, denominators, logps, answers[1], advantage.values, ref=ref)
+    loss.backward()
+    gradients = to_original_names({n: p.grad for n, p in policy.named_parameters() if p.grad is not None})
+    return logps, ref, advantage, loss, gradients, metrics
+
+
+def check_end_to_end(tensors, case):
+    logps, ref, advantage, loss, gradients, metrics = engine(tensors, case)
+    mask = tensors["mask"].bool()
+    for name, found in (("logps", logps), ("ref_logps", ref)):
+        if name in tensors:
+            close(found[mask], tensors[name][mask])
+    close(advantage.values, tensors["advantages"])
+    close(loss, case["loss"])
+    close(metrics["kl"], case["metrics"]["kl"])  # equal lengths: the mean over tokens is that over rows
+    wanted = {name.removeprefix("grad:"): value for name, value in tensors.items() if name.startswith("grad:")}
+    assert wanted
+    for name, value in wanted.items():
+        close(gradients[name], value)
+    moved = {
+        name
+        for name in case["modules_with_nonzero_grad"]
+        if any(f".{name}." in n and g.any() for n, g in gradients.items())
+    }
+    assert moved == set(case["modules_with_nonzero_grad"])
+
+
+@pytest.mark.parametrize("path", END_TO_END, ids=lambda path: path.stem)
+def test_end_to_end(path):
+    """Only where the folder has such a file; what runs everywhere is the next test."""
+    check_end_to_end(load_file(path), {**RELEASED["e2e"], "model": path.stem.replace("grpo_e2e", "model")})
+
+
+def test_end_to_end_against_the_released_computation():
+    """The same check on numbers made here, as the released loop makes them: a row and an encoding per sample, all logits."""
+    torch.manual_seed(0)
+    tensors, case = dict(released.case("model_small", "A")), dict(RELEASED["e2e"])
+    tensors |= {
+        "completion_ids": torch.randint(0, 320, (4, 6)), "mask": torch.ones(4, 6, dtype=torch.long),
+        "attention_mask": torch.ones(4, tensors["input_ids"].shape[1] + 6),
+        "rewards_per_func": torch.tensor([[1.0, 0.0, 0.5], [1.0, 1.0, 0.25], [0.0, 0.0, 0.0], [1.0, 0.0, 1.0]]),
+    }  # fmt: skip
+    policy = released.model("model_small").set_trainable(GRPO_PARTS)
+    reference = copy.deepcopy(policy)
+    reference.language_model.model.norm.weight.data *= 0.8
+
+    def log_probs(model):
+        rows = []
+        for ids in tensors["completion_ids"]:
+            media = {"video": model.encode_video(tensors["frames"][None]), "audio": model.encode_audio(tensors["mel"])}
+            prompt = tensors["input_ids"]
+            bert = (tensors["bert_input_ids"], tensors["bert_attention_mask"])
+            embeds, _, _ = model.embed(PolicyBatch(prompt, torch.ones_like(prompt, dtype=torch.bool), *bert, **media))
+            answer = model.language_model.get_input_embeddings()(ids[None])
+            logits = model.language_model(inputs_embeds=torch.cat([embeds, answer], 1)).logits[0, -7:-1]
+            rows.append(logits.log_softmax(-1).gather(1, ids[:, None]).squeeze(1))
+        return torch.stack(rows)
+
+    logps, ref = log_probs(policy), log_probs(reference).detach()
+    total = tensors["rewards_per_func"].sum(1)
+    advantage = (total - total.mean()) / (total.std() + 1e-4)
+    kl = torch.exp(ref - logps) - (ref - logps) - 1
+    loss = (-torch.exp(logps - logps.detach()) * advantage[:, None] + case["beta"] * kl).mean(1).mean()
+    loss.backward()
+    gradients = to_original_names({n: p.grad for n, p in policy.named_parameters() if p.grad is not None})
+    assert len(gradients) > 100
+    tensors |= {"logps": logps, "ref_logps": ref, "advantages": advantage}
+    tensors |= {f"grad:{name}": gradient for name, gradient in gradients.items()}
+    case |= {"loss": float(loss), "metrics": {"kl": float(kl.mean())}}
+    check_end_to_end(tensors, case)

@@ -4,13 +4,14 @@ import os
 import subprocess
 import sys
 
+import hydra
 import pytest
 import torch
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from erv.command import conf_folder
+from erv.config import plain
 from erv.lit.grpo import frozen_copy
 from erv.lit.order import StepBatches
 from erv.policy import load_policy, save_policy
@@ -20,7 +21,8 @@ from erv.rationale import compose
 @pytest.fixture(scope="module")
 def policy(corpus):
     torch.manual_seed(0)
-    node = yaml.safe_load((conf_folder() / "policy" / "tiny.yaml").read_text())
+    with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        node = plain(hydra.compose("train", overrides=["policy=tiny"]).policy)
     node.pop("_target_")
     return load_policy(**node, texts=[compose(c.rationale, c.label) for c in corpus.clips("train")])
 
@@ -28,7 +30,7 @@ def policy(corpus):
 def batch_of(policy, corpus, count=3):
     clips = corpus.clips("test")[:count]
     features = policy.encode_files([c.video for c in clips])
-    prompt = policy.processor.prompt_ids()
+    prompt = policy.processor.prompt()
     targets = [policy.processor.target_ids(compose(c.rationale, c.label)) for c in clips]
     return policy.processor.collate([prompt] * count, features, targets)
 
@@ -40,13 +42,6 @@ def test_saving_and_loading_is_bit_equal(policy, corpus, tmp_path):
     with torch.no_grad():
         assert torch.equal(policy.model(batch).logits, again.model(batch).logits)
     assert again.processor.settings() == policy.processor.settings()
-
-
-def test_a_row_does_not_depend_on_the_rows_beside_it(policy, corpus):
-    with torch.no_grad():
-        together = policy.model(batch_of(policy, corpus)).logits[0]
-        alone = policy.model(batch_of(policy, corpus, 1)).logits[0]
-    torch.testing.assert_close(together[: len(alone)], alone, atol=1e-5, rtol=0)
 
 
 def test_only_the_parts_to_be_trained_get_gradients_and_training_mode(policy, corpus):
@@ -80,14 +75,8 @@ def test_placeholders_and_features_must_agree(policy, corpus):
     batch = batch_of(policy, corpus)
     from dataclasses import replace
 
-    with pytest.raises(ValueError, match="3 prompts have a audio placeholder but features of 0 clips were given"):
+    with pytest.raises(ValueError, match=r"3 prompts have a placeholder for audio but features of 0 clips were given"):
         policy.model.embed(replace(batch, audio=None))
-
-
-def test_a_silent_clip_gets_no_audio_features(policy, tmp_path, corpus):
-    prompt = policy.processor.prompt_ids(["video"])
-    assert -202 not in prompt
-    assert -201 in prompt
 
 
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 30), st.integers(0, 30))

@@ -89,6 +89,15 @@ def test_table_shows_arms_and_paired_differences(runs, capsys):
     assert "sft - grpo" not in text
 
 
+def test_table_shows_how_rationales_are_written_and_what_the_mean_hides(runs, capsys):
+    main([str(runs)])
+    text = capsys.readouterr().out
+    assert re.search(r"\| arm +\| R_E verifier +\| R_E judge +\| sentences", text)
+    assert re.search(r"\| EEA of +\| happy +\| sad ", text)
+    row = re.search(r"\| grpo_erv +((?:\| [-\d.]+ +){7})\|", text.split("EEA of")[1]).group(1)
+    assert [cell.strip() for cell in row.split("|")[1:]] == ["0.0", "50.0", *["0.0"] * 5]
+
+
 def test_several_seeds_give_mean_and_spread(runs, capsys):
     for seed, faithful in ((1, 4), (2, 2)):
         write_run(runs, "sft", seed, 2, faithful)

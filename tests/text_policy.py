@@ -13,6 +13,7 @@ from erv.emotions import Taxonomy
 from erv.grpo.objective import Objective
 from erv.lit.grpo import GRPO
 from erv.lit.optim import Optim
+from erv.policy.prompts import Prompt
 from erv.records import Clip, RewardParts
 
 LETTERS = string.ascii_lowercase[:14]  # ids 2 to 15; 0 pads, 1 ends
@@ -58,8 +59,8 @@ class Processor:
     def __init__(self, ends):
         self.eos_ids = ends
 
-    def prompt_ids(self, modalities):
-        return [0] * 4
+    def prompt(self, modalities):
+        return Prompt((0,) * 4, "")
 
     def collate(self, prompts, features):
         return Batch(torch.stack([f["ids"] for f in features]), torch.stack([f["noise"] for f in features]))

@@ -51,7 +51,7 @@ def generate(
 ) -> Rollout:  # fmt: skip
     """`group_size` answers per clip; the one way answers are generated, in training and in evaluation."""
     model, processor = policy.model, policy.processor
-    prompt = processor.prompt_ids(modalities)
+    prompt = processor.prompt(modalities)
     collated = processor.collate([prompt] * len(batch), [features for _, features in batch]).to(model.device)
     training = model.training
     model.eval()

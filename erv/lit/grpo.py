@@ -79,7 +79,7 @@ class GRPO(DevCurve):
         )
         self.model = policy.model
         self.reference = frozen_copy(policy.model) if objective.beta > 0 else None
-        self.prompt = policy.processor.prompt_ids(self.modalities)
+        self.prompt = policy.processor.prompt(self.modalities)
         self.rows: list[dict[str, Any]] = []  # the completions of the last iteration, for completions.parquet
 
     def steps(self, rows: int) -> int:
@@ -178,7 +178,7 @@ class GRPO(DevCurve):
         """Micro-batches of whole groups within the token budget, of the clips `prompts` of the batch."""
         media = sum(batch[0][1][name].shape[:-1].numel() for name in self.modalities)  # an upper bound
         lengths = rollout.mask[rows_of(prompts, self.group_size)].sum(1).tolist()
-        limits = [len(self.prompt) + media] * len(prompts)
+        limits = [len(self.prompt.ids) + media] * len(prompts)
         return [[prompts[i] for i in cut] for cut in micro_batches(limits, lengths, self.group_size, self.token_budget)]
 
     def loss(

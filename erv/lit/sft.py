@@ -39,7 +39,7 @@ class SFT(pl.LightningModule):
         self.model = policy.model
         width = policy.model.config.text_config.hidden_size
         self.head = nn.Linear(width * len(self.modalities), len(taxonomy.labels)) if emotion_head else None
-        self.prompt = policy.processor.prompt_ids(self.modalities)
+        self.prompt = policy.processor.prompt(self.modalities)
 
     def collate(self, batch: list[Sample]) -> tuple[PolicyBatch, Tensor]:
         """The batch, and the weight of each label `[B, L]`."""

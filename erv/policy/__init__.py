@@ -1,5 +1,6 @@
 """HumanOmni, its processor, and loading and saving both."""
 
-from erv.policy.load import Policy, load_policy, save_policy
+from erv.policy.checkpoint import CheckpointError
+from erv.policy.load import Policy, export_policy, load_policy, save_policy
 
-__all__ = ["Policy", "load_policy", "save_policy"]
+__all__ = ["CheckpointError", "Policy", "export_policy", "load_policy", "save_policy"]

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoTokenizer
+from transformers import PreTrainedTokenizerBase
 
 from erv.media.cache import Features, tensors_sha256
+from erv.policy import adapters
+from erv.policy.checkpoint import build, locate, read_generation_config, read_state, tokenizer_of, write_state
 from erv.policy.config import HumanOmniConfig
 from erv.policy.model import HumanOmni
-from erv.policy.processor import QUESTION, Processor
+from erv.policy.processor import Processor
+from erv.policy.prompts import FOREIGN_TOKENS, QUESTION, Preprocessing, Stage
+from erv.policy.public import read_public, write_public
 from erv.policy.tokenizer import train_bert_tokenizer, train_tokenizer
 
 DEFAULT_TRAIN = ("language_model", "mm_projector", "audio_projector", "bert_gate")
-_WEIGHTS = "model.safetensors"
+Attention = Literal["sdpa", "flash_attention_2", "eager"]
+Dtype = Literal["float32", "bfloat16", "float16"]
+_PROCESSOR = "processor.json"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,10 @@ class Policy:
 
     model: HumanOmni
     processor: Processor
+
+    def at(self, stage: Stage) -> Policy:
+        """The same model with the processor as `stage` uses it."""
+        return replace(self, processor=self.processor.at(stage))
 
     @torch.no_grad()
     def encode_files(self, paths: Sequence[str]) -> list[Features]:
@@ -48,67 +59,130 @@ class Policy:
         towers = {n: v for n, v in self.model.state_dict().items() if n.startswith(("vision_tower.", "audio_tower."))}
         return tensors_sha256(towers)
 
+    def sha256(self) -> str:
+        """The identity of all weights."""
+        return tensors_sha256(self.model.state_dict())
+
 
 def load_policy(
     checkpoint: str | None = None,
     config: dict[str, Any] | None = None,
     train: Sequence[str] = DEFAULT_TRAIN,
-    audio_seconds: float = 30.0,
-    question: str = QUESTION,
+    question: str | None = None,
+    preprocessing: Preprocessing | None = None,
+    dtype: Dtype = "float32",
+    attention: Attention = "sdpa",
+    gradient_checkpointing: bool = False,
+    lora: dict[str, Any] | None = None,
+    upstream: dict[str, str] | None = None,
     texts: Sequence[str] | None = None,
 ) -> Policy:
-    """A policy from a folder written by `save_policy`, or with random weights of the sizes in `config`.
+    """A policy from a folder or hub id in the public format or ours, or with random weights of the sizes in `config`.
 
     Without `checkpoint` the tokenizers are trained on `texts` (rationales, answers, prompts), and `config` holds the
-    keyword arguments of HumanOmniConfig; the vocabulary size is the tokenizer's. With one, sizes, question and
-    preprocessing are the checkpoint's.
+    keyword arguments of HumanOmniConfig; the vocabulary size is the tokenizer's. With one, everything that
+    `config` says is the checkpoint's, and `question` and `preprocessing` too unless they are given. `upstream` names other
+    places of the models a public checkpoint is made of: {"vision_tower", "audio_tower", "bert_model": path or hub id}.
+
+    `train` lists the trained parts; `lora` (keyword arguments of peft.LoraConfig, `{}` for the defaults here) puts adapters
+    on all linear layers of the language model, which are then what is trained of it. `attention` is the language
+    model's; `dtype` the weights'.
     """
-    if checkpoint is not None:
-        return _load(Path(checkpoint), train)
-    if config is None or not texts:
-        raise ValueError("a policy without policy.checkpoint needs policy.config and texts for its tokenizers")
-    prompts = ["<vi_start><vi_end>\n<au_start><au_end>\n" + question] * 50
-    tokenizer, bert_tokenizer = train_tokenizer([*texts, *prompts]), train_bert_tokenizer([*texts, *prompts])
-    text = {**config["text_config"], "vocab_size": len(tokenizer), "bos_token_id": None,
-            "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}  # fmt: skip
-    bert = {**config["bert_config"], "vocab_size": len(bert_tokenizer)}
-    sizes = HumanOmniConfig(**{**config, "text_config": text, "bert_config": bert})
-    processor = Processor(
-        tokenizer, bert_tokenizer, sizes.vision_config.image_size, sizes.num_frames, sizes.audio_config.num_mel_bins,
-        audio_seconds, question,
-    )  # fmt: skip
-    return Policy(HumanOmni(sizes).set_trainable(list(train)).eval(), processor)
+    kind = getattr(torch, dtype)
+    if checkpoint is None:
+        if config is None or not texts:
+            raise ValueError("a policy without policy.checkpoint needs policy.config and texts for its tokenizers")
+        policy = _fresh(config, texts, question or QUESTION, preprocessing or "consistent", kind)
+    else:
+        folder = locate(checkpoint)
+        if (folder / _PROCESSOR).is_file():
+            policy = _load(folder, question, preprocessing, kind)
+        else:
+            model, tokenizer, bert = read_public(folder, upstream or {}, kind)
+            policy = _joined(model, tokenizer, bert, question or QUESTION, preprocessing or "consistent")
+    language_model = policy.model.language_model
+    try:
+        language_model.set_attn_implementation(attention)
+    except ImportError as error:
+        raise ValueError(
+            f"policy.attention={attention} cannot be used here ({error}); install it, or set sdpa"
+        ) from error
+    if lora is not None:
+        adapters.add(language_model, lora)
+    if gradient_checkpointing:
+        language_model.gradient_checkpointing_enable({"use_reentrant": False})
+    policy.model.set_trainable(train).eval()
+    return policy
 
 
-def save_policy(policy: Policy, folder: str | Path) -> None:
-    """Write weights, sizes, tokenizers and preprocessing so that `load_policy(folder)` gives the same policy."""
+def save_policy(policy: Policy, folder: str | Path, max_shard_size: str = "5GB") -> None:
+    """Write weights, sizes, tokenizers and preprocessing so that `load_policy(folder)` gives the same policy.
+
+    Adapters are merged into the weights.
+    """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    write_state(_weights(policy.model), folder, max_shard_size)
     policy.processor.tokenizer.save_pretrained(folder / "tokenizer")
     policy.processor.bert_tokenizer.save_pretrained(folder / "bert_tokenizer")
-    (folder / "processor.json").write_text(json.dumps(policy.processor.settings(), indent=1))
-    save_file(_untied(policy.model), folder / _WEIGHTS, metadata={"format": "pt"})
+    (folder / _PROCESSOR).write_text(json.dumps(policy.processor.settings(), indent=1))
+    policy.model.language_model.generation_config.save_pretrained(folder)
     policy.model.config.save_pretrained(folder)
 
 
-def _untied(model: HumanOmni) -> dict[str, Tensor]:
-    """The weights, those that are another weight's alias left out."""
-    state = {name: value.contiguous() for name, value in model.state_dict().items()}
+def export_policy(policy: Policy, folder: str | Path, max_shard_size: str = "5GB") -> None:
+    """Write the policy in the public format, which the code of HumanOmni, R1-Omni and ERV reads."""
+    folder = Path(folder)
+    write_public(policy.model, _weights(policy.model), folder, max_shard_size)
+    policy.processor.tokenizer.save_pretrained(folder)
+    policy.model.language_model.generation_config.save_pretrained(folder)
+
+
+def _weights(model: HumanOmni) -> dict[str, Tensor]:
+    """The weights, adapters merged, those that are another weight's alias left out."""
+    state = adapters.merged_state(model)
     if model.config.text_config.tie_word_embeddings:
         state.pop("language_model.lm_head.weight")
     return state
 
 
-def _load(folder: Path, train: Sequence[str]) -> Policy:
-    if not (folder / _WEIGHTS).is_file():
-        raise FileNotFoundError(f"{folder} holds no {_WEIGHTS}; set policy.checkpoint to a folder written by erv.train")
+def _fresh(
+    config: dict[str, Any], texts: Sequence[str], question: str, preprocessing: Preprocessing, dtype: torch.dtype
+) -> Policy:  # fmt: skip
+    prompts = ["<vi_start><vi_end>\n<au_start><au_end>\n" + question] * 50
+    special = FOREIGN_TOKENS if preprocessing == "paper" else ()
+    tokenizer = train_tokenizer([*texts, *prompts], special=special)
+    bert_tokenizer = train_bert_tokenizer([*texts, *prompts])
+    text = {**config["text_config"], "vocab_size": len(tokenizer), "bos_token_id": None,
+            "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}  # fmt: skip
+    bert = {**config["bert_config"], "vocab_size": len(bert_tokenizer)}
+    sizes = HumanOmniConfig(**{**config, "text_config": text, "bert_config": bert})
+    return _joined(HumanOmni(sizes).to(dtype), tokenizer, bert_tokenizer, question, preprocessing)
+
+
+def _joined(
+    model: HumanOmni, tokenizer: PreTrainedTokenizerBase, bert_tokenizer: PreTrainedTokenizerBase, question: str,
+    preprocessing: Preprocessing,
+) -> Policy:  # fmt: skip
+    """A policy whose processor has the model's sizes and ends answers where its generation config says."""
+    sizes, ends = model.config, model.language_model.generation_config.eos_token_id
+    processor = Processor(
+        tokenizer, bert_tokenizer, sizes.vision_config.image_size, sizes.num_frames, sizes.audio_config.num_mel_bins,
+        sizes.audio_seconds, question, preprocessing, [ends] if isinstance(ends, int) else ends,
+    )  # fmt: skip
+    return Policy(model, processor)
+
+
+def _load(folder: Path, question: str | None, preprocessing: Preprocessing | None, dtype: torch.dtype) -> Policy:
     config = HumanOmniConfig.from_pretrained(folder)
-    model = HumanOmni(config)
-    missing, unexpected = model.load_state_dict(load_file(folder / _WEIGHTS), strict=False)
-    if config.text_config.tie_word_embeddings:
-        missing = [name for name in missing if name != "language_model.lm_head.weight"]
-    if missing or unexpected:
-        raise ValueError(f"{folder / _WEIGHTS} does not fit its config: missing {missing}, unexpected {unexpected}")
-    tokenizers = (AutoTokenizer.from_pretrained(folder / name) for name in ("tokenizer", "bert_tokenizer"))
-    processor = Processor(*tokenizers, **json.loads((folder / "processor.json").read_text()))
-    return Policy(model.set_trainable(list(train)).eval(), processor)
+    model = build(config, read_state(folder), dtype, source=str(folder), public=False)
+    read_generation_config(folder, model)
+    settings = json.loads((folder / _PROCESSOR).read_text())
+    trained_with = settings["preprocessing"]
+    if preprocessing not in (None, trained_with):
+        raise ValueError(
+            f"{folder} was trained with policy.preprocessing={trained_with}, the config asks for {preprocessing}; leave the "
+            "key out or start from another checkpoint"
+        )
+    tokenizers = (tokenizer_of(folder / name) for name in ("tokenizer", "bert_tokenizer"))
+    processor = Processor(*tokenizers, **{**settings, **({"question": question} if question else {})})
+    return Policy(model, processor)

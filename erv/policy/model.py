@@ -6,6 +6,7 @@ feature compressor of HumanOmni's own repository.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -18,8 +19,8 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from erv.policy.config import AUDIO_POOL, PARTS, HumanOmniConfig
 from erv.policy.projector import VisionProjector
+from erv.policy.prompts import AUDIO_ID, IMAGE_ID, VIDEO_ID
 
-VIDEO_ID, AUDIO_ID = -201, -202
 IGNORE = -100
 
 
@@ -28,8 +29,9 @@ class PolicyBatch:
     """Prompts (and SFT targets) with the tower features of their clips, right-padded.
 
     `input_ids` `[B, L]` holds VIDEO_ID / AUDIO_ID where media go; `attention_mask` `[B, L]` bool; `labels` `[B, L]`;
-    `bert_input_ids`, `bert_attention_mask` `[B, Q]`; `video` `[Bv, T, N, d]` and `audio` `[Ba, A, d_a]` hold the rows
-    that have such a placeholder, in order.
+    `bert_input_ids`, `bert_attention_mask` `[B, Q]`; `video` `[Bv, T, N, d]` and `audio` `[Ba, A, d_a]` hold the tower
+    features of the rows that have such a placeholder, in order. `frames` `[Bv]`: the frames of each clip where they
+    differ (T is the most of them), None where all have T.
     """
 
     input_ids: Tensor
@@ -39,6 +41,7 @@ class PolicyBatch:
     video: Tensor | None = None
     audio: Tensor | None = None
     labels: Tensor | None = None
+    frames: Tensor | None = None
 
     def to(self, device: torch.device | str) -> PolicyBatch:
         """The batch on another device."""
@@ -47,7 +50,7 @@ class PolicyBatch:
 
 
 class HumanOmni(PreTrainedModel):
-    """The policy. `config.train_parts`-like choices are made by `set_trainable`; all else stays frozen in eval mode."""
+    """The policy. What is trained is chosen by `set_trainable`; all else stays frozen, in eval mode."""
 
     config_class = HumanOmniConfig
     supports_gradient_checkpointing = True
@@ -74,15 +77,26 @@ class HumanOmni(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """Nothing: the library's models initialise themselves, the rest keeps torch's defaults."""
 
-    def set_trainable(self, parts: tuple[str, ...] | list[str]) -> HumanOmni:
-        """Train exactly `parts`; everything else is frozen and stays in eval mode. ValueError for an unknown part."""
+    def set_trainable(self, parts: Sequence[str]) -> HumanOmni:
+        """Train exactly `parts`; everything else is frozen and stays in eval mode. ValueError for an unknown part.
+
+        A language model with adapters (LoRA) trains those only.
+        """
         unknown = [part for part in parts if part not in PARTS]
         if unknown:
             raise ValueError(f"policy.train takes {', '.join(PARTS)}; got {', '.join(unknown)}")
         self.trained = tuple(parts)
         for part in PARTS:
             self.get_submodule(part).requires_grad_(part in parts)
+        if self.adapted:
+            for name, parameter in self.language_model.named_parameters():
+                parameter.requires_grad_("language_model" in parts and "lora_" in name)
         return self.train(self.training)
+
+    @property
+    def adapted(self) -> bool:
+        """Whether the language model has adapters."""
+        return bool(getattr(self.language_model, "_hf_peft_config_loaded", False))
 
     def train(self, mode: bool = True) -> HumanOmni:
         """Training mode for trained parts only: dropout in a frozen tower would change its features."""
@@ -91,58 +105,78 @@ class HumanOmni(PreTrainedModel):
             self.get_submodule(part).train(mode and part in self.trained)
         return self
 
-    def part_sizes(self) -> dict[str, int]:
-        """Parameters of each part."""
-        return {part: sum(p.numel() for p in self.get_submodule(part).parameters()) for part in PARTS}
+    def part_sizes(self) -> dict[str, tuple[int, int]]:
+        """(Parameters, trained parameters) of each part."""
+        parameters = {part: list(self.get_submodule(part).parameters()) for part in PARTS}
+        return {
+            part: (sum(p.numel() for p in found), sum(p.numel() for p in found if p.requires_grad))
+            for part, found in parameters.items()
+        }
 
     def encode_video(self, frames: Tensor) -> Tensor:
-        """Normalised frames `[B, T, 3, S, S]` -> features `[B, T, N, d]` of the selected SigLIP layer."""
+        """Normalised frames `[B, T, 3, S, S]` -> features `[B, T, N, d]` of the selected SigLIP layer.
+
+        Layers behind the selected one are not run.
+        """
+        tower, selected = self.vision_tower, self.config.mm_vision_select_layer
+        layers = tower.encoder.layers
+        depth = selected if selected >= 0 else len(layers) + 1 + selected
         with torch.set_grad_enabled(torch.is_grad_enabled() and "vision_tower" in self.trained):
-            states = self.vision_tower(frames.flatten(0, 1), output_hidden_states=True).hidden_states
-        chosen = states[self.config.mm_vision_select_layer]
-        return chosen.reshape(*frames.shape[:2], *chosen.shape[1:])
+            states = tower.embeddings(frames.flatten(0, 1).to(tower.dtype))
+            for layer in layers[:depth]:
+                states = layer(states, None)
+        return states.reshape(*frames.shape[:2], *states.shape[1:])
 
     def encode_audio(self, mel: Tensor) -> Tensor:
         """Log-mel `[B, M, L]` -> features `[B, A, d_a]`: Whisper's encoder, averaged over 3 positions."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and "audio_tower" in self.trained):
-            states = self.audio_tower(mel).last_hidden_state
+            states = self.audio_tower(mel.to(self.audio_tower.dtype)).last_hidden_state
             return F.avg_pool1d(states.transpose(1, 2), AUDIO_POOL, AUDIO_POOL).transpose(1, 2)
 
     def gate(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Weights of the video, body and face branch from the question: `[B, Q]` -> `[B, 3]`."""
+        """Weights of the video, body and face branch from the question: `[B, Q]` -> `[B, 3]`, fp32."""
+        limit = self.config.bert_config.max_position_embeddings
+        if input_ids.shape[1] > limit:
+            raise ValueError(f"the question takes {input_ids.shape[1]} BERT tokens, BERT reads {limit}; shorten it")
         # Most questions of a batch are the same text: each distinct one is read once.
         rows, inverse = torch.unique(torch.cat([input_ids, attention_mask.long()], 1), dim=0, return_inverse=True)
         ids, mask = rows.chunk(2, dim=1)
         with torch.set_grad_enabled(torch.is_grad_enabled() and "bert_model" in self.trained):
             first = self.bert_model(input_ids=ids, attention_mask=mask).last_hidden_state[:, 0]
-        return F.softmax(self.bert_gate(first), dim=-1)[inverse]
+        return F.softmax(self.bert_gate(first), dim=-1, dtype=torch.float32)[inverse]
 
     def fuse(self, video: Tensor, weights: Tensor) -> Tensor:
-        """Tower features `[B, T, N, d]` and branch weights `[B, 3]` -> video tokens `[B, T * g' * g', D]`."""
-        branches = torch.stack(self.mm_projector(video), dim=1)
-        return (branches * weights[:, :, None, None]).sum(1)
+        """Tower features `[B, T, N, d]` and branch weights `[B, 3]` -> video tokens `[B, T * g' * g', D]`.
+
+        A frame's tokens depend on that frame and the one before, so frames that only pad a shorter clip change nothing.
+        """
+        branches = torch.stack(self.mm_projector(video.to(_dtype(self.mm_projector))), dim=1)
+        return (branches * weights[:, :, None, None].to(branches.dtype)).sum(1)
 
     def embed(self, batch: PolicyBatch) -> tuple[Tensor, Tensor, Tensor | None]:
         """Splice media into the prompts: (inputs_embeds `[B, L', D]`, attention_mask `[B, L']` bool, labels or None)."""
-        ids, mask = batch.input_ids, batch.attention_mask.bool()
-        media = {}
-        rows_with_video = ((ids == VIDEO_ID) & mask).any(1)
+        mask = batch.attention_mask.bool()
+        ids = batch.input_ids.masked_fill(batch.input_ids == IMAGE_ID, VIDEO_ID).masked_fill(~mask, 0)
+        _check_placeholders(ids, batch)
+        lengths, media = mask.long(), {}
         if batch.video is not None:
-            weights = self.gate(batch.bert_input_ids[rows_with_video], batch.bert_attention_mask[rows_with_video])
-            media[VIDEO_ID] = self.fuse(batch.video, weights)
+            here = ids == VIDEO_ID
+            rows = here.any(1)
+            weights = self.gate(batch.bert_input_ids[rows], batch.bert_attention_mask[rows])
+            media[VIDEO_ID] = tokens = self.fuse(batch.video, weights)
+            counts = torch.full_like(lengths[rows, 0], tokens.shape[1])
+            if batch.frames is not None:
+                counts = batch.frames * (tokens.shape[1] // batch.video.shape[1])
+            lengths = lengths.masked_scatter(here, counts)
         if batch.audio is not None:
-            media[AUDIO_ID] = self.audio_projector(batch.audio)
-        _check_placeholders(ids, mask, media)
-        lengths = mask.long()
-        for placeholder, tokens in media.items():
-            lengths = torch.where((ids == placeholder) & mask, tokens.shape[1], lengths)
-        return self._splice(batch, media, lengths)
+            media[AUDIO_ID] = tokens = self.audio_projector(batch.audio.to(_dtype(self.audio_projector)))
+            lengths = lengths.masked_fill(ids == AUDIO_ID, tokens.shape[1])
+        return self._splice(ids, batch.labels, media, lengths)
 
     def _splice(
-        self, batch: PolicyBatch, media: dict[int, Tensor], lengths: Tensor
+        self, ids: Tensor, labels: Tensor | None, media: dict[int, Tensor], lengths: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Place token embeddings and media tokens; `lengths` `[B, L]` is how many positions each prompt token takes."""
-        ids = batch.input_ids
         totals = lengths.sum(1)
         longest = int(totals.max())
         limit = self.config.text_config.max_position_embeddings
@@ -157,34 +191,51 @@ class HumanOmni(PreTrainedModel):
         column = torch.arange(source.numel(), device=ids.device) - before[row]
         offset = column - starts.flatten()[source]
         token = ids.flatten()[source]
-        embedding = self.language_model.get_input_embeddings()
-        values = embedding(token.clamp(min=0))
+        values = self.language_model.get_input_embeddings()(token.clamp(min=0))
         for placeholder, tokens in media.items():
             here = token == placeholder
             rank = (ids == placeholder).any(1).long().cumsum(0) - 1  # row of the batch -> row of `tokens`
             values = values.index_put((here.nonzero()[:, 0],), tokens[rank[row[here]], offset[here]].to(values.dtype))
         embeds = values.new_zeros(ids.shape[0], longest, values.shape[-1]).index_put((row, column), values)
         mask = torch.arange(longest, device=ids.device)[None] < totals[:, None]
-        labels = None
-        if batch.labels is not None:
-            spliced = torch.where(token < 0, IGNORE, batch.labels.flatten()[source])
-            labels = torch.full_like(mask, IGNORE, dtype=torch.long).index_put((row, column), spliced)
-        return embeds, mask, labels
+        if labels is None:
+            return embeds, mask, None
+        spliced = torch.where(token < 0, IGNORE, labels.flatten()[source])
+        return embeds, mask, torch.full_like(mask, IGNORE, dtype=torch.long).index_put((row, column), spliced)
 
     def forward(self, batch: PolicyBatch, **kwargs: Any) -> CausalLMOutputWithPast:
         """Logits `[B, L', V]` and, with labels, the mean token cross-entropy in fp32."""
         embeds, mask, labels = self.embed(batch)
         return self.language_model(inputs_embeds=embeds, attention_mask=mask.long(), labels=labels, **kwargs)
 
+    @torch.no_grad()
+    def generate(self, batch: PolicyBatch, **kwargs: Any) -> Tensor:
+        """New token ids `[B, C]` by the library's own `generate`, under the checkpoint's generation config.
 
-def _check_placeholders(ids: Tensor, mask: Tensor, media: dict[int, Tensor]) -> None:
-    for name, placeholder in (("video", VIDEO_ID), ("audio", AUDIO_ID)):
-        counts = ((ids == placeholder) & mask).sum(1)
+        `kwargs` are the library's. GRPO and evaluation use `erv.grpo.rollout`; this is for comparing with other code.
+        """
+        embeds, mask, _ = self.embed(batch)
+        size = mask.shape[1]
+        # the library continues a row at its right end: move the padding to the left
+        order = (torch.arange(size, device=mask.device)[None] - (size - mask.sum(1, keepdim=True))) % size
+        embeds = embeds.gather(1, order[..., None].expand_as(embeds))
+        return self.language_model.generate(
+            inputs_embeds=embeds, attention_mask=mask.gather(1, order).long(), **kwargs
+        )  # fmt: skip
+
+
+def _dtype(module: nn.Module) -> torch.dtype:
+    return next(module.parameters()).dtype
+
+
+def _check_placeholders(ids: Tensor, batch: PolicyBatch) -> None:
+    for name, placeholder, features in (("video", VIDEO_ID, batch.video), ("audio", AUDIO_ID, batch.audio)):
+        counts = (ids == placeholder).sum(1)
         if int(counts.max()) > 1:
             raise ValueError(f"a prompt holds {int(counts.max())} {name} placeholders; one per sample is the rule")
-        wanted, given = int(counts.sum()), media[placeholder].shape[0] if placeholder in media else 0
+        wanted, given = int(counts.sum()), 0 if features is None else features.shape[0]
         if wanted != given:
             raise ValueError(
-                f"{wanted} prompts have a {name} placeholder but features of {given} clips were given; "
+                f"{wanted} prompts have a placeholder for {name} but features of {given} clips were given; "
                 f"give each placeholder its clip, or leave {name} out of data.modalities"
             )

@@ -1,11 +1,11 @@
-"""From a clip and a question to the policy's inputs, and from its tokens to text: one path for SFT, GRPO and evaluation.
+"""From a clip and a question to the policy's inputs, and from its tokens to text.
 
-Spec: policy.md section 5, without the original's differences between training and inference (original-defects.md 10-14).
+Spec: policy.md section 5. What differs between stages, if anything does, is in `erv.policy.prompts`.
 """
 
 from __future__ import annotations
 
-import re
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,23 +17,32 @@ from transformers import PreTrainedTokenizerFast, WhisperFeatureExtractor
 
 from erv.media.audio import read_audio
 from erv.media.frames import read_frames
-from erv.policy.model import AUDIO_ID, IGNORE, VIDEO_ID, PolicyBatch
-
-QUESTION = (
-    "As an emotional recognition expert; throughout the video, which emotion conveyed by the characters is the most "
-    "obvious to you?  Output the thinking process in <think> </think> and final emotion in <answer> </answer> tags."
+from erv.policy.model import IGNORE, PolicyBatch
+from erv.policy.prompts import (
+    AUDIO_ID,
+    FOREIGN_TOKENS,
+    IMAGE_ID,
+    PREPROCESSING,
+    QUESTION,
+    STYLES,
+    VIDEO_ID,
+    Preprocessing,
+    Prompt,
+    Stage,
+    split_ids,
 )
-_WRAPPED = {"video": "<vi_start><video><vi_end>\n", "audio": "<au_start><audio><au_end>\n"}
-_PLACEHOLDERS = {"<video>": VIDEO_ID, "<audio>": AUDIO_ID}
+
 RATE = 16000
 PAD_COLOUR = (127, 127, 127)
+SILENCE_SECONDS = 10  # what the released code puts in the place of a missing sound track
 
 
 class Processor:
-    """Decodes clips, writes prompts and collates batches.
+    """Decodes clips, writes prompts and collates batches, for one stage at a time (`at`).
 
     `image_size` pixels a side, `num_frames` frames a clip, `mel_bins` bins over `audio_seconds` of sound (30 for Whisper);
-    `question` is the user's text.
+    `question` is the user's text; `eos_ids` end an answer (default: the tokenizer's end token). `preprocessing` is
+    "consistent", one way for SFT, GRPO and inference, or "paper", the released code's ways with their differences.
     """
 
     def __init__(
@@ -45,44 +54,68 @@ class Processor:
         mel_bins: int,
         audio_seconds: float,
         question: str = QUESTION,
+        preprocessing: Preprocessing = "consistent",
+        eos_ids: Sequence[int] | None = None,
     ) -> None:
+        _check(tokenizer, preprocessing)
         self.tokenizer, self.bert_tokenizer = tokenizer, bert_tokenizer
         self.image_size, self.num_frames = image_size, num_frames
         self.mel_bins, self.audio_seconds = mel_bins, audio_seconds
-        self.question = question
+        self.question, self.preprocessing = question, preprocessing
+        self.style = STYLES[preprocessing]["inference"]
         self._mel = WhisperFeatureExtractor(feature_size=mel_bins)
-        self.eos_ids = [int(tokenizer.eos_token_id)]
+        self.end_id = int(tokenizer.eos_token_id)
+        self.eos_ids = [int(i) for i in eos_ids] if eos_ids else [self.end_id]
         self.pad_id = int(tokenizer.pad_token_id)
+
+    def at(self, stage: Stage) -> Processor:
+        """This processor as `stage` uses it; before that it is as inference uses it."""
+        other = copy.copy(self)
+        other.style = STYLES[self.preprocessing][stage]
+        return other
 
     def settings(self) -> dict[str, object]:
         """The plain values that, with the two tokenizers, make this processor again."""
-        names = ("image_size", "num_frames", "mel_bins", "audio_seconds", "question")
+        names = ("image_size", "num_frames", "mel_bins", "audio_seconds", "question", "preprocessing", "eos_ids")
         return {name: getattr(self, name) for name in names}
 
-    def preprocessing(self) -> str:
+    def identity(self) -> str:
         """What happens between the file and the towers, for the tower cache's key."""
-        return f"pad siglip {self.image_size} frames {self.num_frames} mel {self.mel_bins} seconds {self.audio_seconds}"
+        silence = " silence" if self.preprocessing == "paper" else ""
+        return (
+            f"{self.style.aspect} siglip {self.image_size} frames {self.num_frames} mel {self.mel_bins} "
+            f"seconds {self.audio_seconds}{silence}"
+        )
 
     def load_media(self, path: str, modalities: Sequence[str] = ("video", "audio")) -> dict[str, Tensor]:
-        """Decode a clip: {"video": frames `[T, 3, S, S]`, "audio": log-mel `[M, L]`}, without "audio" for a silent file."""
+        """Decode a clip: {"video": frames `[T, 3, S, S]`, "audio": log-mel `[M, L]`}, without "audio" for a silent file.
+
+        With preprocessing "paper" a file without a sound track gets silence, as in the released code; what cannot be
+        decoded is an error all the same.
+        """
         media: dict[str, Tensor] = {}
         if "video" in modalities:
             media["video"] = self.normalise(read_frames(path, self.num_frames))
         wave = read_audio(path, RATE) if "audio" in modalities else None
+        if wave is None and "audio" in modalities and self.preprocessing == "paper":
+            wave = np.zeros(SILENCE_SECONDS * RATE, dtype=np.float32)
         if wave is not None:
             media["audio"] = self.log_mel(wave)
         return media
 
     def normalise(self, frames: np.ndarray) -> Tensor:
-        """uint8 `[T, H, W, 3]` -> `[T, 3, S, S]` in [-1, 1]: centred on a grey square, resized bicubically as SigLIP does."""
+        """uint8 `[T, H, W, 3]` -> `[T, 3, S, S]` in [-1, 1], resized bicubically as SigLIP does; see `Style.aspect`."""
         height, width = frames.shape[1:3]
         side = max(height, width)
         size = (self.image_size, self.image_size)
         pictures = []
         for frame in frames:
-            canvas = Image.new("RGB", (side, side), PAD_COLOUR)
-            canvas.paste(Image.fromarray(frame), ((side - width) // 2, (side - height) // 2))
-            pictures.append(np.asarray(canvas.resize(size, Image.Resampling.BICUBIC)))
+            picture = Image.fromarray(frame)
+            if self.style.aspect == "pad":
+                canvas = Image.new("RGB", (side, side), PAD_COLOUR)
+                canvas.paste(picture, ((side - width) // 2, (side - height) // 2))
+                picture = canvas
+            pictures.append(np.asarray(picture.resize(size, Image.Resampling.BICUBIC)))
         values = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float()
         return (values / 255 - 0.5) / 0.5
 
@@ -94,48 +127,54 @@ class Processor:
         )
         return features["input_features"][0].float()
 
-    def prompt_ids(self, modalities: Sequence[str] = ("video", "audio"), question: str | None = None) -> list[int]:
-        """Token ids of the chat prompt, with VIDEO_ID / AUDIO_ID where the media of `modalities` go."""
-        content = "".join(_WRAPPED[m] for m in ("video", "audio") if m in modalities) + (question or self.question)
-        chat = [{"role": "user", "content": content}]
+    def prompt(self, modalities: Sequence[str] = ("video", "audio"), question: str | None = None) -> Prompt:
+        """The chat prompt of this stage, with VIDEO_ID / AUDIO_ID where the media of `modalities` go."""
+        question = question or self.question
+        chat = [{"role": "user", "content": self.style.content(modalities, question)}]
+        if self.style.system is not None:
+            chat = [{"role": "system", "content": self.style.system}, *chat]
         text = self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        ids: list[int] = []
-        # Each piece between placeholders is tokenised by itself, as the public checkpoints were trained.
-        for piece in re.split(r"(<video>|<audio>)", text):
-            ids += [_PLACEHOLDERS[piece]] if piece in _PLACEHOLDERS else self._ids(piece)
-        return ids
+        return Prompt(tuple(self.split_ids(text)), self.style.bert_text(modalities, question))
+
+    def split_ids(self, text: str) -> list[int]:
+        """Token ids of a text, with the negative ids of its placeholders."""
+        return split_ids(text, self._ids)
 
     def target_ids(self, text: str) -> list[int]:
         """Token ids of an answer: text, end token, line end."""
-        return [*self._ids(text), *self.eos_ids, *self._ids("\n")]
+        return [*self._ids(text), self.end_id, *self._ids("\n")]
 
     def _ids(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def collate(
         self,
-        prompts: Sequence[Sequence[int]],
+        prompts: Sequence[Prompt],
         features: Sequence[dict[str, Tensor]],
         targets: Sequence[Sequence[int]] | None = None,
-        questions: Sequence[str] | None = None,
     ) -> PolicyBatch:
         """One batch of prompts (with `targets` appended, and labels on those only), right-padded.
 
         `features` are the tower features of each row's clip; a modality is used where the prompt has its placeholder.
+        Clips may differ in their number of frames.
         """
         targets = targets or [[]] * len(prompts)
-        rows = [torch.tensor([*p, *t]) for p, t in zip(prompts, targets, strict=True)]
-        labels = [torch.tensor([IGNORE] * len(p) + list(t)) for p, t in zip(prompts, targets, strict=True)]
+        rows = [torch.tensor([*p.ids, *t]) for p, t in zip(prompts, targets, strict=True)]
+        labels = [torch.tensor([IGNORE] * len(p.ids) + list(t)) for p, t in zip(prompts, targets, strict=True)]
         lengths = torch.tensor([len(row) for row in rows])
-        bert = self.bert_tokenizer(list(questions or [self.question] * len(rows)), padding=True, return_tensors="pt")
+        bert = self.bert_tokenizer([p.bert for p in prompts], padding=True, return_tensors="pt")
         ids = pad_sequence(rows, batch_first=True, padding_value=self.pad_id)
+        video = _used(prompts, features, "video", (VIDEO_ID, IMAGE_ID))
+        audio = _used(prompts, features, "audio", (AUDIO_ID,))
+        frames = [len(v) for v in video]
         return PolicyBatch(
             input_ids=ids,
             attention_mask=torch.arange(ids.shape[1])[None] < lengths[:, None],
             bert_input_ids=bert["input_ids"],
             bert_attention_mask=bert["attention_mask"],
-            video=_stack(prompts, features, "video", VIDEO_ID),
-            audio=_stack(prompts, features, "audio", AUDIO_ID),
+            video=pad_sequence(video, batch_first=True) if video else None,
+            frames=torch.tensor(frames) if len(set(frames)) > 1 else None,
+            audio=torch.stack(audio) if audio else None,
             labels=pad_sequence(labels, batch_first=True, padding_value=IGNORE) if any(targets) else None,
         )
 
@@ -144,8 +183,19 @@ class Processor:
         return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
 
-def _stack(
-    prompts: Sequence[Sequence[int]], features: Sequence[dict[str, Tensor]], name: str, placeholder: int
-) -> Tensor | None:
-    rows = [f[name] for p, f in zip(prompts, features, strict=True) if placeholder in p and name in f]
-    return torch.stack(rows) if rows else None
+def _used(
+    prompts: Sequence[Prompt], features: Sequence[dict[str, Tensor]], name: str, placeholders: Sequence[int]
+) -> list[Tensor]:
+    rows = zip(prompts, features, strict=True)
+    return [f[name] for p, f in rows if name in f and any(i in p.ids for i in placeholders)]
+
+
+def _check(tokenizer: PreTrainedTokenizerFast, preprocessing: str) -> None:
+    if preprocessing not in PREPROCESSING:
+        raise ValueError(f"policy.preprocessing is one of {', '.join(PREPROCESSING)}; got {preprocessing!r}")
+    absent = [token for token in FOREIGN_TOKENS if token not in tokenizer.get_vocab()]
+    if preprocessing == "paper" and absent:
+        raise ValueError(
+            f"policy.preprocessing=paper writes GRPO prompts with {', '.join(absent)}, which this tokenizer does not know; "
+            "use a checkpoint with Qwen2's tokenizer, or policy.preprocessing=consistent"
+        )

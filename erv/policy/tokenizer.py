@@ -19,8 +19,13 @@ _CHATML = (
 _BERT_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
-def train_tokenizer(texts: Sequence[str], vocab_size: int = 1200) -> PreTrainedTokenizerFast:
-    """A byte-level BPE with ChatML's special tokens and chat template; the same texts give the same tokenizer."""
+def train_tokenizer(
+    texts: Sequence[str], vocab_size: int = 1200, special: Sequence[str] = ()
+) -> PreTrainedTokenizerFast:  # fmt: skip
+    """A byte-level BPE with ChatML's special tokens, those in `special`, and ChatML's template.
+
+    The same texts give the same tokenizer.
+    """
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.Sequence([
         pre_tokenizers.Split(Regex(_QWEN2_PIECES), behavior="isolated"),
@@ -29,7 +34,7 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int = 1200) -> PreTrainedT
     core.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size, show_progress=False, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>", *special],
     )  # fmt: skip
     core.train_from_iterator(texts, trainer)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|im_end|>", pad_token="<|endoftext|>")

@@ -17,6 +17,13 @@ from erv.metrics.intervals import paired_difference
 from erv.report.runs import FIGURES, Result
 
 Interval = Sequence[float]
+STYLE = {  # heading -> decoding and figure of metrics.json
+    "R_E verifier": ("sampled", "verifier_reward"), "R_E judge": ("sampled", "judge_reward"),
+    "sentences": ("sampled", "sentences_mean"), "tokens": ("sampled", "tokens_mean"),
+    "neutral": ("sampled", "neutral_share"), "well formed": ("sampled", "format_rate"),
+    "distinct": ("sampled", "distinct_rationales"), "distinct, greedy": ("greedy", "distinct_rationales"),
+    "FCR, greedy": ("greedy", "fcr"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,22 @@ def _percent(value: float, bounds: Interval, spread: float | None = None, sign: 
     return f"{100 * value:{sign}.1f}{sd} [{100 * bounds[0]:{sign}.1f}, {100 * bounds[1]:{sign}.1f}]"
 
 
+def _style(arm: Arm) -> list[str]:
+    """How an arm's rationales are written; a collapse and a gamed verifier show here before they show in FCR."""
+    cells = []
+    for place, name in STYLE.values():
+        values = [run.metrics[place].get(name) if run.metrics.get(place) else None for run in arm.runs]
+        known = [value for value in values if value is not None]
+        shown = mean(known) if known else None
+        cells.append("-" if shown is None else f"{shown:.1f}" if name.endswith("_mean") else _plain(shown))
+    return cells
+
+
+def _per_class(arm: Arm, classes: Sequence[str]) -> list[str]:
+    """EEA of each class in percent, mean over seeds: what the mean over clips hides."""
+    return [_plain(mean(run.figures["per_class"][label]["eea"] for run in arm.runs)) for label in classes]
+
+
 def _plain(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
 
@@ -93,6 +116,11 @@ def as_markdown(results: Sequence[Result], baselines: Sequence[str]) -> str:
         cells = [arm.label, str(len(arm.runs)), *(_percent(*f) if (f := arm.figure(name)) else "-" for name in FIGURES)]
         rows.append(cells + ([" ".join(_plain(r.figures["fcr"]) for r in arm.runs)] if several else []))
     text = _grid(head, rows) + "\n" + _note(every, several)
+    text += "\n" + _grid(["arm", *STYLE], [[arm.label, *_style(arm)] for arm in every])
+    text += "Means over seeds; R_E by the verifier and by the judge, sentence by sentence; shares in percent.\n"
+    if every[0].figure("eea"):
+        classes = list(every[0].runs[0].figures["per_class"])
+        text += "\n" + _grid(["EEA of", *classes], [[arm.label, *_per_class(arm, classes)] for arm in every])
     compared = list(_differences(every, baselines, several))
     if compared:
         names = ["difference", "WAR", "FCR", *(["WAR per seed", "FCR per seed"] if several else [])]

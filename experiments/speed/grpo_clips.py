@@ -33,7 +33,7 @@ def load(clips: int) -> tuple[Policy, list[tuple[Clip, dict[str, Tensor]]], Medi
         settings = {k: v for k, v in yaml.safe_load(TINY.read_text()).items() if not k.startswith("_")}
         policy = load_policy(**settings, texts=[compose(c.rationale, c.label) for c in corpus.clips("train")])
         policy.processor.eos_ids[:] = [NEVER]
-        cache = TowerCache(f"{folder}/cache", policy.towers_sha256(), policy.processor.preprocessing())
+        cache = TowerCache(f"{folder}/cache", policy.towers_sha256(), policy.processor.identity())
         paths = [clip.video for clip in chosen]
         cache.build(paths, policy.encode_files)
         media = [policy.processor.load_media(path) for path in paths]
@@ -43,7 +43,7 @@ def load(clips: int) -> tuple[Policy, list[tuple[Clip, dict[str, Tensor]]], Medi
 def encoder(policy: Policy, media: Media) -> Callable[[Any, int], Tensor]:
     """(model, clip) -> prompt embeddings `[1, P, D]`: towers, projectors and gate run anew at each call."""
     processor = policy.processor
-    prompt = processor.prompt_ids(MODALITIES)
+    prompt = processor.prompt(MODALITIES)
 
     def encode(model: Any, index: int) -> Tensor:
         features = {"video": model.encode_video(media[index]["video"][None])[0],

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from erv.policy.prompts import Prompt
 from erv.records import Clip, RewardParts
 
 VOCABULARY = 2000
@@ -72,11 +73,11 @@ class TextProcessor:
     def __init__(self, length: int) -> None:
         self.length = length
 
-    def prompt_ids(self, modalities: Sequence[str]) -> list[int]:
-        """As many as a prompt has; the ids themselves come with the sample."""
-        return [0] * self.length
+    def prompt(self, modalities: Sequence[str]) -> Prompt:
+        """As many ids as a prompt has; the ids themselves come with the sample."""
+        return Prompt((0,) * self.length, "")
 
-    def collate(self, prompts: Sequence[Sequence[int]], features: Sequence[dict[str, Tensor]]) -> Batch:
+    def collate(self, prompts: Sequence[Prompt], features: Sequence[dict[str, Tensor]]) -> Batch:
         """A batch of the samples' own ids."""
         return Batch(torch.stack([sample["ids"] for sample in features]))
 

@@ -1,0 +1,211 @@
+"""What a training step holds in memory, per device, worked out without allocating any of it.
+
+Parameters are counted on the meta device. Activations are what autograd really saves when the decoder's own code runs on
+fake tensors, for one and for two layers; the rest follows, because layers are alike. Not counted: the allocator's
+fragmentation, the library's workspaces (about 1 GB with CUDA), and what attention kernels hold for a moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from transformers import Qwen2ForCausalLM
+
+from erv.grpo.shared_prefix import STREAM, StreamLayout, attention
+from erv.grpo.token_logps import TILE
+from erv.policy import adapters
+from erv.policy.config import HumanOmniConfig
+from erv.policy.model import HumanOmni
+from erv.policy.projector import VisionProjector
+
+TEXT_TOKENS = 64  # of a prompt, without its media
+_HALF = {"bf16": torch.bfloat16, "16": torch.float16}
+_ADAM_STATES = 2
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How a policy is trained. `precision` and `strategy` are Lightning's; `lora` as in `load_policy`.
+
+    `prompts` clips per step with `group_size` answers of at most `new_tokens` tokens (1 for SFT); `token_budget` trunk
+    tokens a micro-batch, None for all prompts at once. `sampled`: answers are generated first (GRPO). `reference`: a frozen
+    copy of the trained parts is kept.
+    """
+
+    train: Sequence[str]
+    prompts: int
+    group_size: int
+    new_tokens: int
+    token_budget: int | None = None
+    sampled: bool = True
+    reference: bool = True
+    lora: Mapping[str, Any] | None = None
+    gradient_checkpointing: bool = False
+    dtype: str = "float32"
+    precision: str = "32-true"
+    strategy: str = "auto"
+    devices: int = 1
+
+    @property
+    def weights(self) -> torch.dtype:
+        """The type of weights, gradients and optimiser states."""
+        kind, _, mode = self.precision.partition("-")
+        return _HALF[kind] if mode == "true" and kind in _HALF else getattr(torch, self.dtype)
+
+    @property
+    def arithmetic(self) -> torch.dtype:
+        """The type of activations."""
+        return _HALF.get(self.precision.partition("-")[0], self.weights)
+
+    def share(self, what: str) -> float:
+        """The share of "weights", "gradients" or "optimiser" that one device holds under the strategy."""
+        sharded = {"2": ("gradients", "optimiser"), "3": ("weights", "gradients", "optimiser")}
+        stage = "3" if "fsdp" in self.strategy else self.strategy.rsplit("_", 1)[-1]
+        deep = "fsdp" in self.strategy or "deepspeed" in self.strategy
+        return 1 / self.devices if deep and what in sharded.get(stage, ()) else 1.0
+
+
+def part_sizes(sizes: HumanOmniConfig, setup: Setup) -> dict[str, tuple[int, int]]:
+    """(Parameters, trained parameters) of each part, adapters included."""
+    with torch.device("meta"):
+        model = HumanOmni(sizes)
+        if setup.lora is not None:
+            adapters.add(model.language_model, dict(setup.lora))
+    return model.set_trainable(setup.train).part_sizes()
+
+
+def prompt_tokens(sizes: HumanOmniConfig) -> int:
+    """Positions of a prompt with picture and sound."""
+    return sizes.video_tokens + sizes.audio_tokens + TEXT_TOKENS
+
+
+def estimate(sizes: HumanOmniConfig, setup: Setup) -> dict[str, int]:
+    """Bytes on one device by purpose; "peak" is what stays plus the larger of generating and updating."""
+    text, parts = sizes.text_config, part_sizes(sizes, setup)
+    total, trained = (sum(column) for column in zip(*parts.values(), strict=True))
+    wide, narrow = setup.weights.itemsize, setup.arithmetic.itemsize
+    prompt = prompt_tokens(sizes)
+    row = prompt + setup.group_size * setup.new_tokens
+    rows = min(max((setup.token_budget or row * setup.prompts) // row, 1), setup.prompts)
+    answers = rows * setup.group_size * setup.new_tokens
+    per_token = 2 * text.num_hidden_layers * text.num_key_value_heads * (text.hidden_size // text.num_attention_heads)
+    sampled = setup.prompts * (prompt + setup.group_size * setup.new_tokens)
+    stays = {
+        "weights": total * wide * setup.share("weights"),
+        "reference": trained * wide * setup.share("weights") * setup.reference,
+        "gradients": trained * wide * setup.share("gradients"),
+        "optimiser": _ADAM_STATES * trained * wide * setup.share("optimiser"),
+    }
+    update = {
+        "half-precision copies": narrow * parts["language_model"][0] if narrow < wide else 0,
+        "activations": _activations(sizes, setup, rows, prompt),
+        "logits": 3 * 4 * min(TILE, answers * text.vocab_size),
+    }
+    generate = {
+        "kv cache": per_token * narrow * sampled * setup.sampled,
+        "sampling": 3 * 4 * setup.prompts * setup.group_size * text.vocab_size * setup.sampled,
+    }
+    peak = sum(stays.values()) + max(sum(update.values()), sum(generate.values()))
+    return {name: int(value) for name, value in {**stays, **update, **generate, "peak": peak}.items()}
+
+
+def cache_bytes(sizes: HumanOmniConfig) -> int:
+    """Bytes of one clip in the tower cache, half precision."""
+    picture = sizes.num_frames * sizes.grid**2 * sizes.vision_config.hidden_size
+    return 2 * (picture + sizes.audio_tokens * sizes.audio_config.d_model)
+
+
+def _activations(sizes: HumanOmniConfig, setup: Setup, rows: int, prompt: int) -> int:
+    """Bytes that autograd keeps for a micro-batch of `rows` prompts with their answers."""
+    layers = sizes.text_config.num_hidden_layers
+    one, two = (_trunk(sizes, setup, rows, prompt, count) for count in (1, 2))
+    layer, ends = two - one, max(2 * one - two, 0)
+    if setup.gradient_checkpointing:  # the inputs of all layers, and one layer at a time as a whole
+        tokens = rows * (prompt + setup.group_size * setup.new_tokens)
+        trunk = ends + layer + layers * tokens * sizes.text_config.hidden_size * setup.arithmetic.itemsize
+    else:
+        trunk = ends + layers * layer
+    return trunk + _projectors(sizes, setup, rows)
+
+
+def _trunk(sizes: HumanOmniConfig, setup: Setup, rows: int, prompt: int, layers: int) -> int:
+    """Bytes kept by the decoder with `layers` layers; embeddings and head are counted elsewhere."""
+    values = {**sizes.text_config.to_dict(), "num_hidden_layers": layers, "layer_types": None, "vocab_size": 1}
+    config = sizes.text_config.__class__(**{**values, "pad_token_id": None})
+
+    def make() -> nn.Module:
+        model = Qwen2ForCausalLM(config).train().requires_grad_("language_model" in setup.train)
+        if setup.lora is not None:
+            adapters.add(model, dict(setup.lora))
+            for name, parameter in model.named_parameters():
+                parameter.requires_grad_("lora_" in name)
+        return model
+
+    def forward(model: Any) -> None:
+        size = prompt + setup.group_size * setup.new_tokens
+        embeds = torch.zeros(rows, size, config.hidden_size, requires_grad=True)
+        layout = StreamLayout.of(
+            torch.ones(rows, prompt, dtype=torch.bool), setup.group_size, setup.new_tokens, embeds.dtype
+        )
+        places = torch.arange(size).expand(rows, -1)
+        with attention(model, STREAM):
+            model.model(inputs_embeds=embeds, position_ids=places, use_cache=False, layout=layout)
+
+    return _saved(make, forward, setup.arithmetic)
+
+
+def _projectors(sizes: HumanOmniConfig, setup: Setup, rows: int) -> int:
+    if "mm_projector" not in setup.train:
+        return 0
+    features = sizes.vision_config.hidden_size
+
+    def forward(model: nn.Module) -> None:
+        model(torch.zeros(rows, sizes.num_frames, sizes.grid**2, features))
+
+    width = sizes.text_config.hidden_size
+    return _saved(lambda: VisionProjector(features, width, sizes.mm_projector_type), forward, setup.arithmetic)
+
+
+def _saved(make: Callable[[], nn.Module], forward: Callable[[nn.Module], None], dtype: torch.dtype) -> int:
+    """Bytes of the distinct tensors, weights aside, that autograd saves during `forward`.
+
+    The model is made on the meta device and run as if it were on the CPU, whose attention kernels keep as little as those
+    of a GPU; the meta device's own keep the whole matrix of weights.
+    """
+    kept: dict[int, Any] = {}
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device("meta"):
+            model = make()
+        mode = FakeTensorMode()
+        for module in model.modules():
+            for name, weight in module._parameters.items():
+                if weight is not None:
+                    module._parameters[name] = nn.Parameter(_fake(mode, weight), requires_grad=weight.requires_grad)
+            for name, buffer in module._buffers.items():
+                if buffer is not None:
+                    module._buffers[name] = _fake(mode, buffer)
+        with mode:
+            own = {p.untyped_storage()._cdata for p in model.parameters()}
+
+            def keep(tensor: Tensor) -> Tensor:
+                storage = tensor.untyped_storage()
+                if storage._cdata not in own:
+                    kept[storage._cdata] = storage  # held, so that its address is not given to another
+                return tensor
+
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+                forward(model)
+    finally:
+        torch.set_default_dtype(before)
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+def _fake(mode: FakeTensorMode, tensor: Tensor) -> FakeTensor:
+    return FakeTensor(mode, tensor.detach(), torch.device("cpu"))

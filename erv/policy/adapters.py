@@ -1,0 +1,40 @@
+"""LoRA on the language model, through peft: added in place, and merged when the weights are written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from peft import LoraConfig
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+# Every linear layer of every decoder layer; the released option left out the last ones and the MLPs (original-defects 18).
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+_DEFAULTS = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "bias": "none"}
+
+
+def add(language_model: PreTrainedModel, settings: dict[str, Any]) -> None:
+    """Put adapters on the linear layers of `language_model`; `settings` are keyword arguments of peft.LoraConfig."""
+    try:
+        config = LoraConfig(**{**_DEFAULTS, "target_modules": list(TARGETS), **settings})
+    except TypeError as error:
+        raise ValueError(
+            f"policy.lora holds keyword arguments of peft.LoraConfig, such as r and lora_alpha: {error}"
+        ) from error
+    language_model.add_adapter(config)
+
+
+def merged_state(model: nn.Module) -> dict[str, Tensor]:
+    """The weights of `model` with its adapters added in, under the names they have without adapters.
+
+    The model itself is left as it is, so training can go on.
+    """
+    state = {n.replace(".base_layer.", "."): v for n, v in model.state_dict().items() if ".lora_" not in n}
+    for name, module in model.named_modules():
+        if isinstance(module, LoraLayer):
+            weight = state[f"{name}.weight"]
+            for adapter in module.active_adapters:
+                weight = weight + module.get_delta_weight(adapter).to(weight.dtype)
+            state[f"{name}.weight"] = weight
+    return state
