@@ -56,7 +56,8 @@ class SFT(pl.LightningModule):
     def loss(self, batch: list[Sample]) -> tuple[Tensor, dict[str, Tensor]]:
         """The training loss and its parts."""
         collated, weights = self.collate(batch)
-        embeds, mask, labels = self.model.embed(collated)
+        media = self.model.media(collated)
+        embeds, mask, labels = self.model.embed(collated, media)
         if labels is None:
             raise RuntimeError("collate gave no labels")
         hidden = self.model.language_model.get_decoder()(
@@ -69,18 +70,9 @@ class SFT(pl.LightningModule):
         parts = {"loss/text": (nll * weight).sum() / weight.sum()}
         if self.head is not None:
             gold = torch.tensor([self.taxonomy.index(clip.label) for clip, _ in batch], device=self.device)
-            parts["loss/emotion"] = F.cross_entropy(self.head(self.media_mean(collated)), gold) * self.emotion_weight
+            means = torch.cat([tokens.mean(1) for tokens in media.values()], dim=1)  # [B, D * modalities]
+            parts["loss/emotion"] = F.cross_entropy(self.head(means), gold) * self.emotion_weight
         return torch.stack(list(parts.values())).sum(), parts
-
-    def media_mean(self, batch: PolicyBatch) -> Tensor:
-        """Mean video and audio embeddings side by side `[B, D * modalities]`."""
-        means = []
-        if batch.video is not None:
-            weights = self.model.gate(batch.bert_input_ids, batch.bert_attention_mask)
-            means.append(self.model.fuse(batch.video, weights).mean(1))
-        if batch.audio is not None:
-            means.append(self.model.audio_projector(batch.audio).mean(1))
-        return torch.cat(means, dim=1)
 
     def steps(self, rows: int) -> int:
         """Batches of `epochs` passes over `rows` samples."""

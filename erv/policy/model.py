@@ -153,24 +153,34 @@ class HumanOmni(PreTrainedModel):
         branches = torch.stack(self.mm_projector(video.to(_dtype(self.mm_projector))), dim=1)
         return (branches * weights[:, :, None, None].to(branches.dtype)).sum(1)
 
-    def embed(self, batch: PolicyBatch) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Splice media into the prompts: (inputs_embeds `[B, L', D]`, attention_mask `[B, L']` bool, labels or None)."""
-        mask = batch.attention_mask.bool()
-        ids = batch.input_ids.masked_fill(batch.input_ids == IMAGE_ID, VIDEO_ID).masked_fill(~mask, 0)
+    def media(self, batch: PolicyBatch) -> dict[int, Tensor]:
+        """What goes where placeholders are: {VIDEO_ID: `[Bv, T * g' * g', D]`, AUDIO_ID: `[Ba, A, D]`}."""
+        ids = _media_ids(batch)
         _check_placeholders(ids, batch)
-        lengths, media = mask.long(), {}
+        found = {}
         if batch.video is not None:
-            here = ids == VIDEO_ID
-            rows = here.any(1)
+            rows = (ids == VIDEO_ID).any(1)
             weights = self.gate(batch.bert_input_ids[rows], batch.bert_attention_mask[rows])
-            media[VIDEO_ID] = tokens = self.fuse(batch.video, weights)
-            counts = torch.full_like(lengths[rows, 0], tokens.shape[1])
-            if batch.frames is not None:
-                counts = batch.frames * (tokens.shape[1] // batch.video.shape[1])
-            lengths = lengths.masked_scatter(here, counts)
+            found[VIDEO_ID] = self.fuse(batch.video, weights)
         if batch.audio is not None:
-            media[AUDIO_ID] = tokens = self.audio_projector(batch.audio.to(_dtype(self.audio_projector)))
-            lengths = lengths.masked_fill(ids == AUDIO_ID, tokens.shape[1])
+            found[AUDIO_ID] = self.audio_projector(batch.audio.to(_dtype(self.audio_projector)))
+        return found
+
+    def embed(
+        self, batch: PolicyBatch, media: dict[int, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:  # fmt: skip
+        """Splice media into the prompts: (inputs_embeds `[B, L', D]`, attention_mask `[B, L']` bool, labels or None).
+
+        `media`: what `self.media(batch)` gave, where it is there already.
+        """
+        media = self.media(batch) if media is None else media
+        ids, lengths = _media_ids(batch), batch.attention_mask.long()
+        for placeholder, tokens in media.items():
+            here = ids == placeholder
+            if placeholder == VIDEO_ID and batch.frames is not None and batch.video is not None:
+                lengths = lengths.masked_scatter(here, batch.frames * (tokens.shape[1] // batch.video.shape[1]))
+            else:
+                lengths = lengths.masked_fill(here, tokens.shape[1])
         return self._splice(ids, batch.labels, media, lengths)
 
     def _splice(
@@ -226,6 +236,12 @@ class HumanOmni(PreTrainedModel):
 
 def _dtype(module: nn.Module) -> torch.dtype:
     return next(module.parameters()).dtype
+
+
+def _media_ids(batch: PolicyBatch) -> Tensor:
+    """The ids without padding, pictures as videos of one frame."""
+    ids = batch.input_ids.masked_fill(~batch.attention_mask.bool(), 0)
+    return ids.masked_fill(ids == IMAGE_ID, VIDEO_ID)
 
 
 def _check_placeholders(ids: Tensor, batch: PolicyBatch) -> None:
