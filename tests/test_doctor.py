@@ -7,9 +7,9 @@ import sys
 import pytest
 import torch
 from commands import environment
-from erv.grpo.shared_prefix import STREAM, StreamLayout, attention
 from test_policy_forward import tiny
 
+from erv.grpo.stream import stream_states
 from erv.lit import memory
 from erv.policy.model import HumanOmni
 
@@ -36,17 +36,14 @@ def really_saved(config, setup):
         return tensor
 
     prompt = memory.prompt_tokens(config)
-    size = prompt + setup.group_size * setup.new_tokens
-    embeds = torch.zeros(setup.prompts, size, config.text_config.hidden_size, requires_grad=True)
-    layout = StreamLayout.of(torch.ones(setup.prompts, prompt), setup.group_size, setup.new_tokens, embeds.dtype)
-    places = torch.arange(size).expand(setup.prompts, -1)
+    sizes = (prompt, setup.group_size * setup.new_tokens)
+    prompts, answers = (
+        torch.zeros(setup.prompts, size, config.text_config.hidden_size, requires_grad=True) for size in sizes
+    )
     video = torch.zeros(setup.prompts, config.num_frames, config.grid**2, config.vision_config.hidden_size)
-    lm = model.language_model
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), attention(lm, STREAM):
-        outputs = (
-            lm.model(inputs_embeds=embeds, position_ids=places, use_cache=False, layout=layout),
-            model.mm_projector(video),
-        )
+    trunk = model.language_model.model
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        outputs = stream_states(trunk, prompts, None, answers, setup.group_size), model.mm_projector(video)
     assert outputs
     return sum(storage.nbytes() for storage in kept.values())
 

@@ -59,12 +59,15 @@ class Layout:
         return cls(group, size, padding, causal[:, None])
 
 
-def stream_states(trunk: nn.Module, prompt: Tensor, prompt_mask: Tensor, own: Tensor, group: int) -> Tensor:
+def stream_states(trunk: nn.Module, prompt: Tensor, prompt_mask: Tensor | None, own: Tensor, group: int) -> Tensor:
     """Final hidden states `[B, 1 + G*C, D]` of the prompt's last position and of all completion positions.
 
-    prompt `[B, P, D]` with prompt_mask `[B, P]`, padded on either side; own `[B, G*C, D]`, completion after completion.
+    prompt `[B, P, D]` with prompt_mask `[B, P]`, padded on either side, or None without padding; own `[B, G*C, D]`,
+    completion after completion.
     """
     size, device = prompt.shape[1], prompt.device
+    unpadded = Layout(group, size, None, None) if prompt_mask is None else None
+    prompt_mask = prompt.new_ones(prompt.shape[:2], dtype=torch.bool) if prompt_mask is None else prompt_mask
     last = (torch.arange(len(prompt), device=device), last_position(prompt_mask))
     length = own.shape[1] // group
     restart = prompt_mask.long().sum(1, keepdim=True) + torch.arange(length, device=device).repeat(group)
@@ -77,7 +80,7 @@ def stream_states(trunk: nn.Module, prompt: Tensor, prompt_mask: Tensor, own: Te
 
     def attention(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         dtype = value.dtype  # autocast decides what the projections give
-        layout = layouts.get(dtype) or layouts.setdefault(dtype, Layout.of(prompt_mask, group, dtype))
+        layout = unpadded or layouts.get(dtype) or layouts.setdefault(dtype, Layout.of(prompt_mask, group, dtype))
         return _Stream.apply(query, key, value, cos.to(dtype), sin.to(dtype), read, layout)
 
     return run_layers(trunk, torch.cat([prompt, own], dim=1), attention, read)

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from transformers import Qwen2ForCausalLM
 
-from erv.grpo.shared_prefix import STREAM, StreamLayout, attention
-from erv.grpo.token_logps import TILE
+from erv.grpo.stream import stream_states
+from erv.grpo.token_logps import held_bytes
 from erv.policy import adapters
 from erv.policy.config import HumanOmniConfig
 from erv.policy.model import HumanOmni
@@ -104,7 +104,7 @@ def estimate(sizes: HumanOmniConfig, setup: Setup) -> dict[str, int]:
     update = {
         "half-precision copies": narrow * parts["language_model"][0] if narrow < wide else 0,
         "activations": _activations(sizes, setup, rows, prompt),
-        "logits": 3 * 4 * min(TILE, answers * text.vocab_size),
+        "logits": held_bytes(answers, text.vocab_size),
     }
     generate = {
         "kv cache": per_token * narrow * sampled * setup.sampled,
@@ -124,7 +124,7 @@ def _activations(sizes: HumanOmniConfig, setup: Setup, rows: int, prompt: int) -
     """Bytes that autograd keeps for a micro-batch of `rows` prompts with their answers."""
     layers = sizes.text_config.num_hidden_layers
     one, two = (_trunk(sizes, setup, rows, prompt, count) for count in (1, 2))
-    layer, ends = two - one, max(2 * one - two, 0)
+    layer, ends = two - one, 2 * one - two  # the last layer runs on fewer positions, so `ends` may be negative
     if setup.gradient_checkpointing:  # the inputs of all layers, and one layer at a time as a whole
         tokens = rows * (prompt + setup.group_size * setup.new_tokens)
         trunk = ends + layer + layers * tokens * sizes.text_config.hidden_size * setup.arithmetic.itemsize
@@ -147,14 +147,9 @@ def _trunk(sizes: HumanOmniConfig, setup: Setup, rows: int, prompt: int, layers:
         return model
 
     def forward(model: Any) -> None:
-        size = prompt + setup.group_size * setup.new_tokens
-        embeds = torch.zeros(rows, size, config.hidden_size, requires_grad=True)
-        layout = StreamLayout.of(
-            torch.ones(rows, prompt, dtype=torch.bool), setup.group_size, setup.new_tokens, embeds.dtype
-        )
-        places = torch.arange(size).expand(rows, -1)
-        with attention(model, STREAM):
-            model.model(inputs_embeds=embeds, position_ids=places, use_cache=False, layout=layout)
+        sizes = (prompt, setup.group_size * setup.new_tokens)
+        prompts, own = (torch.zeros(rows, size, config.hidden_size, requires_grad=True) for size in sizes)
+        stream_states(model.model, prompts, None, own, setup.group_size)
 
     return _saved(make, forward, setup.arithmetic)
 
