@@ -17,12 +17,12 @@ from transformers import (
 )
 
 from erv.grpo import attend
-from erv.grpo.groups import first_groups
 from erv.grpo.layers import is_known
-from erv.grpo.logprobs import completion_logps, completion_logps_plain, verify_shared_prefix
+from erv.grpo.logprobs import completion_logps, completion_logps_plain
 from erv.grpo.reference import frozen_copy
 from erv.grpo.rollout import rollout
 from erv.grpo.token_logps import token_logps
+from erv.grpo.verify import first_groups, verify_shared_prefix
 
 SIZES = {"vocab_size": 60, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
          "max_position_embeddings": 64, "pad_token_id": 0, "bos_token_id": None, "eos_token_id": 5}  # fmt: skip
@@ -153,6 +153,13 @@ def test_a_prompt_and_its_answers_must_fit_the_positions():
         ValueError, match=r"64 positions.*a prompt of 7 and max_new_tokens=58; set max_new_tokens to at most 57"
     ):
         rollout(model, embeds, mask, 2, 58, [5], 0)
+
+
+def test_dropout_in_attention_is_refused():
+    model = made("qwen2").train()
+    model.config.attention_dropout = 0.1
+    with pytest.raises(ValueError, match=r"set the decoder's attention_dropout to 0, got 0.1"):
+        completion_logps(model, *ragged("left"))
 
 
 def adapted():

@@ -34,12 +34,3 @@ def replaced(old: Rollout, new: Rollout, rows: Sequence[int]) -> Rollout:
 def trained_mask(rollout: Rollout, without_overlong: bool) -> Tensor:
     """The tokens that are trained on, `[N, C]`: those sampled, and none of an unfinished completion by option."""
     return rollout.mask * rollout.finished[:, None] if without_overlong else rollout.mask
-
-
-def first_groups(
-    prompt_embeds: Tensor, prompt_mask: Tensor, tokens: Tensor, mask: Tensor, group_size: int, at_most: int = 2
-) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
-    """The first prompts with the first of their completions, `at_most` of each: enough for a check, and cheap."""
-    prompts, few = min(at_most, len(prompt_embeds)), min(at_most, group_size)
-    rows = [b * group_size + g for b in range(prompts) for g in range(few)]
-    return prompt_embeds[:prompts], prompt_mask[:prompts], tokens[rows], mask[rows], few

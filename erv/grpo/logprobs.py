@@ -5,8 +5,7 @@ Trunk tokens fall from G (P + C) to P + G C per prompt; loss and gradients are t
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -43,6 +42,7 @@ def completion_logps(
     run; only positions that predict a real token are projected to the vocabulary.
     """
     _check(prompt_embeds, prompt_mask, tokens, mask, group_size)
+    _check_dropout(decoder)
     trunk, head = trunk_and_head(decoder)
     batch, _, dim = prompt_embeds.shape
     real = mask.bool()
@@ -88,43 +88,6 @@ def completion_logps_plain(
     logits = decoder(inputs_embeds=embeds, attention_mask=full, position_ids=positions(full), use_cache=False).logits
     predictions = logits[:, prompt.shape[1] - 1 : -1].float() / temperature
     return predictions.log_softmax(-1).gather(2, tokens[..., None]).squeeze(2) * mask
-
-
-def verify_shared_prefix(
-    decoder: PreTrainedModel,
-    prompt_embeds: Tensor,
-    prompt_mask: Tensor,
-    tokens: Tensor,
-    mask: Tensor,
-    group_size: int,
-    tolerance: float = 1e-5,
-) -> float:
-    """Compare gradients of the shared-prefix and the plain log-probs; raise where they differ.
-
-    Returns max |difference| / max |gradient| over all trainable weights and the prompt embeddings, of a random linear
-    function of the log-probs; NaN where the plain gradients are zero or not finite, which says nothing.
-    """
-    batch = (prompt_mask, tokens, mask, group_size)
-    prompt = prompt_embeds.detach().requires_grad_()
-    weights = [p for p in decoder.parameters() if p.requires_grad]
-    probe = torch.rand(tokens.shape, generator=torch.Generator().manual_seed(0)).to(tokens.device)
-
-    def gradients(logps: Callable[[], Tensor]) -> list[Tensor]:
-        found = torch.autograd.grad((logps() * mask * probe).sum(), [prompt, *weights], materialize_grads=True)
-        return [g.float() for g in found]
-
-    plain = gradients(lambda: completion_logps_plain(decoder, prompt, *batch))
-    largest = max(float(g.abs().max()) for g in plain)
-    if largest == 0 or not math.isfinite(largest):
-        return math.nan
-    shared = gradients(lambda: completion_logps(decoder, prompt, *batch).logps)
-    difference = max(float((a - b).abs().max()) for a, b in zip(plain, shared, strict=True)) / largest
-    if not difference <= tolerance:
-        raise ValueError(
-            f"shared-prefix gradients must equal the plain ones within {tolerance} of the largest; they differ by "
-            f"{difference:.2e}: this decoder's layers are not what layers.py makes of them; take their kind out of its KNOWN"
-        )
-    return difference
 
 
 def micro_batches(
@@ -179,3 +142,11 @@ def _check(embeds: Tensor, prompt_mask: Tensor, tokens: Tensor, mask: Tensor, gr
         )
     if not bool(prompt_mask.bool().any(1).all()):
         raise ValueError("every prompt needs at least one real position; got a prompt_mask row of zeros")
+
+
+def _check_dropout(decoder: PreTrainedModel) -> None:
+    dropout = getattr(decoder.config.get_text_config(decoder=True), "attention_dropout", 0.0)
+    if decoder.training and dropout:
+        raise ValueError(
+            f"GRPO compares log-probs of two passes; set the decoder's attention_dropout to 0, got {dropout}"
+        )

@@ -18,7 +18,7 @@ from erv.rewards.total import TotalReward
 
 
 class DevCurve(pl.LightningModule):
-    """Validation that samples one answer per dev clip with `dev_plan`, and logs its figures.
+    """Validation that samples one answer per dev clip at `dev_temperature`, and logs its figures.
 
     The verifier's R_E stands beside the judge's: where they part, the policy has learnt the verifier's mistakes.
     """
@@ -29,7 +29,9 @@ class DevCurve(pl.LightningModule):
     modalities: Sequence[str]
     seed: int
     judge: Judge | None
-    dev_plan: Evaluation
+    dev_temperature: float
+    max_new_tokens: int
+    batch_size: int
     dev_predictions: list[Prediction]
 
     def on_validation_epoch_start(self) -> None:
@@ -38,9 +40,10 @@ class DevCurve(pl.LightningModule):
 
     def validation_step(self, batch: list[Sample], _: int) -> None:
         """One sampled answer per dev clip, with rewards and verdicts."""
-        found = predict(
-            self.policy, batch, self.modalities, self.dev_plan, "sampled", self.taxonomy, self.seed, progress=False
+        plan = Evaluation(
+            "dev", 1, self.dev_temperature, max_new_tokens=self.max_new_tokens, batch_size=self.batch_size
         )
+        found = predict(self.policy, batch, self.modalities, plan, "sampled", self.taxonomy, self.seed, progress=False)
         found = read(found, self.reward)
         self.dev_predictions += judge_all(found, self.judge) if self.judge else found
 

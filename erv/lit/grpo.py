@@ -6,6 +6,7 @@ policy that training began with. Spec: grpo-engine.md. Any model with `embed` an
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -13,29 +14,32 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from erv.emotions import Taxonomy
 from erv.grpo.advantages import Advantages, Scale, advantages
 from erv.grpo.corrections import Correction
-from erv.grpo.groups import first_groups, rows_of, trained_mask
-from erv.grpo.logprobs import CompletionLogps, completion_logps, micro_batches, verify_shared_prefix
+from erv.grpo.groups import rows_of, trained_mask
+from erv.grpo.layers import is_known
+from erv.grpo.logprobs import CompletionLogps, completion_logps, micro_batches
 from erv.grpo.objective import Denominators, Metrics, Objective, add_metrics, policy_loss
 from erv.grpo.reference import frozen_copy
 from erv.grpo.rollout import Rollout
 from erv.grpo.sampling import Sampling
+from erv.grpo.verify import first_groups, prefix_tolerance, verify_shared_prefix
 from erv.judges.base import Judge
 from erv.lit.data import Sample
 from erv.lit.dev_curve import DevCurve
-from erv.lit.evaluation import Evaluation, generate, prompt_seed
+from erv.lit.evaluation import generate, prompt_seed
 from erv.lit.grpo_record import Scored, completion_metrics, completion_rows
 from erv.lit.nonfinite import NonFinite
 from erv.lit.optim import Optim
 from erv.policy import Policy, save_policy
 from erv.policy.model import PolicyBatch
 from erv.rewards.total import TotalReward
+
+_log = logging.getLogger(__name__)
 
 
 class GRPO(DevCurve):
@@ -71,12 +75,13 @@ class GRPO(DevCurve):
         self.zero_spread, self.max_resamples, self.mask_overlong = zero_spread, max_resamples, mask_overlong
         self.rollout_dtype = getattr(torch, rollout_dtype) if rollout_dtype else None
         self.correction, self.nonfinite = correction, NonFinite(max_nonfinite)
-        self.verify_shared_prefix, self.judge = verify_shared_prefix, judge
+        self.verify_shared_prefix, self.judge, self.dev_temperature = verify_shared_prefix, judge, dev_temperature
         if self.sampling.temperature == 0:
             raise ValueError("GRPO compares samples: algo.sampling.temperature must be above 0, got 0; set 1")
-        self.dev_plan = Evaluation(
-            "dev", 1, dev_temperature, greedy=False, max_new_tokens=max_new_tokens, batch_size=batch_size
-        )
+        if not is_known(policy.model.language_model):
+            _log.warning(
+                "%s shares no prefix: every answer runs its prompt anew", type(policy.model.language_model).__name__
+            )
         self.model = policy.model
         self.reference = frozen_copy(policy.model) if objective.beta > 0 else None
         self.prompt = policy.processor.prompt(self.modalities)
@@ -119,13 +124,11 @@ class GRPO(DevCurve):
         pairs = zip(rollout.tokens, rollout.mask.bool(), strict=True)
         texts = [self.policy.processor.decode(tokens[mask].tolist()) for tokens, mask in pairs]
         golds = [clip.label for clip, _ in batch for _ in range(self.group_size)]
-        parts = self.reward(texts, golds)
-        values = [[np.nan if (v := p.parts[name]) is None else v for name in self.reward.weights] for p in parts]
-        return Scored(rollout, texts, parts, torch.tensor(values, dtype=torch.float32, device=self.device))
+        return Scored.of(rollout, texts, self.reward(texts, golds), list(self.reward.weights))
 
     def advantages(self, scored: Scored) -> Advantages:
         """How much better each answer is than the others of its clip."""
-        weights = list(self.reward.weights.values())
+        weights = tuple(self.reward.weights.values())
         return advantages(scored.rewards, weights, self.group_size, self.scale, self.normalise_then_sum)
 
     def resample(
@@ -153,7 +156,7 @@ class GRPO(DevCurve):
         prompts = kept.nonzero().flatten().tolist()
         metrics: Metrics = {"left_out_groups": (~kept).sum().float()}
         mask = rollout.mask[rows_of(prompts, self.group_size)]
-        cuts = self.cut(batch, rollout, prompts) if bool(mask.any()) else []
+        cuts = self.cut(batch, mask, prompts)
         denominators = Denominators.of(mask)
         old: list[Tensor | None] = [None] * len(cuts)
         for number in range(self.updates):
@@ -174,12 +177,14 @@ class GRPO(DevCurve):
             schedule.step()
         return metrics
 
-    def cut(self, batch: list[Sample], rollout: Rollout, prompts: list[int]) -> list[list[int]]:
-        """Micro-batches of whole groups within the token budget, of the clips `prompts` of the batch."""
+    def cut(self, batch: list[Sample], mask: Tensor, prompts: list[int]) -> list[list[int]]:
+        """The clips `prompts` in micro-batches within the token budget; none if `mask` leaves nothing to train on."""
         media = sum(batch[0][1][name].shape[:-1].numel() for name in self.modalities)  # an upper bound
-        lengths = rollout.mask[rows_of(prompts, self.group_size)].sum(1).tolist()
-        limits = [len(self.prompt.ids) + media] * len(prompts)
-        return [[prompts[i] for i in cut] for cut in micro_batches(limits, lengths, self.group_size, self.token_budget)]
+        sizes = [len(self.prompt.ids) + media] * len(prompts)
+        cuts = (
+            micro_batches(sizes, mask.sum(1).tolist(), self.group_size, self.token_budget) if bool(mask.any()) else ()
+        )
+        return [[prompts[i] for i in cut] for cut in cuts]
 
     def loss(
         self, batch: list[Sample], rollout: Rollout, advantage: Advantages, cut: list[int], denominators: Denominators,
@@ -211,10 +216,9 @@ class GRPO(DevCurve):
         embeds, prompt_mask, _ = model.embed(prompts)
         answers = (tokens, mask, self.group_size)
         if self.verify_shared_prefix and model is self.model:
-            few, tolerance = first_groups(embeds, prompt_mask, *answers), prefix_tolerance(embeds)
-            self.verify_shared_prefix = math.isnan(
-                verify_shared_prefix(model.language_model, *few, tolerance=tolerance)
-            )
+            few = first_groups(embeds, prompt_mask, *answers)
+            parted = verify_shared_prefix(model.language_model, *few, tolerance=prefix_tolerance(embeds))
+            self.verify_shared_prefix = math.isnan(parted)  # nothing to compare yet
         return completion_logps(
             model.language_model, embeds, prompt_mask, *answers, self.sampling.temperature, with_entropy
         )
@@ -238,21 +242,14 @@ class GRPO(DevCurve):
 
     def configure_optimizers(self) -> Any:
         """AdamW over the trained parts; the schedule is stepped by hand, once per update."""
-        steps = self.iterations * self.updates
-        optimiser, schedule = self.optim.build(self.model.parameters(), steps)
+        optimiser, schedule = self.optim.build(self.model.parameters(), self.iterations * self.updates)
         return {"optimizer": optimiser, "lr_scheduler": schedule}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave the reference out: it is loaded from where the run began."""
         state = checkpoint["state_dict"]
-        for name in [name for name in state if name.startswith("reference.")]:
-            del state[name]
+        checkpoint["state_dict"] = {n: value for n, value in state.items() if not n.startswith("reference.")}
 
     def save(self, folder: str) -> None:
         """Write the policy."""
         save_policy(self.policy, folder)
-
-
-def prefix_tolerance(embeds: Tensor) -> float:
-    """How far gradients of equal computations may part: rounding of the precision in use."""
-    return 1e-4 if embeds.dtype == torch.float32 and not torch.is_autocast_enabled(embeds.device.type) else 5e-2

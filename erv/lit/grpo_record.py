@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,6 +25,12 @@ class Scored:
     texts: list[str]
     parts: list[RewardParts]
     rewards: Tensor  # [N, K], NaN where a reward could not be computed
+
+    @classmethod
+    def of(cls, rollout: Rollout, texts: list[str], parts: list[RewardParts], names: Sequence[str]) -> Scored:
+        """The answers with their rewards; `names` is the order of the columns."""
+        values = [[np.nan if (value := p.parts[name]) is None else value for name in names] for p in parts]
+        return cls(rollout, texts, parts, torch.tensor(values, dtype=torch.float32, device=rollout.tokens.device))
 
     def replaced(self, new: Scored, rows: Sequence[int]) -> Scored:
         """These answers with `rows` taken from `new`, in its order."""
