@@ -200,9 +200,8 @@ class GRPO(DevCurve):
             with torch.no_grad():
                 ref, _ = self.logps(self.reference, collated, tokens, mask)
         logps, entropy = self.logps(self.model, collated, tokens, mask, with_entropy=True)
-        mismatch = None
-        if self.correction is not None:
-            mismatch = self.correction(logps.detach() if old is None else old, sampled, mask)
+        before = logps.detach() if old is None else old
+        mismatch = None if self.correction is None else self.correction(before, sampled, mask)
         loss, metrics = policy_loss(
             self.objective, denominators, logps, mask, advantage.values[rows], old=old, ref=ref, mismatch=mismatch,
             sampling=None if mismatch is None else sampled, entropy=entropy,
@@ -233,9 +232,9 @@ class GRPO(DevCurve):
     ) -> None:  # fmt: skip
         """Log the iteration under TRL's names and keep its completions."""
         metrics = metrics | completion_metrics(scored, advantage, list(self.reward.weights), self.taxonomy.neutral)
-        self.log_dict({f"train/{name}": value for name, value in metrics.items()}, batch_size=len(batch))
-        self.log("iter", float(iteration), batch_size=len(batch))
-        self.log("train/lr", self.lr_schedulers().get_last_lr()[0], batch_size=len(batch))
+        named = {f"train/{name}": value for name, value in metrics.items()}
+        named |= {"iter": float(iteration), "train/lr": self.lr_schedulers().get_last_lr()[0]}
+        self.log_dict(named, batch_size=len(batch))
         self.log("reward", metrics["reward"], prog_bar=True, logger=False, batch_size=len(batch))
         clips = [clip for clip, _ in batch for _ in range(self.group_size)]
         self.rows = completion_rows(iteration, clips, scored, advantage)
