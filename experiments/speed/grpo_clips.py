@@ -30,8 +30,11 @@ def load(clips: int) -> tuple[Policy, list[tuple[Clip, dict[str, Tensor]]], Medi
         corpus = SyntheticCorpus(f"{folder}/clips", seed=0, clips=max(48, clips), dev=8, test=8, workers=1)
         corpus.prepare()
         chosen = corpus.clips("train")[:clips]
-        settings = {k: v for k, v in yaml.safe_load(TINY.read_text()).items() if not k.startswith("_")}
-        policy = load_policy(**settings, texts=[compose(c.rationale, c.label) for c in corpus.clips("train")])
+        settings = yaml.safe_load(TINY.read_text())
+        policy = load_policy(
+            config=settings["config"], question=settings["question"],
+            texts=[compose(c.rationale, c.label) for c in corpus.clips("train")],
+        )  # fmt: skip
         policy.processor.eos_ids[:] = [NEVER]
         cache = TowerCache(f"{folder}/cache", policy.towers_sha256(), policy.processor.identity())
         paths = [clip.video for clip in chosen]
