@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 SHORT, LONG = 8, 1024  # prompt lengths; what the longer one costs more is the prompt's share
-GRID = ((4, 64), (8, 64), (16, 64), (32, 64), (8, 32), (8, 128), (8, 256))
+GRID = ((4, 64), (8, 64), (16, 64), (32, 64), (8, 32), (8, 128))
 
 
 def measure(group: int, completion: int, prompt: int, steps: int) -> float:
