@@ -29,7 +29,7 @@ from erv.verifier import Verifier, gate
 _log = logging.getLogger(__name__)
 # What constructors may ask for by the name of a parameter; no config key is needed for these.
 PROVIDED = ("policy", "verifier", "reward", "judge", "taxonomy", "optim", "modalities", "seed", "texts", "labels",
-            "sentences", "folder", "run_name", "group")  # fmt: skip
+            "verifier_labels", "sentences", "folder", "run_name", "group")  # fmt: skip
 MODALITIES = ("video", "audio")
 _STYLE_OF: dict[str, Stage] = {"towers": "sft", "sft": "sft", "grpo": "grpo"}  # how a stage's prompts are written
 CHECKPOINTS = ("policy.checkpoint", "verifier.model.checkpoint")  # keys that may point at other runs
@@ -82,6 +82,11 @@ class Parts:
         """The labels in their order."""
         return self.taxonomy.labels
 
+    @property
+    def verifier_labels(self) -> tuple[str, ...] | None:
+        """The labels of the verifier, which need not be the corpus' own."""
+        return self.verifier.labels if self.verifier else None
+
     @cached_property
     def optim(self) -> Any:
         """Optimiser and schedule."""
@@ -116,11 +121,6 @@ class Parts:
             return None
         _ = self.corpus  # its files may hold the sentences
         verifier: Verifier = self.make("verifier.model")
-        if verifier.labels != self.labels:
-            raise config.ConfigError(
-                f"the verifier knows {', '.join(verifier.labels)}, the corpus {', '.join(self.labels)}, in this order; use a "
-                "verifier trained for this corpus"
-            )
         return verifier
 
     @cached_property
