@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from erv import config
-from erv.corpora.base import Corpus
+from erv.corpora.base import Corpus, refuse_overlap
 from erv.emotions import Taxonomy
 from erv.judges.base import Judge
-from erv.lit.data import ClipData, SentenceData, StepData, read_sentences
+from erv.lit.data import ClipData, SentenceData, StepData
 from erv.media.cache import Features, TowerCache
 from erv.policy import Policy
 from erv.policy.prompts import Stage
@@ -24,7 +24,7 @@ from erv.rationale import compose
 from erv.records import Clip
 from erv.rewards.total import TotalReward
 from erv.run import METRICS, find_model, note_environment
-from erv.verifier import Verifier, gate
+from erv.verifier import Sentences, Verifier, gate
 
 _log = logging.getLogger(__name__)
 # What constructors may ask for by the name of a parameter; no config key is needed for these.
@@ -100,7 +100,23 @@ class Parts:
     @property
     def sentences(self) -> list[str]:
         """The verifier's training sentences, for a tokenizer of its own."""
-        return [row["text"] for row in read_sentences(self.tree["verifier"]["data"]["file"], "train")]
+        return [row["text"] for row in self.labelled.rows("train")]
+
+    @cached_property
+    def labelled(self) -> Sentences:
+        """The verifier's training set; refused when it was written about evaluation clips."""
+        _ = self.corpus  # its files may hold the sentences
+        try:
+            labelled: Sentences = self.make("verifier.data")
+            refuse_overlap(self.corpus, labelled.clips, "verifier.data.files")
+            for split in ("train", "heldout"):
+                if not labelled.rows(split):
+                    raise ValueError(
+                        f"verifier.data has no {split} rows; raise verifier.data.{split} or give more rows"
+                    )
+        except ValueError as error:
+            raise config.ConfigError(str(error)) from error
+        return labelled
 
     @cached_property
     def policy(self) -> Policy:
@@ -154,9 +170,7 @@ class Parts:
     def data(self, algo: Any) -> StepData:
         """The DataModule that `algo` trains on."""
         if algo.data == "sentences":
-            node = self.tree["verifier"]["data"]
-            rows = len(read_sentences(node["file"], "train", node.get("limit")))
-            return SentenceData(node["file"], algo.batch_size, algo.steps(rows), self.seed, node.get("limit"))
+            return SentenceData(self.labelled, algo.batch_size, algo.steps(len(self.labelled.rows("train"))), self.seed)
         node = self.tree["data"]
         rows = len(self.corpus.clips("train")[: node["limit"]])
         load = self.features if algo.data == "features" else self.pixels

@@ -75,3 +75,10 @@ def rows(seed: int, train: int = 3000, heldout: int = 600, withheld: int = 300) 
         if any(phrase in row["text"].lower() for phrase in hidden):  # context sentences hold no phrase at all
             result.append({**row, "split": "withheld"})
     return result
+
+
+def audit_rows(seed: int, audit: int = 300) -> list[dict[str, Any]]:
+    """Rows of audit.jsonl: clean labels of known phrases, drawn apart from those of `rows`, for figures that no choice saw."""
+    rng = np.random.default_rng([seed, 74])
+    known = _restrict(False, withheld_phrases(seed))
+    return [{**_draw(rng, known), "split": "audit"} for _ in range(audit)]
