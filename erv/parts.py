@@ -23,7 +23,7 @@ from erv.policy.prompts import Stage
 from erv.rationale import compose
 from erv.records import Clip
 from erv.rewards.total import TotalReward
-from erv.run import METRICS, find_model, note_environment
+from erv.run import METRICS, file_sha256, find_model, note_environment
 from erv.verifier import Sentences, Verifier, gate
 
 _log = logging.getLogger(__name__)
@@ -203,3 +203,11 @@ def resolve_checkpoints(tree: dict[str, Any]) -> dict[str, str]:
         if node and node.get(last):
             node[last], identities[key] = find_model(node[last], tree["seed"])
     return identities
+
+
+def training_files(tree: Mapping[str, Any]) -> dict[str, str]:
+    """The hashes of the verifier's training files, for the signature; those of the corpus itself are known by the corpus."""
+    files = ((tree.get("verifier") or {}).get("data") or {}).get("files") or {}
+    root = Path(tree["data"]["corpus"]["root"])
+    own = {name: Path(file) for name, file in files.items() if file and root not in Path(file).parents}
+    return {f"verifier.data.files.{name}": file_sha256(file) for name, file in own.items() if file.is_file()}
