@@ -60,7 +60,7 @@ def _label(run: Run, tree: dict[str, Any], task: Labelling | Augmentation, chat:
     _log.info("%s", _estimate(chat, task))
     rows, summary = _ask(task, chat)
     write_lines(run.folder / LABELS, rows)
-    calls = chat.cache.ledger({chat.key(q) for q in task.questions()})
+    calls = chat.ledger()
     summary |= {"calls": calls.calls, "retries": calls.retries, "interrupted_calls": calls.interrupted}
     failed = summary.get("status", {}).get("failed", 0)
     if failed > tree["max_failed"] * max(len(rows), 1):
@@ -70,7 +70,7 @@ def _label(run: Run, tree: dict[str, Any], task: Labelling | Augmentation, chat:
         )
     run.finish({"arm": tree["name"], "stage": "label", "model": chat.model, **summary})
     print("\n".join(f"{key}: {value}" for key, value in summary.items()))
-    _log.info("done: %s", run.folder / LABELS)
+    _log.info("done: %s", run.folder)
 
 
 def _ask(task: Labelling | Augmentation, chat: Chat) -> tuple[list[dict[str, Any]], dict[str, Any]]:

@@ -76,7 +76,9 @@ def augment(labelled, **settings):
 
 
 def test_short_classes_are_filled_with_sentences_that_are_new_and_agreed_on(endpoint, labelled, tmp_path):
-    rows, summary = augment(labelled).run(chat(endpoint, tmp_path))
+    asked = chat(endpoint, tmp_path)
+    rows, summary = augment(labelled).run(asked)
+    assert asked.ledger().calls == sum(endpoint.calls.values())
     assert summary["before"] == HAVE
     assert summary["after"] == {"anger": 6, "disgust": 5, "contempt": 5}
     assert (summary["kept"], summary["short"]) == (7, [])

@@ -8,6 +8,8 @@ import threading
 import time
 from dataclasses import replace
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from commands import environment
 from endpoint import Endpoint, completion, reader
@@ -329,6 +331,16 @@ def test_estimates(endpoint, tmp_path):
 def test_files_with_texts(name, content, settings, found, tmp_path):
     (tmp_path / name).write_text(content)
     assert [(t.text, t.clip) for t in read_texts(str(tmp_path / name), **settings)] == found
+
+
+def test_what_a_policy_wrote_in_training(tmp_path):
+    rows = [
+        {"clip_id": "3", "text": "<think>One. Two.</think>\n<answer>sad</answer>"},
+        {"clip_id": "4", "text": "no tags"},
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "completions.parquet")
+    found = read_texts(str(tmp_path / "completions.parquet"), clip="clip_id", unit="sentence")
+    assert [(t.text, t.clip) for t in found] == [("One.", "3"), ("Two.", "3"), ("no tags", "4")]
 
 
 @pytest.mark.parametrize(

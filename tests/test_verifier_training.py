@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from erv.emotions import DFEW, MAFW
+from erv.report.__main__ import main as report
 from erv.rewards.explanation import ExplanationReward
 from erv.verifier import Loss, Sentences, calibrate, calibration_svg, load_verifier
 from erv.verifier.calibration import reliability, sigmoid, temperature
@@ -323,6 +324,12 @@ def test_another_head_loss_noise_and_source_through_the_command(trained):
     assert 400 < metrics["sentences"]["spoiled"] < 800
     assert metrics["heldout"]["macro_f1"] > 0.8  # it started from the trained one
 
+    table = root / "table.md"
+    report([str(root / "runs"), "--verifiers", "--table", str(table)])
+    lines = table.read_text().splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:4]] == ["other", "verifier"]
+    assert f" {100 * metrics['heldout']['macro_f1']:.1f} " in lines[2]
+
     manifest = [json.loads(line) for line in next(root.rglob("manifest.jsonl")).read_text().splitlines()]
     seen = next(row["id"] for row in manifest if row["split"] == "test")
     leak = write(root / "leak.jsonl", [{"text": "x", "labels": ["sad"], "clip": seen, "split": "train"}])
@@ -330,3 +337,16 @@ def test_another_head_loss_noise_and_source_through_the_command(trained):
     assert refused.returncode == 2, refused.stderr
     assert f"1 of its clips are evaluation clips of this corpus, first {seen}" in refused.stderr
     assert not list((root / "runs/demo/leak").glob("*/checkpoints"))
+
+
+def test_other_training_text_is_another_run(trained):
+    """The same path with other content must not be taken for what was trained before."""
+    root, _ = trained
+    file = root / "own.jsonl"
+    small = ["data.corpus.clips=48", "data.corpus.dev=8", "data.corpus.test=8", "+trainer.limit_train_batches=3",
+             "trainer.val_check_interval=2", "name=own", f"verifier.data.files.pseudo={file}"]  # fmt: skip
+    rows = [{"text": f"He is {label} {i}.", "labels": [label]} for label in ("sad", "happy") for i in range(40)]
+    for count in (80, 78):
+        write(file, rows[:count])
+        train(root, "+exp=verifier_demo", *small)
+    assert len(list((root / "runs/demo/own").iterdir())) == 2

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from erv.llm.cache import Reply, ReplyCache
+from erv.llm.cache import Ledger, Reply, ReplyCache
 from erv.llm.price import Price
 from erv.llm.wire import Attempt, Endpoint
 
@@ -74,6 +74,7 @@ class Chat:
         self.price = price or Price()
         self.cache = ReplyCache(cache)
         self.spent = 0.0  # USD, by this object
+        self._asked: set[str] = set()
 
     def body(self, question: Question) -> dict[str, Any]:
         """The request as the endpoint receives it."""
@@ -109,7 +110,12 @@ class Chat:
             endpoint = Endpoint(self.base_url, self._api_key(), self.timeout_s)
             failed = asyncio.run(_Round(self, endpoint, readable, on_reply).run(new))
         keys = [self.key(q) for q in questions]
+        self._asked.update(keys)
         return [self.cache.get(key) or failed[key] for key in keys]
+
+    def ledger(self) -> Ledger:
+        """The calls made for every question that this object was asked, those of earlier processes included."""
+        return self.cache.ledger(self._asked)
 
     def _api_key(self) -> str:
         if self.key_variable is None:

@@ -21,14 +21,14 @@ for seed in "$@"; do
   python experiments/verifier/skew.py "$corpus/labels.jsonl" "$corpus/rare.jsonl"
   python experiments/verifier/endpoint.py "$seed" "$work/$seed" & server=$!
   until [[ -s "$work/$seed" ]]; do kill -0 "$server"; sleep 0.1; done
-  python -m erv.label task=augment task.input="$corpus/rare.jsonl" task.target=150 'task.classes=[disgust,fear,neutral]' \
+  # the grammar has some sixty sentences of an emotion, so more than fifty that differ are not to be had
+  augmented="$(python -m erv.label task=augment task.input="$corpus/rare.jsonl" task.target=50 'task.classes=[disgust,fear,neutral]' \
     task.similarity=0.95 task.rounds=12 llm.base_url="$(cat "$work/$seed")" llm.key_variable=null llm.model=grammar llm.price=null \
-    name=augmented group="$group" seed="$seed"
+    name=augmented group="$group" seed="$seed" | tee /dev/stderr | sed -n 's/^done[a-z ]*: //p')"
   kill "$server"; server=
-  augmented="$(grep -l "^seed: $seed$" "$runs/$group/augmented"/*/config.yaml)"
   # shellcheck disable=SC2086
   python -m erv.train -m $common name=rare verifier.data.files.pseudo="$corpus/rare.jsonl" \
-    +verifier.data.files.augmented="$(dirname "$augmented")/labels.jsonl" \
+    +verifier.data.files.augmented="$augmented/labels.jsonl" \
     verifier.data.augmentation=false,true verifier.data.noise.rate=0.0,0.1,0.3
 done
 python -m erv.report "$runs/$group" --verifiers --table experiments/verifier/table.md
