@@ -45,7 +45,7 @@ def main(cfg: DictConfig) -> None:
     elif run.done:
         _log.info("done already: %s", run.folder)
     else:
-        with run.open(tree, overrides()):
+        with run.open(tree, overrides(), devices=False):
             _label(run, tree, task, chat)
 
 

@@ -9,11 +9,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 from commands import run_of, train
+from hydra import compose, initialize_config_dir
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from erv import config
+from erv.command import conf_folder
+from erv.config import ConfigError
 from erv.emotions import DFEW, MAFW
+from erv.parts import Parts, training_files
 from erv.report.__main__ import main as report
 from erv.rewards.explanation import ExplanationReward
 from erv.verifier import Loss, Sentences, calibrate, calibration_svg, load_verifier
@@ -309,8 +314,8 @@ def test_the_exported_folder_is_an_ordinary_classifier(trained):
     assert "| heldout | audit | withheld |" in card
 
 
-def test_another_head_loss_noise_and_source_through_the_command(trained):
-    """A local checkpoint of another family takes the taxonomy's head; text about evaluation clips stops before training."""
+def test_another_head_loss_and_noise_through_the_command(trained):
+    """A local checkpoint of another family takes the taxonomy's head."""
     root, _ = trained
     small = ["data.corpus.clips=48", "data.corpus.dev=8", "data.corpus.test=8", "+trainer.limit_train_batches=3",
              "trainer.val_check_interval=2"]  # fmt: skip
@@ -330,23 +335,42 @@ def test_another_head_loss_noise_and_source_through_the_command(trained):
     assert [line.split("|")[1].strip() for line in lines[2:4]] == ["other", "verifier"]
     assert f" {100 * metrics['heldout']['macro_f1']:.1f} " in lines[2]
 
-    manifest = [json.loads(line) for line in next(root.rglob("manifest.jsonl")).read_text().splitlines()]
-    seen = next(row["id"] for row in manifest if row["split"] == "test")
-    leak = write(root / "leak.jsonl", [{"text": "x", "labels": ["sad"], "clip": seen, "split": "train"}])
-    refused = train(root, "+exp=verifier_demo", *small, "name=leak", f"verifier.data.files.pseudo={leak}", check=False)
-    assert refused.returncode == 2, refused.stderr
-    assert f"1 of its clips are evaluation clips of this corpus, first {seen}" in refused.stderr
-    assert not list((root / "runs/demo/leak").glob("*/checkpoints"))
+
+@pytest.fixture
+def tree(corpus):
+    """The demo's config on the tests' small corpus."""
+    p = corpus.parameters
+    sizes = [f"data.corpus.{name}={p[name]}" for name in ("clips", "dev", "test")]
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        given = [f"seed={p['seed']}", f"data.corpus.root={corpus.root}", *sizes]
+        return config.plain(compose("train", overrides=["+exp=verifier_demo", *given]))
 
 
-def test_other_training_text_is_another_run(trained):
-    """The same path with other content must not be taken for what was trained before."""
-    root, _ = trained
-    file = root / "own.jsonl"
-    small = ["data.corpus.clips=48", "data.corpus.dev=8", "data.corpus.test=8", "+trainer.limit_train_batches=3",
-             "trainer.val_check_interval=2", "name=own", f"verifier.data.files.pseudo={file}"]  # fmt: skip
-    rows = [{"text": f"He is {label} {i}.", "labels": [label]} for label in ("sad", "happy") for i in range(40)]
-    for count in (80, 78):
-        write(file, rows[:count])
-        train(root, "+exp=verifier_demo", *small)
-    assert len(list((root / "runs/demo/own").iterdir())) == 2
+def test_text_about_evaluation_clips_stops_before_training(tree, corpus, tmp_path):
+    for split in ("dev", "test", "train"):
+        row = {"text": "x", "labels": ["sad"], "clip": corpus.clips(split)[0].id, "split": "train"}
+        tree["verifier"]["data"]["files"]["pseudo"] = write(tmp_path / "l.jsonl", [row, {**row, "split": "heldout"}])
+        parts = Parts(tree, tmp_path)
+        if split == "train":
+            assert len(parts.labelled.rows("train")) == 1
+        else:
+            message = f"1 of its clips are evaluation clips of this corpus, first {corpus.clips(split)[0].id}"
+            with pytest.raises(ConfigError, match=message):
+                _ = parts.labelled
+
+
+def test_training_text_without_held_out_rows_is_refused(tree, tmp_path):
+    row = {"text": "x", "labels": ["sad"], "split": "train"}
+    tree["verifier"]["data"]["files"]["pseudo"] = write(tmp_path / "l.jsonl", [row])
+    with pytest.raises(ConfigError, match=r"verifier\.data has no heldout rows; raise verifier\.data\.heldout"):
+        _ = Parts(tree, tmp_path).labelled
+
+
+def test_other_content_at_the_same_path_is_another_run(tree, tmp_path):
+    assert training_files(tree) == {}  # the corpus' own files are told by the corpus
+    tree["verifier"]["data"]["files"]["pseudo"] = str(tmp_path / "own.jsonl")
+    found = []
+    for count in (1, 2):
+        write(tmp_path / "own.jsonl", [{"text": "x", "labels": ["sad"]}] * count)
+        found.append(training_files(tree)["verifier.data.files.pseudo"])
+    assert len(set(found)) == 2
