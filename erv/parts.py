@@ -208,6 +208,6 @@ def resolve_checkpoints(tree: dict[str, Any]) -> dict[str, str]:
 def training_files(tree: Mapping[str, Any]) -> dict[str, str]:
     """The hashes of the verifier's training files, for the signature; those of the corpus itself are known by the corpus."""
     files = ((tree.get("verifier") or {}).get("data") or {}).get("files") or {}
-    root = Path(tree["data"]["corpus"]["root"])
-    own = {name: Path(file) for name, file in files.items() if file and root not in Path(file).parents}
+    root = tree["data"]["corpus"].get("root")
+    own = {n: Path(file) for n, file in files.items() if file and not (root and Path(root) in Path(file).parents)}
     return {f"verifier.data.files.{name}": file_sha256(file) for name, file in own.items() if file.is_file()}
