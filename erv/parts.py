@@ -137,6 +137,7 @@ class Parts:
             return None
         _ = self.corpus  # its files may hold the sentences
         verifier: Verifier = self.make("verifier.model")
+        verifier.model.to(self.device)
         return verifier
 
     @cached_property

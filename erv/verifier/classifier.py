@@ -31,15 +31,16 @@ class Verifier:
 
     Each distinct sentence is scored once, in batches of sentences of about the same number of tokens, and remembered while
     the weights stay as they are (`forget` after changing them). A batch holds at most `batch_tokens` tokens, padding
-    included. With `bf16` the matrix products are in bfloat16, with `compile` the model is compiled by torch. Logits are
-    divided by `temperature`, 1 for probabilities as trained.
+    included (default: 512 on a CPU, whose caches a larger batch leaves, else 16,384). With `bf16` the matrix products are in
+    bfloat16, with `compile` the model is compiled by torch. Logits are divided by `temperature`, 1 for probabilities as
+    trained.
     """
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, labels: Sequence[str], batch_tokens: int = 4096,
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, labels: Sequence[str], batch_tokens: int | None = None,
         remember: int = 200_000, bf16: bool = False, compile: bool = False, temperature: float = 1.0,
     ) -> None:  # fmt: skip
-        if batch_tokens < 1 or temperature <= 0:
+        if (batch_tokens is not None and batch_tokens < 1) or temperature <= 0:
             raise ValueError(
                 f"batch_tokens is at least 1 and temperature above 0, got {batch_tokens} and {temperature}"
             )
@@ -73,10 +74,11 @@ class Verifier:
     def _score(self, new: list[str]) -> None:
         tokens = self.tokenizer(new, truncation=True, max_length=self.max_length)["input_ids"]
         order = sorted(range(len(new)), key=lambda i: len(tokens[i]))
+        budget = self.batch_tokens or (512 if self.model.device.type == "cpu" else 16384)
         start = 0
         while start < len(order):
             end = start + 1  # the last of a batch is its longest
-            while end < len(order) and len(tokens[order[end]]) * (end + 1 - start) <= self.batch_tokens:
+            while end < len(order) and len(tokens[order[end]]) * (end + 1 - start) <= budget:
                 end += 1
             batch = self.tokenizer.pad({"input_ids": [tokens[i] for i in order[start:end]]}, return_tensors="pt")
             found = self._forward(batch.to(self.model.device)).logits.float().cpu().numpy()
@@ -151,7 +153,7 @@ def build_verifier(
 
 
 def load_verifier(
-    checkpoint: str, calibrated: bool = False, batch_tokens: int = 4096, bf16: bool = False, compile: bool = False
+    checkpoint: str, calibrated: bool = False, batch_tokens: int | None = None, bf16: bool = False, compile: bool = False
 ) -> Verifier:  # fmt: skip
     """A trained verifier from a folder written by `Verifier.save` or from a hub id; its labels are in its config.
 
