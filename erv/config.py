@@ -16,9 +16,12 @@ from omegaconf import OmegaConf
 ALLOWED_TARGETS = ("erv.", "torch.", "lightning.", "transformers.", "peft.")
 # Where results are written and on what machine they are made does not change them.
 UNSIGNED = ("name", "group", "paths", "logger", "launch", "checkpoint", "trainer.accelerator", "trainer.devices",
-            "trainer.num_nodes", "trainer.enable_progress_bar")  # fmt: skip
+            "trainer.num_nodes", "trainer.enable_progress_bar", "dry_run", "mode", "results", "max_failed", "task.input",
+            "llm.cache", "llm.concurrency", "llm.timeout_s", "llm.attempts", "llm.backoff_s", "llm.max_backoff_s",
+            "llm.breaker", "llm.price", "llm.key_variable")  # fmt: skip
 ROOT_KEYS = ("name", "group", "stage", "seed", "data", "policy", "verifier", "reward", "judge", "algo", "optim",
-             "evaluation", "trainer", "logger", "paths", "launch", "checkpoint")  # fmt: skip
+             "evaluation", "trainer", "logger", "paths", "launch", "checkpoint", "task", "llm", "mode", "results", "dry_run",
+             "max_failed")  # fmt: skip
 _INSTANTIATION_KEYS = {"_target_", "_recursive_", "_convert_", "_partial_", "_args_"}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 _WORD = re.compile(r"[^\W_]+", re.UNICODE)
@@ -70,11 +70,36 @@ MAFW = Taxonomy(
      "disappointment"),
     _MAFW_SYNONYMS,
 )  # fmt: skip
+# The 28 classes of GoEmotions in the order of its published classifiers. The synonyms are the released code's choice of a
+# class for each label of DFEW and MAFW (spec: policy.md 8); contempt and helplessness have no class of their own there.
+GOEMOTIONS = Taxonomy(
+    "goemotions",
+    ("admiration", "amusement", "anger", "annoyance", "approval", "caring", "confusion", "curiosity", "desire",
+     "disappointment", "disapproval", "disgust", "embarrassment", "excitement", "fear", "gratitude", "grief", "joy", "love",
+     "nervousness", "optimism", "pride", "realization", "relief", "remorse", "sadness", "surprise", "neutral"),
+    {"happiness": "joy", "happy": "joy", "angry": "anger", "sad": "sadness", "anxiety": "nervousness",
+     "helplessness": "grief", "contempt": "disapproval"},
+)  # fmt: skip
+
+
+def counterpart(label: str, labels: Sequence[str]) -> str:
+    """Which of `labels` (a verifier's) stands for `label`: itself, or what a built-in taxonomy calls it.
+
+    Raises ValueError when none does.
+    """
+    candidates = (label, *(t.normalise(label) for t in (DFEW, MAFW, GOEMOTIONS)))
+    found = next((c for c in candidates if c in labels), None)
+    if found is None:
+        raise ValueError(
+            f"no emotion of the verifier stands for {label!r}; it knows {', '.join(labels)}; use a verifier trained for these "
+            "labels"
+        )
+    return found
 
 
 def taxonomy(name: str) -> Taxonomy:
     """A built-in taxonomy by name; raises ValueError listing the known ones."""
-    known = {t.name: t for t in (DFEW, MAFW)}
+    known = {t.name: t for t in (DFEW, MAFW, GOEMOTIONS)}
     if name not in known:
         raise ValueError(f"unknown taxonomy {name!r}; known: {', '.join(known)}")
     return known[name]

@@ -13,23 +13,23 @@ import torch
 from torch import Tensor
 
 from erv import config
-from erv.corpora.base import Corpus
+from erv.corpora.base import Corpus, refuse_overlap
 from erv.emotions import Taxonomy
 from erv.judges.base import Judge
-from erv.lit.data import ClipData, SentenceData, StepData, read_sentences
+from erv.lit.data import ClipData, SentenceData, StepData
 from erv.media.cache import Features, TowerCache
 from erv.policy import Policy
 from erv.policy.prompts import Stage
 from erv.rationale import compose
 from erv.records import Clip
 from erv.rewards.total import TotalReward
-from erv.run import METRICS, find_model, note_environment
-from erv.verifier import Verifier, gate
+from erv.run import METRICS, file_sha256, find_model, note_environment
+from erv.verifier import Sentences, Verifier, gate
 
 _log = logging.getLogger(__name__)
 # What constructors may ask for by the name of a parameter; no config key is needed for these.
 PROVIDED = ("policy", "verifier", "reward", "judge", "taxonomy", "optim", "modalities", "seed", "texts", "labels",
-            "sentences", "folder", "run_name", "group")  # fmt: skip
+            "verifier_labels", "sentences", "folder", "run_name", "group")  # fmt: skip
 MODALITIES = ("video", "audio")
 _STYLE_OF: dict[str, Stage] = {"towers": "sft", "sft": "sft", "grpo": "grpo"}  # how a stage's prompts are written
 CHECKPOINTS = ("policy.checkpoint", "verifier.model.checkpoint")  # keys that may point at other runs
@@ -82,6 +82,11 @@ class Parts:
         """The labels in their order."""
         return self.taxonomy.labels
 
+    @property
+    def verifier_labels(self) -> tuple[str, ...] | None:
+        """The labels of the verifier, which need not be the corpus' own."""
+        return self.verifier.labels if self.verifier else None
+
     @cached_property
     def optim(self) -> Any:
         """Optimiser and schedule."""
@@ -95,7 +100,23 @@ class Parts:
     @property
     def sentences(self) -> list[str]:
         """The verifier's training sentences, for a tokenizer of its own."""
-        return [row["text"] for row in read_sentences(self.tree["verifier"]["data"]["file"], "train")]
+        return [row["text"] for row in self.labelled.rows("train")]
+
+    @cached_property
+    def labelled(self) -> Sentences:
+        """The verifier's training set; refused when it was written about evaluation clips."""
+        _ = self.corpus  # its files may hold the sentences
+        try:
+            labelled: Sentences = self.make("verifier.data")
+            refuse_overlap(self.corpus, labelled.clips, "verifier.data.files")
+            for split in ("train", "heldout"):
+                if not labelled.rows(split):
+                    raise ValueError(
+                        f"verifier.data has no {split} rows; raise verifier.data.{split} or give more rows"
+                    )
+        except ValueError as error:
+            raise config.ConfigError(str(error)) from error
+        return labelled
 
     @cached_property
     def policy(self) -> Policy:
@@ -112,11 +133,7 @@ class Parts:
             return None
         _ = self.corpus  # its files may hold the sentences
         verifier: Verifier = self.make("verifier.model")
-        if verifier.labels != self.labels:
-            raise config.ConfigError(
-                f"the verifier knows {', '.join(verifier.labels)}, the corpus {', '.join(self.labels)}, in this order; use a "
-                "verifier trained for this corpus"
-            )
+        verifier.model.to(self.device)
         return verifier
 
     @cached_property
@@ -150,9 +167,7 @@ class Parts:
     def data(self, algo: Any) -> StepData:
         """The DataModule that `algo` trains on."""
         if algo.data == "sentences":
-            node = self.tree["verifier"]["data"]
-            rows = len(read_sentences(node["file"], "train", node.get("limit")))
-            return SentenceData(node["file"], algo.batch_size, algo.steps(rows), self.seed, node.get("limit"))
+            return SentenceData(self.labelled, algo.batch_size, algo.steps(len(self.labelled.rows("train"))), self.seed)
         node = self.tree["data"]
         rows = len(self.corpus.clips("train")[: node["limit"]])
         load = self.features if algo.data == "features" else self.pixels
@@ -185,3 +200,11 @@ def resolve_checkpoints(tree: dict[str, Any]) -> dict[str, str]:
         if node and node.get(last):
             node[last], identities[key] = find_model(node[last], tree["seed"])
     return identities
+
+
+def training_files(tree: Mapping[str, Any]) -> dict[str, str]:
+    """The hashes of the verifier's training files, for the signature; those of the corpus itself are known by the corpus."""
+    files = ((tree.get("verifier") or {}).get("data") or {}).get("files") or {}
+    root = tree["data"]["corpus"].get("root")
+    own = {n: Path(file) for n, file in files.items() if file and not (root and Path(root) in Path(file).parents)}
+    return {f"verifier.data.files.{name}": file_sha256(file) for name, file in own.items() if file.is_file()}

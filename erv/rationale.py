@@ -67,6 +67,9 @@ def sentences(text: str, language: str = "en") -> list[str]:
 def _splitter(language: str) -> Language:
     import spacy
 
-    nlp = spacy.blank(language)
+    try:
+        nlp = spacy.blank(language)
+    except ImportError as error:  # spaCy's word for a language it does not have
+        raise ValueError(f"language is a code that spaCy knows, such as en or zh; got {language!r}") from error
     nlp.add_pipe("sentencizer")
     return nlp

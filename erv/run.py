@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -42,6 +43,12 @@ def _replace(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
+def file_sha256(file: str | Path) -> str:
+    """The hash of a file's bytes: what a run that reads it is made of, wherever the file lies."""
+    with Path(file).open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
 @dataclass(frozen=True)
 class Run:
     """The folder `<runs>/<group>/<name>/<signature>` of one run."""
@@ -59,8 +66,11 @@ class Run:
         path = self.folder / "checkpoints" / "last.ckpt"
         return path if path.is_file() else None
 
-    def open(self, config: Mapping[str, Any], overrides: list[str]) -> FileLock:
-        """Make the folder, write what the run is made of, and hold it against a second process with the same run."""
+    def open(self, config: Mapping[str, Any], overrides: list[str], devices: bool = True) -> FileLock:
+        """Make the folder, write what the run is made of, and hold it against a second process with the same run.
+
+        `devices` False is for runs that compute nothing: their env.json names no GPU, and torch is not loaded.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.folder / ".lock", timeout=0)
         try:
@@ -69,7 +79,7 @@ class Run:
             raise ConfigError(f"another process is working in {self.folder}; wait for it or change the run") from error
         (self.folder / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
         (self.folder / "overrides.yaml").write_text(yaml.safe_dump(overrides))
-        write_json(self.folder / "env.json", environment())
+        write_json(self.folder / "env.json", environment(devices))
         return lock
 
     def finish(self, metrics: Mapping[str, Any]) -> None:
@@ -77,10 +87,8 @@ class Run:
         write_json(self.folder / METRICS, dict(metrics))
 
 
-def environment() -> dict[str, Any]:
+def environment(devices: bool = True) -> dict[str, Any]:
     """Commit, uncommitted diff, versions and hardware: what is needed to make the run again."""
-    import torch
-
     root = Path(__file__).resolve().parent
     return {
         "command": sys.argv,
@@ -90,8 +98,14 @@ def environment() -> dict[str, Any]:
         "versions": {name: metadata.version(name) for name in _VERSIONS},
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
-        "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "devices": _devices() if devices else None,
     }
+
+
+def _devices() -> list[str]:
+    import torch
+
+    return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
 
 
 def note_environment(folder: Path, **values: Any) -> None:

@@ -20,7 +20,7 @@ from erv.config import ConfigError
 from erv.corpora.base import CorpusMissing
 from erv.lit.evaluation import Evaluation, judge_all, predict, read, reward_by_judge
 from erv.metrics.summary import summarise
-from erv.parts import PROVIDED, Parts, resolve_checkpoints
+from erv.parts import PROVIDED, Parts, resolve_checkpoints, training_files
 from erv.records import Prediction
 from erv.run import Run, write_lines
 from erv.verifier import UnfitVerifier
@@ -40,7 +40,7 @@ def open_stage(cfg: DictConfig) -> Iterator[tuple[Run | None, Parts]]:
     try:
         tree = config.plain(cfg)
         config.build(tree["data"]["corpus"]).require()
-        identities = resolve_checkpoints(tree)
+        identities = resolve_checkpoints(tree) | training_files(tree)
         signature = config.signature(cfg, identities)
         run = Run(Path(tree["paths"]["runs"]) / tree["group"] / tree["name"] / signature)
         parts = Parts(tree, run.folder)

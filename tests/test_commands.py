@@ -22,6 +22,10 @@ SMALL_DFEW_TRAINING = [
     "trainer=cpu", "trainer.val_check_interval=1", "data.dev_limit=2", "algo.iterations=1", "algo.max_new_tokens=16",
     "verifier.gate=null",
 ]  # fmt: skip
+SMALL_ROBERTA = [
+    "verifier.model.checkpoint=models/erv", "data.corpus.partial=true", "trainer=cpu", "trainer.val_check_interval=1",
+    "+trainer.limit_train_batches=1",
+]  # fmt: skip
 
 
 def test_a_sweep_makes_one_run_per_value_and_leaves_nothing_where_it_was_started(demo):
@@ -136,8 +140,10 @@ def readme_commands():
 
 def small(command):
     """The command with what makes it small: fewer clips and steps, the same code."""
-    if "erv.report" in command or "erv.doctor" in command:
+    if {"erv.report", "erv.doctor", "erv.label"} & set(command):
         return command
+    if "+exp=verifier_roberta" in command:
+        return [*command, *SMALL_ROBERTA]
     if any("dfew" in word for word in command):
         return [*command, *SMALL_DFEW, *(SMALL_DFEW_TRAINING if "erv.train" in command else [])]
     return [*command, "+debug=demo"]
@@ -150,6 +156,8 @@ def test_every_command_of_the_readme_runs(demo, tmp_path, corpus):
     (tmp_path / "models").mkdir()
     shutil.copytree(run_of(demo, "sft") / "model", tmp_path / "models" / "sft")
     shutil.copytree(run_of(demo, "verifier") / "model", tmp_path / "models" / "erv")
+    (tmp_path / "texts.jsonl").write_text('{"text": "He is sad."}\n')
+    shutil.copy(next(demo.rglob("labels.jsonl")), tmp_path / "labels.jsonl")
     write_dfew(tmp_path / "papers_data" / "DFEW", corpus)
     env = {k: v for k, v in environment(tmp_path).items() if not k.startswith("ERV_")}
     commands = readme_commands()
@@ -170,6 +178,19 @@ def test_every_command_of_the_readme_runs(demo, tmp_path, corpus):
         done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
     assert (tmp_path / "dfew.html").stat().st_size > 1000
+
+
+def test_the_readmes_reward_for_other_trainers(demo, tmp_path, monkeypatch):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    shutil.copytree(run_of(demo, "verifier") / "model", tmp_path / "models" / "erv")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(code, names)
+    text = "<think>The brows draw together.</think>\n<answer>angry</answer>"
+    scored = names["compute_score"]("dfew", text, "angry")
+    parts = [f(completions=[text], solution=["angry"])[0] for f in names["functions"]]
+    assert scored["score"] == sum(parts)
+    assert parts[:2] == [1.0, 1.0]
 
 
 def write_dfew(root, corpus):

@@ -33,6 +33,48 @@ def test_every_choice_fits(override):
     config.check(composed("+exp=grpo_demo", override), PROVIDED)
 
 
+VERIFIERS = ["roberta_base", "roberta_large", "bert_large", "deberta_v3_base", "xlmr_base", "tiny"]
+
+
+@pytest.mark.parametrize("name", VERIFIERS)
+def test_every_verifier_is_a_config_of_one_class(name):
+    cfg = composed("+exp=verifier_roberta", f"verifier={name}", "algo.loss.name=supcon+bce")
+    config.check(cfg, PROVIDED)
+    assert cfg.verifier.model._target_ == "erv.verifier.build_verifier"
+    assert cfg.verifier.data.noise.rate == 0.0
+    assert (cfg.algo.epochs, cfg.algo.batch_size, cfg.optim.lr) == (10, 64, 3e-5)
+
+
+@pytest.mark.parametrize(
+    "overrides", [[], ["task=augment", "task.target=9"], ["data=dfew", "mode=batch", "llm.price=null"]]
+)
+def test_every_way_of_labelling_fits(overrides):
+    config.check(composed("task.input=x.jsonl", *overrides, command="label"))
+
+
+def test_how_labels_are_asked_for_changes_nothing_but_what_is_asked_does():
+    def signed(*overrides):
+        return config.signature(composed("task.input=x.jsonl", *overrides, command="label"), {"task.input": "abc"})
+
+    same = (
+        "llm.concurrency=2",
+        "llm.timeout_s=5.0",
+        "llm.price=null",
+        "mode=batch",
+        "dry_run=true",
+        "task.input=y.jsonl",
+    )
+    other = (
+        "llm.model=m",
+        "llm.parameters.temperature=1",
+        "task.prompt=label-2",
+        "task.most=1",
+        "llm.base_url=http://h/v1",
+    )
+    assert {signed(o) for o in same} == {signed()}
+    assert len({signed(o) for o in other} | {signed()}) == 6
+
+
 def test_all_problems_are_listed_at_once_with_the_nearest_name():
     cfg = composed("+exp=grpo_demo", "+reward.explanation.thresold=0.2", "+algo.grup_size=4", "+rewards=1")
     with pytest.raises(ConfigError) as error:

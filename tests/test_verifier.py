@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from erv.emotions import DFEW
-from erv.verifier import UnfitVerifier, build_verifier, gate, load_verifier, scores
+from erv.emotions import DFEW, GOEMOTIONS, MAFW
+from erv.verifier import Loss, UnfitVerifier, Verifier, build_verifier, gate, load_verifier, per_class, scores
 
 SIZES = {
     "model_type": "roberta", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32,
     "max_position_embeddings": 34, "initializer_range": 0.1,
 }  # fmt: skip
+AP_FIRST = 1 / 2 + 1 / 2 * 2 / 3  # the two positives of the first class are ranked first and third
 SENTENCES = ["The jaw drops.", "The nose wrinkles as the clip goes on.", "A person looks into the camera."]
 
 
@@ -31,11 +32,40 @@ def test_probabilities_do_not_depend_on_company_or_order(verifier):
 
 def test_each_distinct_sentence_is_scored_once(verifier, monkeypatch):
     seen = []
-    plain = verifier.logits
-    monkeypatch.setattr(verifier, "logits", lambda batch: seen.extend(batch) or plain(batch))
+    plain = verifier._score
+    monkeypatch.setattr(verifier, "_score", lambda batch: seen.extend(batch) or plain(batch))
     verifier([*SENTENCES, *SENTENCES])
     verifier(SENTENCES)
     assert sorted(seen) == sorted(SENTENCES)
+
+
+def test_batches_hold_sentences_of_one_length_within_the_budget(verifier, monkeypatch):
+    shapes = []
+    plain = verifier._forward
+    monkeypatch.setattr(verifier, "_forward", lambda batch: shapes.append(batch["input_ids"].shape) or plain(batch))
+    verifier.batch_tokens = 24
+    verifier([" ".join(["the jaw"] * n) for n in (1, 5, 1, 2, 5, 3, 3, 9)])
+    assert sum(rows for rows, _ in shapes) == 5
+    assert all(rows * length <= 24 or rows == 1 for rows, length in shapes)
+    assert [length for _, length in shapes] == sorted(length for _, length in shapes)
+    whole = verifier(["the jaw " * 9])
+    verifier.batch_tokens = 1
+    verifier.forget()
+    np.testing.assert_allclose(verifier(["the jaw " * 9]), whole, atol=1e-6)
+
+
+def test_memory_is_bounded(verifier):
+    verifier.remember = 3
+    for i in range(5):
+        verifier([f"sentence {i}", "The jaw drops."])
+    assert len(verifier._known) <= 4
+
+
+def test_bfloat16_gives_nearly_the_same(verifier):
+    plain = verifier(SENTENCES)
+    low = Verifier(verifier.model, verifier.tokenizer, verifier.labels, bf16=True)(SENTENCES)
+    assert low.dtype == np.float32
+    assert 0 < np.abs(low - plain).max() < 0.02
 
 
 def test_a_long_sentence_is_cut_not_an_error(verifier):
@@ -54,14 +84,14 @@ def test_training_learns_two_sentences(verifier):
     optimiser = torch.optim.Adam(verifier.model.parameters(), lr=1e-2)
     for _ in range(40):
         optimiser.zero_grad()
-        verifier.loss(SENTENCES[:2], targets).backward()
+        Loss()(verifier.logits(SENTENCES[:2])[0], targets).backward()
         optimiser.step()
     verifier.forget()
     assert [DFEW.labels[i] for i in verifier(SENTENCES[:2]).argmax(1)] == ["surprise", "disgust"]
 
 
 def test_a_label_it_does_not_know_is_refused(verifier):
-    with pytest.raises(ValueError, match="labels gloomy are not among the verifier's: happy"):
+    with pytest.raises(ValueError, match="no emotion of the verifier stands for 'gloomy'; it knows happy, sad"):
         verifier.targets([["gloomy"]])
 
 
@@ -70,7 +100,21 @@ def test_frozen_scores():
     t = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0]])
     found = scores(p, t, threshold=0.1, top_k=2)
     assert found["labels_per_sentence"] == pytest.approx(5 / 3)  # two, the likeliest alone, two
+    # per class (tp, fp, fn): (2, 1, 0), (1, 1, 0), none at all
     assert found["macro_f1"] == pytest.approx((0.8 + 2 / 3 + 0) / 3)
+    assert found["micro_f1"] == pytest.approx(3 * 2 / (3 * 2 + 2))
+    assert found["map"] == pytest.approx((AP_FIRST + 0.5) / 2)
+    kept = scores(p, t, threshold=0.1, top_k=2, columns=[0, 1])
+    assert kept["macro_f1"] == pytest.approx((0.8 + 2 / 3) / 2)
+    assert kept["labels_per_sentence"] == found["labels_per_sentence"]
+    classes = per_class(p, t, 0.1, 2, {"happy": 0, "sad": 1})
+    assert classes["happy"] == pytest.approx({"precision": 2 / 3, "recall": 1, "f1": 0.8, "sentences": 2})
+    assert classes["sad"]["precision"] == 0.5
+
+
+def test_calibration_error_of_a_verifier_that_is_sure_and_half_right():
+    p, t = np.full((10, 2), 0.9, np.float32), np.tile([[1, 0]], (10, 1))
+    assert scores(p, t, 0.1, 2)["ece"] == pytest.approx(0.4, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -81,3 +125,60 @@ def test_the_gate_refuses_a_weak_verifier(f1, labels, problem):
     with pytest.raises(UnfitVerifier, match=problem):
         gate({"macro_f1": f1, "labels_per_sentence": labels})
     gate({"macro_f1": 0.95, "labels_per_sentence": 1.19})
+
+
+def saved(tmp_path, model_type, labels, **sizes):
+    """A small random classifier of another family with our tokenizer, as a folder; what a hub id would bring."""
+    torch.manual_seed(1)
+    common = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32,
+              "max_position_embeddings": 34, **sizes}  # fmt: skip
+    made = build_verifier(labels, config={"model_type": model_type, **common}, sentences=SENTENCES)
+    folder = tmp_path / model_type
+    made.save(folder)
+    return str(folder), made
+
+
+@pytest.mark.parametrize("model_type", ["roberta", "bert", "deberta-v2", "xlm-roberta", "distilbert"])
+def test_any_encoder_is_a_verifier(model_type, tmp_path):
+    names = {"dim": 32, "n_layers": 1, "n_heads": 2, "hidden_dim": 32} if model_type == "distilbert" else {}
+    folder, _ = saved(tmp_path, model_type, MAFW.labels, **names)
+    built = build_verifier(DFEW.labels, checkpoint=folder)
+    assert built(SENTENCES).shape == (3, 7)
+    logits, embeddings = built.logits(SENTENCES, embeddings=True)
+    assert (logits.shape, embeddings.shape) == ((3, 7), (3, 32))
+
+
+def test_a_goemotions_classifier_keeps_its_head(tmp_path):
+    order = (*GOEMOTIONS.labels[14:], *GOEMOTIONS.labels[:14])
+    folder, made = saved(tmp_path, "roberta", order)
+    built = build_verifier(MAFW.labels, checkpoint=folder, head="goemotions28")
+    assert built.labels == order
+    np.testing.assert_allclose(built(SENTENCES), made(SENTENCES), atol=1e-7)
+    targets = built.targets([["happiness"], ["contempt", "helplessness"]])
+    assert [{order[i] for i in row.nonzero().flatten()} for row in targets] == [{"joy"}, {"disapproval", "grief"}]
+    assert built.columns(["neutral"]) == {"neutral": order.index("neutral")}
+
+
+def test_unnamed_goemotions_classes_are_in_the_usual_order(tmp_path):
+    folder, _ = saved(tmp_path, "roberta", [f"LABEL_{i}" for i in range(28)])
+    assert load_verifier(folder).labels == GOEMOTIONS.labels
+    assert build_verifier(DFEW.labels, checkpoint=folder, head="goemotions28").labels == GOEMOTIONS.labels
+
+
+def test_another_head_is_not_taken_for_goemotions(tmp_path):
+    folder, _ = saved(tmp_path, "roberta", DFEW.labels)
+    with pytest.raises(
+        ValueError, match=r"28 GoEmotions classes; .* has 7: happy, sad.*set verifier.model.head=taxonomy"
+    ):
+        build_verifier(MAFW.labels, checkpoint=folder, head="goemotions28")
+
+
+def test_calibrated_loading_needs_a_temperature(verifier, tmp_path):
+    verifier.save(tmp_path)
+    with pytest.raises(ValueError, match=r"calibrated=true needs a temperature, and .* has no erv.json"):
+        load_verifier(str(tmp_path), calibrated=True)
+    (tmp_path / "erv.json").write_text('{"temperature": 0.5}')
+    logits = torch.from_numpy(verifier.scored(SENTENCES))
+    np.testing.assert_allclose(
+        load_verifier(str(tmp_path), calibrated=True)(SENTENCES), (logits / 0.5).sigmoid().numpy(), atol=1e-6
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
 from erv.emotions import Taxonomy
@@ -25,3 +26,18 @@ class Corpus(Protocol):
 
     def clips(self, split: Split) -> list[Clip]:
         """The clips of one split, in a fixed order."""
+
+
+def refuse_overlap(corpus: Corpus, clips: Iterable[str], what: str) -> None:
+    """Raise ValueError when the text `what` was written about clips that `corpus` evaluates on (its dev and test splits).
+
+    The verifier's training text was made from clips; with an evaluation clip among them the verifier would know what it
+    is to judge, and its reward would leak into the figures.
+    """
+    evaluated = {clip.id for split in ("dev", "test") for clip in corpus.clips(split)}
+    shared = sorted(evaluated.intersection(clips))
+    if shared:
+        raise ValueError(
+            f"{what}: {len(shared)} of its clips are evaluation clips of this corpus, first {', '.join(shared[:3])}; only the "
+            "train split may feed the verifier: make the text again from train clips of the fold in use"
+        )

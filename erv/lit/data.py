@@ -6,9 +6,7 @@ with the very next batch at any number of workers.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -19,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from erv.corpora.base import Corpus
 from erv.lit.order import StepBatches
 from erv.records import Clip, Split
+from erv.verifier import Sentences
 
 Sample = tuple[Clip, dict[str, Tensor]]
 Loader = Callable[[list[Clip]], list[dict[str, Tensor]]]
@@ -97,26 +96,14 @@ class ClipData(StepData):
             self.dev_rows = self.samples("dev", self.dev_limit)
 
 
-def read_sentences(file: str | Path, split: str, limit: int | None = None) -> list[dict[str, Any]]:
-    """The first `limit` rows {"text", "labels", "split"} of a split of a JSONL file, in its order."""
-    path = Path(file)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no labelled sentences; set verifier.data.file to a JSONL file")
-    return [row for row in map(json.loads, path.read_text().splitlines()) if row["split"] == split][:limit]
-
-
 class SentenceData(StepData):
-    """Labelled sentences from a JSONL file with rows {"text", "labels", "split"}; `limit` keeps the first of "train"."""
+    """Labelled sentences for the verifier; the dev curve is over the held-out ones."""
 
-    def __init__(self, file: str, batch_size: int, steps: int, seed: int, limit: int | None = None) -> None:
+    def __init__(self, sentences: Sentences, batch_size: int, steps: int, seed: int) -> None:
         super().__init__(batch_size, steps, seed, eval_batch_size=256)
-        self.file, self.limit = file, limit
-
-    def rows(self, split: str) -> list[dict[str, Any]]:
-        """The rows of a split, in the file's order."""
-        return read_sentences(self.file, split)
+        self.rows = sentences.rows
 
     def setup(self, stage: str) -> None:
-        """Read the file."""
+        """Take the rows."""
         if stage == "fit" and not self.train_rows:
-            self.train_rows, self.dev_rows = read_sentences(self.file, "train", self.limit), self.rows("heldout")
+            self.train_rows, self.dev_rows = self.rows("train"), self.rows("heldout")

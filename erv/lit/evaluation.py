@@ -108,7 +108,9 @@ def reward_by_judge(predictions: Sequence[Prediction], judge: Judge, reward: Tot
     verdicts = iter(judge([s.text for p in predictions for s in p.sentences]))
     found = [[(next(verdicts).emotion or "",) for _ in p.sentences] for p in predictions]
     neutral = reward.taxonomy.neutral
-    return float(np.mean([part.value(f, p.gold, neutral) for f, p in zip(found, predictions, strict=True)]))
+    values = [part.value(f, p.gold, neutral) for f, p in zip(found, predictions, strict=True)]
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
 
 
 def judge_all(predictions: Sequence[Prediction], judge: Judge) -> list[Prediction]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -10,56 +12,105 @@ from torch import Tensor
 
 from erv.lit.data import SentenceData
 from erv.lit.optim import Optim
-from erv.verifier import Verifier, scores
+from erv.verifier import Loss, Verifier, calibrate, calibration_svg, card, per_class, scores, table
+from erv.verifier.calibration import sigmoid
+from erv.verifier.export import export
+from erv.verifier.scores import calibration_error
 
 Row = dict[str, Any]
+SPLITS = ("heldout", "audit", "withheld")
+PLOT = "calibration.svg"  # in the run's folder
 
 
 class VerifierTraining(pl.LightningModule):
-    """Multi-label binary cross-entropy; scores at the threshold and top-k that the reward will use."""
+    """Multi-label training of `verifier` for the labels of the corpus, with `loss`.
+
+    Scores are measured at the `threshold` and `top_k` that the reward will use; the best threshold and the temperature are
+    chosen on held-out sentences, and written beside the weights.
+    """
 
     data = "sentences"
 
     def __init__(
-        self, verifier: Verifier, optim: Optim, batch_size: int, epochs: int, threshold: float = 0.1, top_k: int = 2
-    ) -> None:
+        self, verifier: Verifier, labels: tuple[str, ...], optim: Optim, folder: str, batch_size: int, epochs: int,
+        loss: Loss, threshold: float = 0.1, top_k: int = 2,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.verifier, self.optim, self.batch_size, self.epochs = verifier, optim, batch_size, epochs
-        self.threshold, self.top_k = threshold, top_k
+        self.loss, self.threshold, self.top_k, self.folder = loss, threshold, top_k, Path(folder)
+        self.columns = verifier.columns(labels)
         self.model = verifier.model
+        self.weights: Tensor | None = None
 
     def steps(self, rows: int) -> int:
         """Batches of `epochs` passes over `rows` samples."""
         return self.epochs * rows // self.batch_size
 
+    def on_fit_start(self) -> None:
+        """Class weights, from all training rows."""
+        data: Any = self.trainer.datamodule
+        weights = self.loss.weights(self.verifier.targets([row["labels"] for row in data.train_rows]))
+        self.weights = None if weights is None else weights.to(self.device)
+
     def training_step(self, rows: list[Row], _: int) -> Tensor:
         """One batch of sentences."""
-        targets = self.verifier.targets([row["labels"] for row in rows])
-        loss = self.verifier.loss([row["text"] for row in rows], targets)
+        loss = self._loss(rows)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(rows))
         return loss
 
-    def on_validation_start(self) -> None:
-        """The weights have changed since the last time."""
-        self.verifier.forget()
-
     def validation_step(self, rows: list[Row], _: int) -> None:
-        """Loss on held-out sentences of known phrases."""
-        targets = self.verifier.targets([row["labels"] for row in rows])
-        loss = self.verifier.loss([row["text"] for row in rows], targets)
-        self.log("dev/loss", loss, batch_size=len(rows), prog_bar=True)
+        """Loss on held-out sentences."""
+        self.log("dev/loss", self._loss(rows), batch_size=len(rows), prog_bar=True)
+
+    def _loss(self, rows: list[Row]) -> Tensor:
+        targets = self.verifier.targets([row["labels"] for row in rows]).to(self.device)
+        logits, embeddings = self.verifier.logits([row["text"] for row in rows], self.loss.needs_embeddings)
+        return self.loss(logits.float(), targets, embeddings, self.weights)
 
     def measure(self, data: SentenceData) -> dict[str, Any]:
-        """Scores on the held-out splits: known phrases, and phrases withheld from training."""
+        """Figures on the held-out splits, threshold and temperature, the plot, and the model's folder with all of them."""
         self.verifier.forget()
-        result: dict[str, Any] = {}
-        for split in ("heldout", "withheld"):
-            rows = data.rows(split)
-            if rows:
-                probabilities = self.verifier([row["text"] for row in rows])
-                targets = self.verifier.targets([row["labels"] for row in rows]).numpy().astype(np.int64)
-                result[split] = scores(probabilities, targets, self.threshold, self.top_k)
-        return result
+        found = {split: self._scored(data.rows(split)) for split in SPLITS if data.rows(split)}
+        logits, targets = found["heldout"]
+        columns = list(self.columns.values())
+        best = calibrate(logits, targets, self.top_k, columns)
+        figures: dict[str, Any] = {
+            split: scores(_plain(z), t, self.threshold, self.top_k, columns) for split, (z, t) in found.items()
+        }
+        classes = per_class(_plain(logits), targets, self.threshold, self.top_k, self.columns)
+        last = "audit" if "audit" in found else "heldout"
+        z, t = found[last]
+        chosen: dict[str, Any] = {
+            "threshold": best.threshold, "temperature": best.temperature, "chosen_on": "heldout", "measured_on": last,
+            "macro_f1": scores(_plain(z), t, best.threshold, self.top_k, columns)["macro_f1"],
+            "ece": calibration_error(_plain(z), t), "ece_calibrated": calibration_error(sigmoid(z / best.temperature), t),
+        }  # fmt: skip
+        curve = tuple(calibration_error(sigmoid(logits / s), targets) for s in (1.0, best.temperature))
+        (self.folder / PLOT).write_text(calibration_svg(best, (curve[0], curve[1]), "held-out sentences"))
+        tables, facts = table(figures, classes), self._facts(data)
+        export(self.verifier, self.folder / "model", chosen, card(self.verifier.labels, tables, chosen, facts))
+        print(tables)
+        print(
+            f"threshold {best.threshold:.2f} and temperature {best.temperature:.2f}, chosen on held-out sentences; on {last} "
+            f"sentences macro F1 {chosen['macro_f1']:.3f}, calibration error {chosen['ece']:.3f} -> "
+            f"{chosen['ece_calibrated']:.3f}; {self.folder / PLOT}"
+        )
+        return {**figures, "classes": classes, "chosen": chosen, "sentences": facts}
+
+    def _scored(self, rows: list[Row]) -> tuple[np.ndarray, np.ndarray]:
+        targets = self.verifier.targets([row["labels"] for row in rows]).numpy().astype(np.int64)
+        return self.verifier.scored([row["text"] for row in rows]), targets
+
+    def _facts(self, data: SentenceData) -> Mapping[str, Any]:
+        rows = data.rows("train")
+        counts = {
+            source: sum(row["source"] == source for row in rows) for source in dict.fromkeys(r["source"] for r in rows)
+        }
+        wrong = sum("clean_labels" in row for row in rows)
+        return {
+            "rows": len(rows), "sources": counts, "spoiled": wrong, "loss": self.loss.name, "balance": self.loss.balance,
+            "threshold": self.threshold, "top_k": self.top_k,
+        }  # fmt: skip
 
     def configure_optimizers(self) -> Any:
         """AdamW with its schedule per step."""
@@ -69,3 +120,7 @@ class VerifierTraining(pl.LightningModule):
     def save(self, folder: str) -> None:
         """Write the verifier."""
         self.verifier.save(folder)
+
+
+def _plain(logits: np.ndarray) -> np.ndarray:
+    return sigmoid(logits).astype(np.float32)

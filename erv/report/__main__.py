@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+from erv.report import verifiers
 from erv.report.runs import Result, load
 from erv.report.table import as_csv, as_markdown
 
@@ -30,7 +31,13 @@ def main(arguments: list[str] | None = None) -> None:
         "--baseline", action="append", metavar="ARM",
         help="compare every arm with ARM, clip by clip; may be repeated (default: grpo and sft, where they are)",
     )  # fmt: skip
+    parser.add_argument(
+        "--verifiers", action="store_true", help="the table of the trained verifiers below RUNS instead"
+    )
     options = parser.parse_args(arguments)
+    if options.verifiers:
+        _verifiers(options)
+        return
     results = load(options.runs)
     if not results:
         sys.exit(
@@ -42,6 +49,16 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"erv.report: no run of baseline {', '.join(unknown)}; there are {', '.join(sorted(arms))}")
     baselines = options.baseline or [arm for arm in ("grpo", "sft") if arm in arms]
     _print(results, baselines, options)
+
+
+def _verifiers(options: argparse.Namespace) -> None:
+    found = verifiers.load_verifiers(options.runs)
+    if not found:
+        sys.exit(f"erv.report: no trained verifier below {', '.join(map(str, options.runs))}")
+    text = verifiers.as_markdown(found)
+    print(text, end="")
+    if options.table:
+        options.table.write_text(text)
 
 
 def _print(results: list[Result], baselines: list[str], options: argparse.Namespace) -> None:

@@ -18,7 +18,7 @@ from erv.records import Prediction
 FIGURES = ("war", "uar", "eea", "epc", "fcr")
 # Keys that differ between runs of one arm without being another setting: seeds, places, and what is not signed.
 _NOT_SETTINGS = ("seed", "name", "group", "paths", "logger", "launch", "data.corpus.seed", "data.corpus.root", "data.cache",
-                 "policy.checkpoint", "verifier.model.checkpoint", "verifier.data.file", "judge.grammar",
+                 "policy.checkpoint", "verifier.model.checkpoint", "verifier.data.files", "judge.grammar",
                  "checkpoint")  # fmt: skip
 
 
@@ -93,7 +93,7 @@ def load(folders: Iterable[Path]) -> list[Result]:
     files = {file.parent for folder in folders for file in folder.glob("**/metrics.json")}
     found = [Result(folder, json.loads((folder / "metrics.json").read_text())) for folder in sorted(files)]
     results = [
-        Result(r.folder, r.metrics, label) for r, label in _labelled([r for r in found if "sampled" in r.metrics])
+        Result(r.folder, r.metrics, label) for r, label in labelled([r for r in found if "sampled" in r.metrics])
     ]
     return sorted(results, key=lambda r: (_rank(r.arm), r.label, r.seed))
 
@@ -103,7 +103,8 @@ def _rank(arm: str) -> tuple[int, str]:
     return (0 if arm == "sft" else 1, arm)
 
 
-def _labelled(results: list[Result]) -> Iterator[tuple[Result, str]]:
+def labelled(results: list[Result]) -> Iterator[tuple[Result, str]]:
+    """Each result with its arm and the settings in which it differs from the other runs of that arm."""
     by_arm: dict[str, list[tuple[Result, dict[str, Any]]]] = defaultdict(list)
     for result in results:
         by_arm[result.arm].append((result, _settings(result.folder)))
@@ -111,8 +112,12 @@ def _labelled(results: list[Result]) -> Iterator[tuple[Result, str]]:
         keys = {key for _, settings in members for key in settings}
         varying = sorted(k for k in keys if len({json.dumps(settings.get(k)) for _, settings in members}) > 1)
         for result, settings in members:
-            listed = ", ".join(f"{key.removeprefix('reward.explanation.')}={settings.get(key)}" for key in varying)
+            listed = ", ".join(f"{_short(key)}={settings.get(key)}" for key in varying)
             yield result, f"{arm} ({listed})" if listed else arm
+
+
+def _short(key: str) -> str:
+    return key.removeprefix("reward.explanation.").removeprefix("verifier.data.")
 
 
 def _settings(folder: Path) -> dict[str, Any]:

@@ -115,18 +115,18 @@ def as_markdown(results: Sequence[Result], baselines: Sequence[str]) -> str:
     for arm in every:
         cells = [arm.label, str(len(arm.runs)), *(_percent(*f) if (f := arm.figure(name)) else "-" for name in FIGURES)]
         rows.append(cells + ([" ".join(_plain(r.figures["fcr"]) for r in arm.runs)] if several else []))
-    text = _grid(head, rows) + "\n" + _note(every, several)
-    text += "\n" + _grid(["arm", *STYLE], [[arm.label, *_style(arm)] for arm in every])
+    text = grid(head, rows) + "\n" + _note(every, several)
+    text += "\n" + grid(["arm", *STYLE], [[arm.label, *_style(arm)] for arm in every])
     text += "Means over seeds; R_E by the verifier and by the judge, sentence by sentence; shares in percent.\n"
     if every[0].figure("eea"):
         classes = list(every[0].runs[0].figures["per_class"])
-        text += "\n" + _grid(["EEA of", *classes], [[arm.label, *_per_class(arm, classes)] for arm in every])
+        text += "\n" + grid(["EEA of", *classes], [[arm.label, *_per_class(arm, classes)] for arm in every])
     compared = list(_differences(every, baselines, several))
     if compared:
         names = ["difference", "WAR", "FCR", *(["WAR per seed", "FCR per seed"] if several else [])]
         text += (
             "\n"
-            + _grid(names, compared)
+            + grid(names, compared)
             + "\nDifferences are paired: the same clips, both arms; percentile bootstrap over clips.\n"
         )
     return text
@@ -169,7 +169,8 @@ def _note(every: list[Arm], several: bool) -> str:
     )
 
 
-def _grid(head: list[str], rows: list[list[str]]) -> str:
+def grid(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table with columns of one width."""
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     lines = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in [head, *rows]]
     lines.insert(1, ["-" * width for width in widths])

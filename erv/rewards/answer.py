@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from erv.emotions import Taxonomy
 from erv.rationale import Rationale
+from erv.rewards.reading import Reading
 
 
 class AnswerReward:
@@ -18,7 +18,7 @@ class AnswerReward:
     def __init__(self, weight: float = 1.0) -> None:
         self.weight = weight
 
-    def value(self, rationale: Rationale, gold: str, taxonomy: Taxonomy) -> float:
-        """The reward of one completion."""
-        answer = taxonomy.normalise(rationale.answer)
-        return float(answer is not None and answer == taxonomy.normalise(gold))
+    def value(self, rationale: Rationale, gold: str, reading: Reading) -> float | None:
+        """The reward of one completion; None when the gold label is unknown, for which no completion is to blame."""
+        right = reading.right(rationale.answer, gold)
+        return None if right is None else float(right)

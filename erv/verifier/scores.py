@@ -2,33 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from torchmetrics.functional.classification import multilabel_f1_score, multilabel_precision, multilabel_recall
+from torch import Tensor
+from torchmetrics.functional.classification import (
+    binary_average_precision,
+    binary_calibration_error,
+    multilabel_f1_score,
+    multilabel_precision,
+    multilabel_recall,
+)
 
 
 class UnfitVerifier(Exception):
     """The verifier is too weak to be a reward."""
 
 
-def scores(probabilities: np.ndarray, targets: np.ndarray, threshold: float, top_k: int) -> dict[str, float]:
-    """Macro and micro F1, macro precision and recall, and emotions per sentence, of probabilities and multi-hot `[S, E]`.
-
-    A sentence has the emotions that the reward gives it: above `threshold`, at most `top_k`, the likeliest when none is.
-    """
+def chosen(probabilities: np.ndarray, threshold: float, top_k: int) -> np.ndarray:
+    """The emotions `[S, E]` that the reward gives: above `threshold`, at most `top_k`, the likeliest when none is."""
     rank = np.argsort(np.argsort(-probabilities, axis=1, kind="stable"), axis=1)
-    chosen = ((probabilities > threshold) & (rank < top_k)) | ((rank == 0) & (probabilities <= threshold))
-    p, t = torch.from_numpy(chosen.astype(np.int64)), torch.from_numpy(targets.astype(np.int64))
-    size = targets.shape[1]
+    return ((probabilities > threshold) & (rank < top_k)) | ((rank == 0) & (probabilities <= threshold))
+
+
+def macro_f1(picked: np.ndarray, targets: np.ndarray, columns: Sequence[int]) -> float:
+    """Macro F1 over the classes `columns` of what was picked `[S, E]`."""
+    p, t = (_tensor(values[:, list(columns)]) for values in (picked, targets))
+    return float(multilabel_f1_score(p, t, len(columns), average="macro"))
+
+
+def scores(
+    probabilities: np.ndarray, targets: np.ndarray, threshold: float, top_k: int, columns: Sequence[int] | None = None
+) -> dict[str, float]:  # fmt: skip
+    """Figures of probabilities and multi-hot targets `[S, E]`.
+
+    macro and micro F1, macro precision and recall with the emotions that the reward gives a sentence; mean average
+    precision over the classes that occur, expected calibration error over all entries, and emotions per sentence. Means are
+    over the classes `columns` (default: all), those that the sentences can be labelled with.
+    """
+    picked, kept = chosen(probabilities, threshold, top_k), list(columns or range(targets.shape[1]))
+    p, t, size = _tensor(picked[:, kept]), _tensor(targets[:, kept]), len(kept)
     return {
         "macro_f1": float(multilabel_f1_score(p, t, size, average="macro")),
         "micro_f1": float(multilabel_f1_score(p, t, size, average="micro")),
         "macro_precision": float(multilabel_precision(p, t, size, average="macro")),
         "macro_recall": float(multilabel_recall(p, t, size, average="macro")),
-        "labels_per_sentence": float(chosen.sum(1).mean()),
+        "map": _mean_average_precision(probabilities[:, kept], targets[:, kept]),
+        "ece": calibration_error(probabilities[:, kept], targets[:, kept]),
+        "labels_per_sentence": float(picked.sum(1).mean()),
     }
+
+
+def per_class(
+    probabilities: np.ndarray, targets: np.ndarray, threshold: float, top_k: int, labels: Mapping[str, int]
+) -> dict[str, dict[str, float]]:  # fmt: skip
+    """Precision, recall, F1 and sentences of each class; `labels` maps names to columns."""
+    kept = list(labels.values())
+    p, t = _tensor(chosen(probabilities, threshold, top_k)[:, kept]), _tensor(targets[:, kept])
+    rows: dict[str, Any] = {
+        "precision": multilabel_precision(p, t, len(kept), average="none"),
+        "recall": multilabel_recall(p, t, len(kept), average="none"),
+        "f1": multilabel_f1_score(p, t, len(kept), average="none"),
+        "sentences": t.sum(0),
+    }
+    return {label: {name: float(values[i]) for name, values in rows.items()} for i, label in enumerate(labels)}
+
+
+def calibration_error(probabilities: np.ndarray, targets: np.ndarray) -> float:
+    """Expected calibration error in [0, 1] over all entries `[S, E]`, 15 bins."""
+    p, t = torch.from_numpy(probabilities.ravel().astype(np.float32)), _tensor(targets.ravel())
+    return float(binary_calibration_error(p, t, n_bins=15, norm="l1"))
+
+
+def _mean_average_precision(probabilities: np.ndarray, targets: np.ndarray) -> float:
+    p, t = torch.from_numpy(probabilities.astype(np.float32)), _tensor(targets)
+    found = [float(binary_average_precision(p[:, i], t[:, i])) for i in range(t.shape[1]) if t[:, i].any()]
+    return sum(found) / len(found) if found else float("nan")
+
+
+def _tensor(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values).astype(np.int64))
 
 
 def gate(metrics: Mapping[str, float], macro_f1: float = 0.95, labels_per_sentence: float = 1.2) -> None:

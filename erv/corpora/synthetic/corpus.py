@@ -19,8 +19,9 @@ VERSION = 1  # raise it whenever the same seed gives other files
 class SyntheticCorpus:
     """Drawn faces with synthetic voices in the seven DFEW classes; made under `root` when it is not there yet.
 
-    `manifest.jsonl` has one clip a line with the sha256 of its file, `labels.jsonl` the verifier's sentences, `grammar.json`
-    the phrases of each emotion (for the oracle judge only); `corpus.json`, written last, says what was made.
+    `manifest.jsonl` has one clip a line with the sha256 of its file, `labels.jsonl` and `audit.jsonl` the verifier's
+    sentences, `grammar.json` the phrases of each emotion (for the oracle judge only); `corpus.json`, written last, says what
+    was made.
     """
 
     taxonomy = DFEW
@@ -51,6 +52,9 @@ class SyntheticCorpus:
             if other:
                 listed = ", ".join(f"{key}={there} there, {here} asked for" for key, (there, here) in other.items())
                 raise ValueError(f"{self.root} holds another corpus: {listed}; use another root or delete the folder")
+            audit = self.root / "audit.jsonl"  # came later than the rest, which older folders have already
+            if not audit.is_file():
+                _write_lines(audit, labels.audit_rows(self.parameters["seed"]))
 
     def _make(self, done: Path) -> None:
         p = self.parameters
@@ -70,4 +74,6 @@ class SyntheticCorpus:
 
 
 def _write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    temporary.replace(path)

@@ -75,3 +75,15 @@ def rows(seed: int, train: int = 3000, heldout: int = 600, withheld: int = 300) 
         if any(phrase in row["text"].lower() for phrase in hidden):  # context sentences hold no phrase at all
             result.append({**row, "split": "withheld"})
     return result
+
+
+def clean_rows(seed: int, count: int, stream: int, split: str) -> list[dict[str, Any]]:
+    """Clean labels of known phrases, drawn apart from those of `rows` and of any other `stream`."""
+    rng = np.random.default_rng([seed, stream])
+    known = _restrict(False, withheld_phrases(seed))
+    return [{**_draw(rng, known), "split": split} for _ in range(count)]
+
+
+def audit_rows(seed: int) -> list[dict[str, Any]]:
+    """Rows of audit.jsonl, for figures that no choice saw."""
+    return clean_rows(seed, 300, 74, "audit")

@@ -1,0 +1,1 @@
+"""Training text for the verifier that a language model labels or writes."""
