@@ -113,9 +113,10 @@ def test_an_exported_policy_loads_like_the_one_it_was_made_from(write, upstream,
     assert again.processor.prompt() == policy.processor.prompt()
 
 
-def test_what_the_checkpoint_says_is_what_counts(write, upstream):
+def test_what_the_checkpoint_says_is_what_counts(write, upstream, caplog):
     """Vocabulary, frames, chat template, end tokens and generation config."""
     policy = load(write(num_frames=5, vocab_size=999), upstream)
+    assert "asks for repetition_penalty=1.05, which HumanOmni.generate applies" in caplog.text
     assert policy.model.config.text_config.vocab_size == len(weights()["model.embed_tokens.weight"])
     assert policy.model.config.num_frames == policy.processor.num_frames == 5
     assert policy.processor.tokenizer.chat_template == released.tokenizer().chat_template

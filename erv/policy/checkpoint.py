@@ -6,6 +6,7 @@ Spec: policy.md section 2. Our names are the module names of `HumanOmni`; the pu
 from __future__ import annotations
 
 import json
+import logging
 import pickle
 import re
 from collections.abc import Iterable, Mapping
@@ -50,6 +51,9 @@ _FILES = (
     ("pytorch_model.bin", "pytorch_model.bin.index.json"),
 )
 _TEXT_FILES = ["*.json", "*.txt", "*.jinja", "*.model"]
+
+
+_log = logging.getLogger(__name__)
 
 
 class CheckpointError(ValueError):
@@ -182,8 +186,16 @@ def build(
 
 def read_generation_config(folder: Path, model: HumanOmni) -> None:
     """Give the language model the generation config of `folder` where there is one."""
-    if (folder / "generation_config.json").is_file():
-        model.language_model.generation_config = GenerationConfig.from_pretrained(folder)
+    if not (folder / "generation_config.json").is_file():
+        return
+    found = GenerationConfig.from_pretrained(folder)
+    model.language_model.generation_config = found
+    if found.repetition_penalty not in (None, 1.0):
+        _log.warning(
+            "%s asks for repetition_penalty=%s, which HumanOmni.generate applies; answers in training and evaluation are "
+            "drawn from the policy as it is",
+            folder / "generation_config.json", found.repetition_penalty,
+        )  # fmt: skip
 
 
 def tokenizer_of(folder: Path, config: PretrainedConfig | None = None) -> PreTrainedTokenizerBase:

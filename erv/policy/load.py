@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +26,6 @@ DEFAULT_TRAIN = ("language_model", "mm_projector", "audio_projector", "bert_gate
 Attention = Literal["sdpa", "flash_attention_2", "eager"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 _PROCESSOR = "processor.json"
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
