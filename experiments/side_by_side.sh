@@ -7,7 +7,7 @@ train() { # overrides of one stage
 }
 
 side_by_side() { # each argument: the overrides of one stage, separated by spaces
-  local pids=() names=() logs=() failed=0 log job i
+  local pids=() names=() logs=() codes=() watcher="" failed=0 log job i
   for job in "$@"; do
     echo "erv.train $job"
     log="$(mktemp)"
@@ -15,13 +15,21 @@ side_by_side() { # each argument: the overrides of one stage, separated by space
     python -m erv.train $job >"$log" 2>&1 &
     pids+=($!) names+=("$job") logs+=("$log")
   done
-  while kill -0 "${pids[@]}" 2>/dev/null; do
-    _progress "${logs[@]}"
-    sleep 2
-  done
-  if [[ -t 1 ]]; then printf '\r\033[K'; fi
+  if [[ -t 1 ]]; then
+    (while sleep 2; do _progress "${logs[@]}"; done) &
+    watcher=$!
+  fi
+  # Nothing is started while statuses are collected: bash forgets a finished job when a new child gets its process number.
   for i in "${!pids[@]}"; do
-    if wait "${pids[$i]}"; then
+    if wait "${pids[$i]}"; then codes+=(0); else codes+=($?); fi
+  done
+  if [[ -n "$watcher" ]]; then
+    kill "$watcher"
+    wait "$watcher" || true
+    printf '\r\033[K'
+  fi
+  for i in "${!pids[@]}"; do
+    if [[ "${codes[$i]}" == 0 ]]; then
       grep -E '^done' "${logs[$i]}" || true
     else
       failed=1
