@@ -17,8 +17,11 @@ from omegaconf import DictConfig
 from erv import config
 from erv.command import overrides
 from erv.config import ConfigError
-from erv.corpora.base import CorpusMissing
+from erv.corpora.base import CorpusError, CorpusMissing
 from erv.lit.evaluation import Evaluation, judge_all, predict, read, reward_by_judge
+from erv.lit.samples import UnusableClips
+from erv.media.cache import CacheTooLarge
+from erv.media.pool import DecodersDie
 from erv.metrics.summary import summarise
 from erv.parts import PROVIDED, Parts, resolve_checkpoints, training_files
 from erv.records import Prediction
@@ -39,8 +42,11 @@ def open_stage(cfg: DictConfig) -> Iterator[tuple[Run | None, Parts]]:
     torch.set_num_threads(int(cfg.launch.threads))
     try:
         tree = config.plain(cfg)
-        config.build(tree["data"]["corpus"]).require()
-        identities = resolve_checkpoints(tree) | training_files(tree)
+        corpus = config.build(tree["data"])
+        corpus.require()
+        for warning in corpus.warnings():
+            _log.warning("%s", warning)
+        identities = resolve_checkpoints(tree) | training_files(tree) | {"data": corpus.digest()}
         signature = config.signature(cfg, identities)
         run = Run(Path(tree["paths"]["runs"]) / tree["group"] / tree["name"] / signature)
         parts = Parts(tree, run.folder)
@@ -52,7 +58,7 @@ def open_stage(cfg: DictConfig) -> Iterator[tuple[Run | None, Parts]]:
             seed_everything(tree["seed"], workers=True, verbose=False)
             _log.info("run %s", run.folder)
             yield run, parts
-    except (CorpusMissing, UnfitVerifier) as error:
+    except (CorpusMissing, CorpusError, UnusableClips, CacheTooLarge, DecodersDie, UnfitVerifier) as error:
         raise ConfigError(str(error)) from error
 
 
@@ -71,7 +77,7 @@ def evaluate(run: Run, parts: Parts) -> dict[str, Any]:
     plan: Evaluation = parts.make("evaluation")
     clips = parts.corpus.clips(plan.split)[: plan.limit]
     policy = parts.policy.at("inference")
-    samples = list(zip(clips, parts.features(clips, policy), strict=True))
+    samples = parts.samples(clips, policy)
     judge = parts.judge
     if judge is None:
         _log.warning("no judge is set, so EEA, EPC and FCR are not measured")
@@ -87,5 +93,11 @@ def evaluate(run: Run, parts: Parts) -> dict[str, Any]:
         figures[decoding]["judge_reward"] = reward_by_judge(found, judge, parts.reward) if judge else None
         predictions += found
     write_lines(run.folder / "predictions.jsonl", [p.row() for p in predictions])
-    write_lines(run.folder / "clips.jsonl", [{"id": c.id, "video": c.video, "label": c.label} for c in clips])
-    return {"clips": len(clips), "judge": judge.name if judge else None, "evaluation": asdict(plan), **figures}
+    write_lines(run.folder / "clips.jsonl", [{"id": c.id, "video": c.video, "label": c.label} for c in samples.clips])
+    return {
+        "clips": len(samples),
+        "media": parts.media_tally(),
+        "judge": judge.name if judge else None,
+        "evaluation": asdict(plan),
+        **figures,
+    }

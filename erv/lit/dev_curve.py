@@ -9,8 +9,8 @@ import numpy as np
 
 from erv.emotions import Taxonomy
 from erv.judges.base import Judge
-from erv.lit.data import Sample
 from erv.lit.evaluation import Evaluation, judge_all, predict, read, reward_by_judge
+from erv.lit.samples import Sample
 from erv.metrics.summary import summarise
 from erv.policy import Policy
 from erv.records import Prediction
