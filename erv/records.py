@@ -69,11 +69,15 @@ class RewardParts:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A judge's reading of one explanation. `emotion` is a label only when `status` is "ok"; otherwise it is None."""
+    """A judge's reading of one explanation.
+
+    `emotion` is a label only when `status` is "ok"; otherwise it is None and `reason` says why.
+    """
 
     judge: str
     emotion: str | None
     status: Status
+    reason: str = ""
 
     def __post_init__(self) -> None:
         if (self.emotion is None) == (self.status == "ok"):
