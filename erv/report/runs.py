@@ -18,7 +18,7 @@ from erv.records import Prediction
 FIGURES = ("war", "uar", "eea", "epc", "fcr")
 # Keys that differ between runs of one arm without being another setting: seeds, places, and what is not signed.
 _NOT_SETTINGS = ("seed", "name", "group", "paths", "logger", "launch", "data.corpus.seed", "data.corpus.root", "data.cache",
-                 "policy.checkpoint", "verifier.model.checkpoint", "verifier.data.files", "judge.grammar",
+                 "policy.checkpoint", "verifier.model.checkpoint", "verifier.data.files", "judge.oracle.grammar",
                  "checkpoint")  # fmt: skip
 
 
