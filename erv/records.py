@@ -16,8 +16,9 @@ class Clip:
     """One video clip with its emotion label.
 
     `video` is a path that PyAV can open, or a folder of pictures; `audio` is where the sound is, if not in `video`. `label` is a
-    label of the corpus' taxonomy; `rationale` is the text between the think tags that SFT imitates, where the corpus has one;
-    `source` names the file and row the clip came from; `weight` is how often a pass over the data shows it, on average.
+    label of the corpus' taxonomy ("" for a file that nobody has labelled); `rationale` is the text between the think tags that
+    SFT imitates, where the corpus has one; `source` names the file and row the clip came from; `weight` is how often a pass
+    over the data shows it, on average.
     """
 
     id: str
@@ -72,11 +73,15 @@ class RewardParts:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A judge's reading of one explanation. `emotion` is a label only when `status` is "ok"; otherwise it is None."""
+    """A judge's reading of one explanation.
+
+    `emotion` is a label only when `status` is "ok"; otherwise it is None and `reason` says why.
+    """
 
     judge: str
     emotion: str | None
     status: Status
+    reason: str = ""
 
     def __post_init__(self) -> None:
         if (self.emotion is None) == (self.status == "ok"):

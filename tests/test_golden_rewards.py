@@ -8,10 +8,10 @@ import torch
 from released import file
 
 from erv.emotions import DFEW, GOEMOTIONS, MAFW, Taxonomy, counterpart
+from erv.released import released_dfew, released_mafw
 from erv.rewards.answer import AnswerReward
 from erv.rewards.explanation import ExplanationReward
 from erv.rewards.format import FormatReward
-from erv.rewards.reading import released_dfew, released_mafw
 from erv.rewards.total import TotalReward
 
 GOLDEN = json.loads(file("erv_reward.json").read_text())

@@ -1,49 +1,19 @@
-"""Bootstrap intervals over clips, and paired comparison of two runs.
+"""Bootstrap intervals of the figures, over clips.
 
-The unit of resampling is the clip: several samples of one clip are drawn together, since they are not independent.
+A clip is the unit: several answers to it are drawn together, since they are not independent. Drawn within the gold classes by
+default: which classes a benchmark's test split holds, and how many clips of each, is the same for every model and every
+repetition, so it is no source of error; and no resample lacks a rare class, where recall would have no meaning.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
-from scipy.stats import binomtest
 
-from erv.metrics.scores import UNKNOWN
+from erv.metrics.scores import Table, recall_parts
 
-
-def _weights(clips: int, resamples: int, seed: int) -> np.ndarray:
-    """How often each clip is drawn `[R, K]`."""
-    return np.random.default_rng(seed).multinomial(clips, np.full(clips, 1 / clips), size=resamples).astype(np.float64)
-
-
-def _sums(clip: np.ndarray, clips: int, values: np.ndarray) -> np.ndarray:
-    """Sum of `values` `[N, M]` within each clip `[K, M]`."""
-    table = np.zeros((clips, values.shape[1]))
-    np.add.at(table, clip, values)
-    return table
-
-
-def resampled(
-    gold: np.ndarray, answer: np.ndarray, judged: np.ndarray, clip: np.ndarray, classes: int, resamples: int, seed: int
-) -> dict[str, np.ndarray]:
-    """Each figure of `scores` in every resample `[R]`; `clip` `[N]` numbers the clip of each row from 0."""
-    clips = int(clip.max()) + 1
-    right, faithful = answer == gold, judged == gold
-    columns = np.stack(
-        [np.ones(len(gold)), right, faithful, (answer == judged) & (answer != UNKNOWN), right & faithful,
-         right & ~faithful, answer == UNKNOWN], axis=1,
-    ).astype(np.float64)  # fmt: skip
-    members = (gold[:, None] == np.arange(classes)).astype(np.float64)
-    weights = _weights(clips, resamples, seed)
-    total = weights @ _sums(clip, clips, columns)
-    count = weights @ _sums(clip, clips, members)
-    hits = weights @ _sums(clip, clips, members * right[:, None])
-    names = ("war", "eea", "epc", "fcr", "right_answer_wrong_reason", "unknown_rate")
-    result = {name: total[:, i] / total[:, 0] for i, name in enumerate(names, start=1)}
-    result["uar"] = (hits / np.maximum(count, 1)).mean(1)
-    return result
+_CHUNK = 500  # resamples at a time: 500 x 10,000 clips are 40 MB
 
 
 def interval(draws: np.ndarray, level: float = 0.95) -> list[float]:
@@ -52,26 +22,59 @@ def interval(draws: np.ndarray, level: float = 0.95) -> list[float]:
     return [float(low), float(high)]
 
 
-def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
-    """Exact two-sided p-value that two runs are right equally often on the same clips (one row per clip)."""
-    a, b = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
-    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
-    return float(binomtest(only_a, only_a + only_b, 0.5).pvalue) if only_a + only_b else 1.0
+def weights(strata: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """How often each clip is drawn `[R, K]`, as many within each stratum as it has; all strata equal: a plain bootstrap."""
+    rng = np.random.default_rng(seed)
+    found = np.zeros((resamples, len(strata)))
+    for stratum in np.unique(strata):
+        members = np.flatnonzero(strata == stratum)
+        found[:, members] = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), size=resamples)
+    return found
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values, in the given order."""
-    order = np.argsort(p_values)
-    adjusted = np.maximum.accumulate([p_values[i] * (len(p_values) - rank) for rank, i in enumerate(order)])
-    result = np.empty(len(p_values))
-    result[order] = np.minimum(adjusted, 1.0)
-    return [float(p) for p in result]
+def totals(clip: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Sum of `values` `[N, M]` within each clip `[K, M]`."""
+    table = np.zeros((int(clip.max()) + 1, values.shape[1]))
+    np.add.at(table, clip, values)
+    return table
+
+
+def drawn(table: Table, resamples: int, seed: int, stratified: bool) -> Iterator[np.ndarray]:
+    """The `weights` of `resamples` draws of the table's clips, in parts `[r, K]` that fit into memory."""
+    strata = table.strata if stratified else np.zeros(len(table.ids), dtype=np.int64)
+    for number, start in enumerate(range(0, resamples, _CHUNK)):
+        yield weights(strata, min(_CHUNK, resamples - start), seed + 7919 * number)
+
+
+def resampled(table: Table, resamples: int = 2000, seed: int = 0, stratified: bool = True) -> dict[str, np.ndarray]:
+    """Each figure of `scores` in every resample `[R]`."""
+    measure = figures_of(table)
+    found = [measure(part) for part in drawn(table, resamples, seed, stratified)]
+    return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+
+
+def figures_of(table: Table) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """A function from how often each clip counts `[R, K]` to each figure `[R]`."""
+    columns = table.columns()
+    shares = totals(table.clip, np.stack([np.ones(len(table.gold)), *columns.values()], axis=1))
+    right, counted, exists = (totals(table.clip, part) for part in recall_parts(table))
+
+    def measure(weight: np.ndarray) -> dict[str, np.ndarray]:
+        total = weight @ shares
+        found = {name: total[:, i] / total[:, 0] for i, name in enumerate(columns, start=1)}
+        recall = (weight @ right) / np.maximum(weight @ counted, 1)
+        present = (weight @ exists) > 0
+        found["uar"] = (recall * present).sum(1) / np.maximum(present.sum(1), 1)
+        return found
+
+    return measure
 
 
 def paired_difference(
-    first: np.ndarray, second: np.ndarray, resamples: int = 2000, seed: int = 0
+    first: np.ndarray, second: np.ndarray, resamples: int = 2000, seed: int = 0, strata: np.ndarray | None = None
 ) -> tuple[float, list[float]]:
     """Mean of `second - first` and its interval, from per-clip means `[K]` of two runs over the same clips."""
     difference = np.asarray(second, dtype=np.float64) - np.asarray(first, dtype=np.float64)
-    draws = _weights(len(difference), resamples, seed) @ difference / len(difference)
+    groups = np.zeros(len(difference), dtype=np.int64) if strata is None else strata
+    draws = weights(groups, resamples, seed) @ difference / len(difference)
     return float(difference.mean()), interval(draws)

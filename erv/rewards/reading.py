@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 from erv import rationale
 from erv.emotions import MAFW, Taxonomy
 from erv.rationale import Rationale
+from erv.released import RULES, released_mafw
 
 Preset = Literal["fixed", "paper"]
 
@@ -57,9 +58,6 @@ _THINK = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 _ANSWER = re.compile(r"<answer>(.*?)</answer>")  # one line only, as released
 _FORM = re.compile(r"<think>.*?</think>\s*<answer>.*?</answer>", re.DOTALL)
 _GAP = re.compile(r"(?<=[.!?])\s+")
-_MAFW_EXACT = {
-    "angry": "anger", "sad": "sadness", "anxious": "anxiety", "helpless": "helplessness", "disappointed": "disappointment",
-}  # fmt: skip
 
 
 class Paper:
@@ -70,8 +68,7 @@ class Paper:
     """
 
     def __init__(self, taxonomy: Taxonomy) -> None:
-        rules = {"dfew": released_dfew, "mafw": released_mafw}
-        self.normalise = rules.get(taxonomy.name, str)
+        self.normalise = RULES.get(taxonomy.name, str)
 
     def parse(self, text: str) -> Rationale:
         """The first think block; the first answer on one line, or else the whole text; empty blocks pass."""
@@ -105,19 +102,3 @@ class Paper:
 def _answer(text: str) -> str:
     found = _ANSWER.search(text)
     return (found.group(1) if found else text).strip()
-
-
-def released_dfew(text: str) -> str:
-    """The released normalisation of an answer on DFEW; what it does not know stays as it is, in lower case."""
-    low = text.lower().replace("\n", "")
-    if low == "sadness":
-        return "sad"
-    return "happy" if "happiness" in low else "angry" if "anger" in low else low
-
-
-def released_mafw(text: str) -> str:
-    """The released normalisation of an answer on MAFW; "unhappy" becomes happiness."""
-    low = text.lower().replace("\n", "")
-    if low in _MAFW_EXACT:
-        return _MAFW_EXACT[low]
-    return "happiness" if "happy" in low else "contempt" if "contemptuous" in low else low
