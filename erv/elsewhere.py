@@ -38,14 +38,11 @@ def evaluate_file(cfg: DictConfig) -> None:
     tree = config.plain(cfg)
     names, clips = _clips(tree)
     plan: Evaluation = config.build(tree["evaluation"])
-    file = Path(tree["predictions"])
-    file = file / FILE if file.is_dir() else file
+    file = _file(Path(tree["predictions"]))
     try:
         found = read_foreign(file, {clip.id: clip.label for clip in clips}, names)
         _refuse_incomplete(found, _expected(clips[: plan.limit], file), bool(cfg.partial), str(file))
         judges = judges_of(tree, names)
-        for judge in judges:
-            judge.require()
     except ValueError as error:
         raise ConfigError(str(error)) from error
     if cfg.dry_run:
@@ -111,6 +108,19 @@ def _made_of(tree: dict[str, Any], file: Path) -> dict[str, str]:
     """What the figures are made of besides the config: the file, and the sheets of people."""
     sheets = [s for node in (tree.get("judge") or {}).values() for s in node.get("sheets", ())]
     return {"predictions": file_sha256(file)} | {f"sheet {i}": file_sha256(s) for i, s in enumerate(sheets)}
+
+
+def _file(path: Path) -> Path:
+    """The predictions that `path` points at: a file, a run's folder, or a folder of runs with one run in it."""
+    if not path.is_dir() or (path / FILE).is_file():
+        return path / FILE if path.is_dir() else path
+    found = sorted(path.glob(f"*/{FILE}"))
+    if len(found) != 1:
+        listed = "\n  ".join(str(file.parent) for file in found) or "none"
+        raise ConfigError(
+            f"predictions={path} is no run, and the runs in it with predictions are\n  {listed}\nname one"
+        )
+    return found[0]
 
 
 def _expected(clips: Sequence[Clip], file: Path) -> list[str]:

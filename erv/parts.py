@@ -169,14 +169,10 @@ class Parts:
 
     @cached_property
     def judges(self) -> list[Judge]:
-        """Who reads explanations in evaluation; what they lack (a key, a file) is a ConfigError now, not in hours."""
+        """Who reads explanations in evaluation; ConfigError for one that cannot, or may not."""
         _ = self.corpus  # its files may hold what a judge reads
         found = judges_of(self.tree, self.taxonomy)
         for judge in found:
-            try:
-                judge.require()
-            except ValueError as error:
-                raise config.ConfigError(f"judge {judge.name!r}: {error}") from error
             if isinstance(judge, VerifierJudge):
                 self._refuse_training_verifier(judge)
         return found
