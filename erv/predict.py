@@ -22,6 +22,8 @@ from erv.config import ConfigError
 if TYPE_CHECKING:
     from erv.records import Prediction
 
+_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-name", "-cn", "--config-path", "-cp", "--config-dir", "-cd")
+
 
 @command("predict")
 def main(cfg: DictConfig) -> None:
@@ -108,7 +110,9 @@ def show(prediction: Prediction) -> None:
 
 def with_clips(arguments: Sequence[str]) -> list[str]:
     """Hydra's arguments, with the bare ones (and whatever exists as a file) as `clips=[…]`."""
-    clips = [a for a in arguments if not a.startswith("-") and ("=" not in a or Path(a).exists())]
+    values = {i + 1 for i, a in enumerate(arguments) if a in _WITH_VALUE}
+    bare = [a for i, a in enumerate(arguments) if i not in values and not a.startswith("-")]
+    clips = [a for a in bare if "=" not in a or Path(a).exists()]
     if not clips:
         return list(arguments)
     quoted = ",".join("'" + clip.replace("\\", "\\\\").replace("'", "\\'") + "'" for clip in clips)

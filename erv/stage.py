@@ -77,7 +77,7 @@ def open_stage(cfg: DictConfig, shard: Shard | None = None) -> Iterator[tuple[Ru
                 yield run, parts
         else:
             if tree.get("evaluation"):
-                _ = parts.judges  # what they lack is said before anything is trained
+                _ = parts.judges, parts.settings  # what cannot be is said before anything is trained
             with run.open(tree, overrides()):
                 seed_everything(tree["seed"], workers=True, verbose=False)
                 _log.info("run %s", run.folder)

@@ -275,6 +275,7 @@ def test_predictions_are_judged_without_a_model(home, whole):
     }  # these need the reward's rules and the spaCy of the corpus
     assert {k: found["sampled"][k] for k in same} == {k: of_run["sampled"][k] for k in same}
     assert found["diagnosis"] == of_run["diagnosis"]
+    assert found["evaluation"] == of_run["evaluation"]
 
 
 def test_the_released_figures_from_a_released_file(tmp_path):
@@ -293,6 +294,15 @@ def test_the_released_figures_from_a_released_file(tmp_path):
     )
     folder, _ = evaluate(tmp_path, "w", "predictions=p.jsonl", "taxonomy=dfew", group="evaluate")
     assert (found["unknown_rate"], figures(folder)["sampled"]["unknown_rate"]) == (6 / 60, 5 / 60)
+
+
+def test_the_released_rules_know_two_data_sets(tmp_path):
+    (tmp_path / "p.jsonl").write_text('{"id": 1, "gold": "joy", "text": "<answer>joy</answer>"}\n')
+    done = command(tmp_path, "g", "predictions=p.jsonl", "taxonomy=goemotions", "metrics.unknown=legacy_erv")
+    assert (done.returncode, "counts answers on dfew and mafw, this is 'goemotions'" in done.stderr) == (2, True)
+    found = figures(evaluate(tmp_path, "g", "predictions=p.jsonl", "taxonomy=goemotions", group="evaluate")[0])
+    assert found["evaluation"] | {"samples": 1, "temperature": None} == found["evaluation"]
+    assert found["sampled"]["war"] == 1
 
 
 def perturbed(source, target):
@@ -428,3 +438,9 @@ def test_predict_explains_what_is_wrong(home, arguments, message):
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_bare_arguments_are_clips():
+    quoted = erv.predict.with_clips(["a.mp4", "it's.mp4", "checkpoint=x", "--cfg", "job", "-m", "gold=sad"])
+    assert quoted == ["checkpoint=x", "--cfg", "job", "-m", "gold=sad", "clips=['a.mp4','it\\'s.mp4']"]
+    assert erv.predict.with_clips(["clips=[a.mp4]"]) == ["clips=[a.mp4]"]
