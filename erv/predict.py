@@ -41,6 +41,7 @@ def main(cfg: DictConfig) -> None:
 
 def predict(cfg: DictConfig) -> Iterator[Prediction]:
     """The policy's answers, read by the verifier, as they are made."""
+    from erv.emotions import DFEW, MAFW
     from erv.lit.evaluation import answers
     from erv.measure import read
     from erv.parts import PROVIDED, Parts, adopt_verifier, resolve_checkpoints, training_config
@@ -48,10 +49,11 @@ def predict(cfg: DictConfig) -> Iterator[Prediction]:
 
     tree = config.plain(cfg)
     trained = training_config(tree)
-    if tree["data"]["taxonomy"] is None and trained.get("data"):
-        tree["data"]["taxonomy"] = list(config.build(trained["data"]).taxonomy.labels)
-    if tree["media"]["modalities"] is None:
-        tree["media"]["modalities"] = (trained.get("media") or {}).get("modalities") or ["video", "audio"]
+    corpus, media = tree["data"], tree["media"]
+    if corpus["taxonomy"] is None:
+        labels = config.build(trained["data"]).taxonomy if trained.get("data") else DFEW
+        corpus["taxonomy"] = labels.name if labels in (DFEW, MAFW) else list(labels.labels)
+    media["modalities"] = media["modalities"] or (trained.get("media") or {}).get("modalities") or ["video", "audio"]
     adopt_verifier(tree)
     config.check(tree, PROVIDED)
     quiet(tree)

@@ -98,8 +98,8 @@ def quiet(tree: Mapping[str, Any]) -> None:
 
 
 def evaluated_clips(parts: Parts, plan: Evaluation) -> list[Clip]:
-    """The clips that the plan is about."""
-    return parts.corpus.clips(plan.split)[: plan.limit]
+    """The clips that the plan is about, those left out that the policy cannot see (media.on_…)."""
+    return list(parts.samples(parts.corpus.clips(plan.split)[: plan.limit], parts.policy.at("inference")).clips)
 
 
 def evaluate(run: Run, parts: Parts) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from erv.records import Prediction
 FIGURES = ("war", "uar", "eea", "epc", "fcr")
 # Keys that differ between runs of one arm without being another setting: seeds, places, and what is not signed.
 _NOT_SETTINGS = ("seed", "name", "group", "paths", "logger", "launch", "data.seed", "data.root", "media.cache",
-                 "media.workers",
-                 "policy.checkpoint", "verifier.model.checkpoint", "verifier.data.files", "judge.oracle.grammar",
+                 "media.workers", "policy.checkpoint", "verifier.model.checkpoint", "verifier.data.files",
+                 "judge.oracle.grammar",
                  "checkpoint")  # fmt: skip
 
 
