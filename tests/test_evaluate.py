@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -444,3 +445,26 @@ def test_bare_arguments_are_clips():
     quoted = erv.predict.with_clips(["a.mp4", "it's.mp4", "checkpoint=x", "--cfg", "job", "-m", "gold=sad"])
     assert quoted == ["checkpoint=x", "--cfg", "job", "-m", "gold=sad", "clips=['a.mp4','it\\'s.mp4']"]
     assert erv.predict.with_clips(["clips=[a.mp4]"]) == ["clips=[a.mp4]"]
+
+
+def test_a_clip_that_cannot_be_read_is_left_out_of_everything(home, whole):
+    """Of eight clips one is broken: with on_corrupt=skip the figures are those of the other seven, also when judged again."""
+    clip = json.loads((whole[0] / "clips.jsonl").read_text().splitlines()[2])
+    video = Path(clip["video"])
+    sound = video.read_bytes()
+    video.write_bytes(sound[:600])
+    try:
+        done = command(home, "refused", *POLICY)
+        assert done.returncode == 2
+        assert clip["id"] in done.stderr
+        folder, _ = evaluate(home, "broken", *POLICY, "media.on_corrupt=skip")
+    finally:
+        video.write_bytes(sound)
+    found = figures(folder)
+    assert (found["clips"], found["media"]["test"]) == (7, found["media"]["test"])
+    others = [
+        row for row in map(json.loads, (whole[0] / FILE).read_text().splitlines()) if row["clip_id"] != clip["id"]
+    ]
+    assert [json.loads(line) for line in (folder / FILE).read_text().splitlines()] == others
+    again, _ = evaluate(home, "broken_again", *SMALL, f"predictions={folder}", "verifier=null")
+    assert figures(again)["sampled"]["war"] == found["sampled"]["war"]
