@@ -162,6 +162,10 @@ class Parts:
     def settings(self) -> Settings:
         """How figures are counted."""
         settings: Settings = self.make("metrics")
+        try:
+            settings.require(self.taxonomy)
+        except ValueError as error:
+            raise config.ConfigError(str(error)) from error
         return settings
 
     @cached_property
@@ -172,14 +176,10 @@ class Parts:
 
     @cached_property
     def judges(self) -> list[Judge]:
-        """Who reads explanations in evaluation; what they lack (a key, a file) is a ConfigError now, not in hours."""
+        """Who reads explanations in evaluation; ConfigError for one that cannot, or may not."""
         _ = self.corpus  # its files may hold what a judge reads
         found = judges_of(self.tree, self.taxonomy)
         for judge in found:
-            try:
-                judge.require()
-            except ValueError as error:
-                raise config.ConfigError(f"judge {judge.name!r}: {error}") from error
             if isinstance(judge, VerifierJudge):
                 self._refuse_training_verifier(judge)
         return found

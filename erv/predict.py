@@ -22,6 +22,8 @@ from erv.config import ConfigError
 if TYPE_CHECKING:
     from erv.records import Prediction
 
+_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-name", "-cn", "--config-path", "-cp", "--config-dir", "-cd")
+
 
 @command("predict")
 def main(cfg: DictConfig) -> None:
@@ -39,36 +41,36 @@ def main(cfg: DictConfig) -> None:
 
 def predict(cfg: DictConfig) -> Iterator[Prediction]:
     """The policy's answers, read by the verifier, as they are made."""
-    from erv.corpora.base import CorpusMissing
+    from erv.emotions import DFEW, MAFW
     from erv.lit.evaluation import answers
     from erv.measure import read
     from erv.parts import PROVIDED, Parts, adopt_verifier, resolve_checkpoints, training_config
-    from erv.stage import quiet
+    from erv.stage import REFUSED, quiet
 
     tree = config.plain(cfg)
     trained = training_config(tree)
     corpus, media = tree["data"], tree["media"]
     if corpus["taxonomy"] is None:
-        corpus["taxonomy"] = config.build(trained["data"]).taxonomy.name if trained.get("data") else "dfew"
+        labels = config.build(trained["data"]).taxonomy if trained.get("data") else DFEW
+        corpus["taxonomy"] = labels.name if labels in (DFEW, MAFW) else list(labels.labels)
     media["modalities"] = media["modalities"] or (trained.get("media") or {}).get("modalities") or ["video", "audio"]
     adopt_verifier(tree)
     config.check(tree, PROVIDED)
     quiet(tree)
     try:
-        config.build(corpus).require()
+        config.build(tree["data"]).require()
         resolve_checkpoints(tree)
-    except CorpusMissing as error:
+        with tempfile.TemporaryDirectory() as folder:  # a run's folder that nobody needs
+            parts = Parts(tree, Path(folder))
+            plan, policy = parts.make("evaluation"), parts.policy.at("inference")
+            samples = parts.samples(parts.corpus.clips("test")[: plan.limit], policy)
+            for start in range(0, len(samples), plan.batch_size):
+                batch = samples[start : start + plan.batch_size]
+                for decoding in plan.decodings:
+                    for found in answers(policy, batch, parts.modalities, plan, decoding, parts.taxonomy, parts.seed):
+                        yield from read(found, parts.reward)
+    except REFUSED as error:
         raise ConfigError(str(error)) from error
-    with tempfile.TemporaryDirectory() as folder:  # a run's folder that nobody needs
-        parts = Parts(tree, Path(folder))
-        plan, policy = parts.make("evaluation"), parts.policy.at("inference")
-        clips = parts.corpus.clips("test")[: plan.limit]
-        for start in range(0, len(clips), plan.batch_size):
-            batch = clips[start : start + plan.batch_size]
-            samples = parts.samples(batch, policy)
-            for decoding in plan.decodings:
-                for found in answers(policy, samples, parts.modalities, plan, decoding, parts.taxonomy, parts.seed):
-                    yield from read(found, parts.reward)
 
 
 def as_object(prediction: Prediction) -> dict[str, Any]:
@@ -110,7 +112,9 @@ def show(prediction: Prediction) -> None:
 
 def with_clips(arguments: Sequence[str]) -> list[str]:
     """Hydra's arguments, with the bare ones (and whatever exists as a file) as `clips=[…]`."""
-    clips = [a for a in arguments if not a.startswith("-") and ("=" not in a or Path(a).exists())]
+    values = {i + 1 for i, a in enumerate(arguments) if a in _WITH_VALUE}
+    bare = [a for i, a in enumerate(arguments) if i not in values and not a.startswith("-")]
+    clips = [a for a in bare if "=" not in a or Path(a).exists()]
     if not clips:
         return list(arguments)
     quoted = ",".join("'" + clip.replace("\\", "\\\\").replace("'", "\\'") + "'" for clip in clips)

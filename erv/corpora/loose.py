@@ -8,18 +8,22 @@ from typing import ClassVar
 
 from erv.corpora.base import CorpusMissing
 from erv.corpora.places import VIDEO_SUFFIXES
+from erv.emotions import of_labels
 from erv.emotions import taxonomy as named
 from erv.records import Clip, Split
 
 
 class LooseClips:
-    """The clips `paths`, files or folders of files; `gold` is the label of them all, "" in their records where it is unknown."""
+    """The clips `paths`, files or folders of files; of one `taxonomy` (a name, or a list of labels).
+
+    `gold` is the label of them all, "" in their records where it is unknown.
+    """
 
     name: ClassVar[str] = "loose"
     root = "."
 
-    def __init__(self, paths: Sequence[str], taxonomy: str = "dfew", gold: str | None = None) -> None:
-        self.taxonomy = named(taxonomy)
+    def __init__(self, paths: Sequence[str], taxonomy: str | Sequence[str] = "dfew", gold: str | None = None) -> None:
+        self.taxonomy = named(taxonomy) if isinstance(taxonomy, str) else of_labels("loose_labels", tuple(taxonomy))
         label = self.taxonomy.normalise(gold) or gold or ""
         if label:
             self.taxonomy.index(label)
