@@ -1,0 +1,110 @@
+"""In which settings runs differ: the columns of the table, and the names of its rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Settings = Mapping[str, Any]
+# What a run is measured with: it must be seen wherever it differs, whatever the runs' stages.
+MEASURED_WITH = ("data.corpus", "evaluation", "judge")
+# Keys that differ between runs of one row without being another setting: names, places, and what is not signed.
+_NO_SETTINGS = ("name", "group", "stage", "paths", "logger", "launch", "checkpoint", "data.cache", "judge.cache",
+                "trainer.devices", "trainer.accelerator", "trainer.num_nodes", "trainer.enable_progress_bar")  # fmt: skip
+# What is made anew for every seed: told apart only where two runs would have the same seed otherwise.
+OF_A_SEED = ("group", "policy.checkpoint", "verifier.model.checkpoint", "verifier.data.files", "judge.grammar",
+             "data.corpus.root", "data.corpus.seed", "predictions")  # fmt: skip
+SEED = "seed"
+
+
+def varying(configs: Sequence[Mapping[str, Any]], over: Iterable[str] = (SEED,)) -> list[dict[str, Any]]:
+    """For each config the values of the keys that vary, by dotted key; the keys in `over` are averaged over and do not count.
+
+    Keys are compared within a stage, since stages share few; what runs are measured with, between all. A part that some
+    configs do not have is one key, and so is a part that is of another class; the keys below it are compared among those
+    that have it.
+    """
+    found: list[dict[str, Any]] = [{} for _ in configs]
+    left_out = {*_NO_SETTINGS, *OF_A_SEED, *over}
+    for key in MEASURED_WITH:
+        _compare(key, {i: at(config, key) for i, config in enumerate(configs)}, found, left_out)
+    stages: dict[Any, dict[int, Any]] = {}
+    for i, config in enumerate(configs):
+        stages.setdefault(config.get("stage"), {})[i] = config
+    for members in stages.values():
+        _compare("", members, found, left_out | {*MEASURED_WITH})
+    return found
+
+
+def _compare(path: str, nodes: Mapping[int, Any], found: list[dict[str, Any]], left_out: set[str]) -> None:
+    """Note in `found` what differs between `nodes` (index of a config -> its value) at `path` and below."""
+    if path in left_out:
+        return
+    parts = {i: node for i, node in nodes.items() if isinstance(node, Mapping) and node}
+    shown = {i: _class(node) if i in parts else node for i, node in nodes.items()}
+    if len({_text(value) for value in shown.values()}) > 1:
+        for i, value in shown.items():
+            found[i][path] = value
+    kinds: dict[str, dict[int, Any]] = {}
+    for i, part in parts.items():
+        kinds.setdefault(_class(part), {})[i] = part
+    for members in kinds.values():
+        for key in dict.fromkeys(key for part in members.values() for key in part if key != "_target_"):
+            _compare(f"{path}.{key}".lstrip("."), {i: part.get(key) for i, part in members.items()}, found, left_out)
+
+
+def _class(part: Mapping[str, Any]) -> str:
+    return str(part.get("_target_", "on")).rsplit(".", 1)[-1]
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def at(config: Any, key: str) -> Any:
+    """The value at a dotted key, None where there is none."""
+    for part in key.split("."):
+        config = config.get(part) if isinstance(config, Mapping) else None
+    return config
+
+
+def of_a_seed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys that belong to a seed, checkpoints by the run they come from instead of its folder's signature."""
+    values = {key: at(config, key) for key in OF_A_SEED}
+    for key, value in values.items():
+        if key.endswith("checkpoint") and isinstance(value, str) and Path(value).name == "model":
+            values[key] = str(Path(value).parent.parent)
+    return values
+
+
+def short(keys: Iterable[str]) -> dict[str, str]:
+    """Each key -> its last two words, or as many as it takes to tell it from the others."""
+    every = list(keys)
+    result = {}
+    for key in every:
+        words = key.split(".")
+        tails = (".".join(words[-n:]) for n in range(min(2, len(words)), len(words) + 1))
+        result[key] = next((t for t in tails if sum(f".{k}".endswith(f".{t}") for k in every) == 1), key)
+    return result
+
+
+def spoken(value: Any) -> str:
+    """A setting as a cell of a table."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return "+".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every dotted key of a config with its value."""
+    if isinstance(node, Mapping) and node:
+        for key, value in node.items():
+            yield from flat(value, f"{prefix}{key}.")
+    else:
+        yield prefix.rstrip("."), node
