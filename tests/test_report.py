@@ -66,10 +66,10 @@ def test_table_shows_rows_and_paired_differences(runs, capsys):
 
 def test_a_baseline_can_be_chosen_by_arm_or_by_row(runs, capsys):
     write_run(runs, "grpo_erv", 0, 2, 1, {"threshold": 0.2})
-    main([str(runs), "--baseline", "grpo_erv (reward.threshold=0.2)"])
+    main([str(runs), "--baseline", "grpo_erv (threshold=0.2)"])
     text = capsys.readouterr().out
-    assert "| sft - grpo_erv (reward.threshold=0.2) " in text
-    assert "| grpo_erv (reward.threshold=0.1) - grpo_erv (reward.threshold=0.2) " in text
+    assert "| sft - grpo_erv (threshold=0.2) " in text
+    assert "| grpo_erv (threshold=0.1) - grpo_erv (threshold=0.2) " in text
     assert re.search(r"\| sft +\|.* ▼ \[", text)
 
 
@@ -107,7 +107,7 @@ def test_the_keys_that_vary_are_columns(tmp_path, capsys):
 def test_runs_of_one_arm_with_other_settings_are_other_rows(runs):
     write_run(runs, "grpo_erv", 0, 2, 1, {"threshold": 0.2})
     labels = [result.label for result in load([runs])]
-    assert labels == ["sft", "grpo", "grpo_erv (reward.threshold=0.1)", "grpo_erv (reward.threshold=0.2)"]
+    assert labels == ["sft", "grpo", "grpo_erv (threshold=0.1)", "grpo_erv (threshold=0.2)"]
 
 
 def test_two_runs_with_one_seed_are_told_apart(tmp_path):
@@ -118,7 +118,7 @@ def test_two_runs_with_one_seed_are_told_apart(tmp_path):
             write_run(tmp_path, "evaluate", seed, config={"policy": policy}, stage="evaluate")
     rows = rows_of(load([tmp_path]))
     assert [(row.label, len(row.runs)) for row in rows] == [
-        ("evaluate (policy.checkpoint=runs/demo/erv)", 2), ("evaluate (policy.checkpoint=runs/demo/sft)", 2),
+        ("evaluate (checkpoint=runs/demo/erv)", 2), ("evaluate (checkpoint=runs/demo/sft)", 2),
     ]  # fmt: skip
 
 

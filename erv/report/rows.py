@@ -71,7 +71,7 @@ def rows_of(results: Sequence[Result]) -> list[Row]:
 
 def columns(rows: Sequence[Row]) -> dict[str, str]:
     """The keys in which rows differ -> their headings."""
-    return settings.short(dict.fromkeys(key for row in rows for key in row.settings))
+    return settings.short((key for row in rows for key in row.settings), words=2)
 
 
 def load(folders: Iterable[Path], over: Iterable[str] = (settings.SEED,)) -> list[Result]:
@@ -136,7 +136,7 @@ def _tell_apart(results: Sequence[Result], found: Sequence[dict[str, Any]], over
 def _label(result: Result, results: Sequence[Result]) -> str:
     """The arm, with the settings in which its runs differ."""
     others = [other.settings for other in results if other.arm == result.arm]
-    names = settings.short(key for values in others for key in values)
+    names = settings.short((key for values in others for key in values), words=1)
     differing = [k for k in result.settings if len({json.dumps(o.get(k), default=str) for o in others}) > 1]
     listed = ", ".join(f"{names[key]}={settings.spoken(result.settings[key])}" for key in differing)
     return f"{result.arm} ({listed})" if listed else result.arm

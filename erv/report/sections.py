@@ -34,7 +34,7 @@ def content(rows: Sequence[Row], comparisons: Sequence[Comparison], drawn: bool)
         "diagnosis": [_diagnosis(run, d) for run in runs for d in run.metrics.get("diagnosis") or ()] if diagnosed else None,
         "quadrants": _quadrants(rows), "quadrant_names": QUADRANTS, "classes": _classes(rows),
         "judges": _judges(runs),
-        "media": [{"run": name(run), "counts": run.metrics["media"]} for run in runs if run.metrics.get("media")],
+        "media": _media(runs),
         "style": {"head": ["row", *STYLE], "rows": [[row.label, *style(row)] for row in rows]},
         "runs": [_about(run) for run in runs], "differing": _differing(rows), "headline": _headline(comparisons),
         **_title(runs),
@@ -153,6 +153,17 @@ def _diagnosis(run: Result, entry: Mapping[str, Any]) -> dict[str, Any]:
     figures = entry.get("figures") or {}
     said = {key: spoken(round(v, 4) if isinstance(v, float) else v) for key, v in figures.items()}
     return {"run": name(run), "rule": entry["rule"], "figures": said, "advice": entry["advice"]}
+
+
+def _media(runs: Sequence[Result]) -> list[dict[str, Any]]:
+    """What was skipped or masked of the data; runs with the same counts are named together."""
+    found: dict[str, dict[str, Any]] = {}
+    for run in (run for run in runs if run.metrics.get("media")):
+        counts = run.metrics["media"]
+        entry = found.setdefault(json.dumps(counts, sort_keys=True), {"runs": [], "rows": []})
+        entry["runs"].append(name(run))
+        entry["rows"] = [[key.replace(".", " · "), spoken(value)] for key, value in flat(counts)]
+    return [{"runs": "; ".join(entry["runs"]), "rows": entry["rows"]} for entry in found.values()]
 
 
 def _judges(runs: Sequence[Result]) -> dict[str, list[list[str]]]:

@@ -79,13 +79,13 @@ def of_a_seed(config: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def short(keys: Iterable[str]) -> dict[str, str]:
-    """Each key -> its last two words, or as many as it takes to tell it from the others."""
-    every = list(keys)
+def short(keys: Iterable[str], words: int) -> dict[str, str]:
+    """Each key -> its last `words` words, or as many as it takes to tell it from the others."""
+    every = list(dict.fromkeys(keys))
     result = {}
     for key in every:
-        words = key.split(".")
-        tails = (".".join(words[-n:]) for n in range(min(2, len(words)), len(words) + 1))
+        path = key.split(".")
+        tails = (".".join(path[-n:]) for n in range(min(words, len(path)), len(path) + 1))
         result[key] = next((t for t in tails if sum(f".{k}".endswith(f".{t}") for k in every) == 1), key)
     return result
 
