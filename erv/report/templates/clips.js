@@ -17,6 +17,7 @@ const VERSUS = {
 };
 let sides = []; // the shown answers of A and of B: Map of clip -> answer
 let matching = [];
+let latest = 0; // number of the last change of runs: an earlier one that is still unpacking gives way
 
 const judged = () => page.data.runs[page.state.a].judge !== null;
 const versus = () => page.state.b !== null && page.state.b !== undefined;
@@ -160,7 +161,9 @@ function show() {
 async function update(values) {
   if ("a" in values || "b" in values || "kind" in values) {
     const runs = [page.state.a, ...(versus() ? [page.state.b] : [])];
+    const number = ++latest;
     const kinds = await Promise.all(runs.map(answersOf));
+    if (number !== latest) return;
     const kind = kinds[0].has(page.state.kind) ? page.state.kind : page.data.runs[page.state.a].kinds[0];
     page.state.kind = kind;
     // a run that was asked otherwise shows its first kind of answer beside A's

@@ -143,4 +143,7 @@ async function start() {
   startCharts();
 }
 
-document.addEventListener("DOMContentLoaded", start);
+document.addEventListener("DOMContentLoaded", () => start().catch((error) => {
+  document.getElementById("count").textContent = `The clips cannot be shown in this browser: ${error.message}`;
+  throw error;
+}));
