@@ -6,11 +6,14 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from report_runs import CLIPS, prediction, unpacked, write_run
 
-from erv.emotions import MAFW
+from erv.emotions import DFEW, MAFW
+from erv.metrics.summary import summarise
+from erv.records import Verdict
 from erv.report.__main__ import main
 from erv.report.compare import against
 from erv.report.rows import load, rows_of
@@ -159,6 +162,31 @@ def test_two_judges_are_two_scales(tmp_path):
     write_run(tmp_path, "a", 0, judge="gpt")
     write_run(tmp_path, "b", 0, judge="gemini")
     assert set(differences(tmp_path, "a")["b"].differences) == {"war", "uar"}
+
+
+def test_answers_that_a_person_did_not_see_are_not_counted(tmp_path):
+    """A human judge reads every second answer: quadrants and confusion are of those, and differences lack what needs him."""
+    rows = [prediction(i, 2, 4, "human" if i % 2 else None) for i in range(CLIPS)]
+    write_run(tmp_path, "a", 0, rows=rows, judge="human")
+    write_run(tmp_path, "b", 0, rows=rows, judge="human")
+    assert set(differences(tmp_path, "a")["b"].differences) == {"war", "uar"}
+    main([str(tmp_path), "--html", str(tmp_path / "page.html")])
+    confusion = unpacked((tmp_path / "page.html").read_text(), "data")["runs"][0]["confusion"]
+    assert sum(map(sum, confusion["answer"])) == CLIPS
+    assert sum(map(sum, confusion["explanation"])) == CLIPS // 2
+
+
+def test_several_judges_stand_beside_each_other(tmp_path):
+    rows = [prediction(i, 2, 2, "gpt") for i in range(CLIPS)]
+    rows = [replace(p, verdicts=(*p.verdicts, Verdict("gemini", "sad", "ok"))) for p in rows]
+    figures = summarise(rows, DFEW, "gpt", 100, judges=("gpt", "gemini"))
+    known = {"gpt": {"kind": "api", "model": "gpt-4.1-mini-2025-04-14", "prompt": "judge-1"}, "gemini": {"kind": "api"}}
+    write_run(tmp_path, "a", 0, rows=rows, judge="gpt", metrics={"sampled": figures, "judges": known})
+    main([str(tmp_path), "--html", str(tmp_path / "page.html")])
+    html = (tmp_path / "page.html").read_text()
+    assert re.search(r"<th[^>]*>a, seed 0</th><td>gemini</td><td>40</td><td>100.0 \[100.0, 100.0\]</td>", html)
+    assert "<td>gpt · gemini</td><td>0.50 [0." in html
+    assert "gpt (api, gpt-4.1-mini-2025-04-14, judge-1); gemini (api)" in html
 
 
 def test_without_a_judge_only_what_was_measured_is_shown(tmp_path, capsys):

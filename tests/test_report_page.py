@@ -194,6 +194,8 @@ def test_two_runs_stand_side_by_side_and_one_alone(browser, plain):
         "return [...document.querySelectorAll('#confusions table tbody tr')].map((r) => [...r.cells].map((c) => c.textContent))"
     )
     assert first[1] == ["sad", "50", "50", "", "", "", "", "", ""]
+    browser.run("document.getElementById('counts').click()")
+    assert browser.texts("#confusions tbody tr:nth-child(2) td")[:2] == ["20", "20"]
     assert browser.errors() == []
 
 

@@ -6,12 +6,14 @@ import base64
 import mimetypes
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from erv.metrics.scores import confusion, indices
+from erv.metrics.summary import verdict_of
 from erv.records import Prediction
 from erv.report.runs import Result
 
@@ -90,7 +92,7 @@ def _answer(place: int, p: Prediction) -> dict[str, Any]:
     row = {
         "clip": place, "decoding": p.decoding, "sample": p.sample, "answer": p.answer, "well_formed": p.well_formed,
         "finished": p.finished, "tokens": p.tokens, "sentences": sentences, "rewards": _finite(p.rewards),
-        "verdicts": [{"judge": v.judge, "emotion": v.emotion, "status": v.status} for v in p.verdicts],
+        "verdicts": [asdict(v) for v in p.verdicts],
     }  # fmt: skip
     return row if p.well_formed and p.answer is not None else {**row, "raw": p.text}
 
@@ -101,13 +103,13 @@ def _finite(rewards: Mapping[str, float | None]) -> dict[str, float | None]:
 
 def _confusion(run: Result) -> dict[str, list[list[int]] | None]:
     """Counts of the answers that the figures are about: gold by answer, and gold by what the judge read."""
-    labels = run.labels
     answers = [p for found in run.answers.values() for p in found]
-    gold = indices([p.gold for p in answers], labels)
+    said = _counts(run, answers, [p.answer for p in answers])
+    read = [verdict_of(p, run.judge).emotion for p in run.read] if run.judge else []
+    return {"answer": said, "explanation": _counts(run, run.read, read) if run.judge else None}
 
-    def table(said: list[str | None]) -> list[list[int]]:
-        counts: list[list[int]] = confusion(gold, indices(said, labels), len(labels)).tolist()
-        return counts
 
-    read = [next((v.emotion for v in p.verdicts if v.judge == run.judge), None) for p in answers]
-    return {"answer": table([p.answer for p in answers]), "explanation": table(read) if run.judge else None}
+def _counts(run: Result, answers: Sequence[Prediction], said: Sequence[str | None]) -> list[list[int]]:
+    gold = indices([p.gold for p in answers], run.labels)
+    counts: list[list[int]] = confusion(gold, indices(said, run.labels), len(run.labels)).tolist()
+    return counts

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from erv.metrics.compare import Difference, compare, holm
-from erv.metrics.scores import JUDGED, Table, indices
-from erv.metrics.summary import verdict_of
+from erv.metrics.scores import JUDGED
+from erv.metrics.summary import DEFAULT, table_of
+from erv.records import Prediction
 from erv.report.rows import Row
 from erv.report.runs import FIGURES, Result
 
@@ -59,12 +60,22 @@ def _compared(baseline: Row, row: Row) -> Compared | None:
     pairs = [pair for pair in pairs if pair[2]]
     if not pairs:
         return None
-    judges = {run.judge for one, other, _ in pairs for run in (one, other)}
-    judge = judges.pop() if len(judges) == 1 else None  # two judges are two scales
-    first = _table([(one, clips) for one, _, clips in pairs], judge)
-    second = _table([(other, clips) for _, other, clips in pairs], judge)
+    runs = [run for one, other, _ in pairs for run in (one, other)]
+    first = _answers([(one, clips) for one, _, clips in pairs])
+    second = _answers([(other, clips) for _, other, clips in pairs])
+    judge = _judge(runs, [*first, *second])
+    same = all(run.counting == runs[0].counting for run in runs)
+    counting = runs[0].counting if same else DEFAULT
+    one, other = (table_of(answers, runs[0].taxonomy, judge, counting) for answers in (first, second))
     names = [name for name in FIGURES if judge is not None or name not in JUDGED]
-    return Compared(row, len(first.ids), compare(first, second, names))
+    return Compared(row, len(one.ids), compare(one, other, names))
+
+
+def _judge(runs: Sequence[Result], answers: Sequence[Prediction]) -> str | None:
+    """The judge that read all the answers of both sides; None where there is none: two judges are two scales."""
+    judges = {run.judge for run in runs}
+    judge = judges.pop() if len(judges) == 1 else None
+    return judge if judge and all(any(v.judge == judge for v in p.verdicts) for p in answers) else None
 
 
 def _shared(one: Result, other: Result) -> set[str]:
@@ -76,19 +87,12 @@ def _shared(one: Result, other: Result) -> set[str]:
     return clips if all(first[clip][0].gold == second[clip][0].gold for clip in clips) else set()
 
 
-def _table(parts: Sequence[tuple[Result, set[str]]], judge: str | None) -> Table:
+def _answers(parts: Sequence[tuple[Result, set[str]]]) -> list[Prediction]:
     """The answers of some runs to some of their clips; a clip that several seeds share has the answers of all of them."""
     wanted: dict[int, set[str]] = {}
     for run, clips in parts:
         wanted.setdefault(id(run), set()).update(clips)
     runs = {id(run): run for run, _ in parts}
     found = [p for key, run in runs.items() for clip in sorted(wanted[key]) for p in run.answers[clip]]
-    labels = parts[0][0].labels
-
-    def classes(said: Sequence[str | None]) -> list[int]:
-        numbers: list[int] = indices(said, labels).tolist()
-        return numbers
-
-    judged = classes([verdict_of(p, judge).emotion for p in found]) if judge is not None else None
-    names = [f"{p.clip_id}/{p.gold}" for p in found]  # under another seed an id may be another clip
-    return Table.of(classes([p.gold for p in found]), classes([p.answer for p in found]), judged, len(labels), names)
+    # under another seed an id may be another clip
+    return [replace(p, clip_id=f"{p.clip_id}/{p.gold}") for p in found]

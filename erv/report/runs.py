@@ -14,6 +14,8 @@ from typing import Any
 
 import yaml
 
+from erv.emotions import DFEW, MAFW, Taxonomy
+from erv.metrics.summary import Settings
 from erv.records import Decoding, Prediction
 from erv.report.settings import at
 
@@ -84,6 +86,23 @@ class Result:
             if p.decoding == self.decoding:
                 found[p.clip_id].append(p)
         return dict(found)
+
+    @property
+    def read(self) -> list[Prediction]:
+        """Those of them that the judge was shown: people read some only."""
+        every = (p for found in self.answers.values() for p in found)
+        return [p for p in every if any(v.judge == self.judge for v in p.verdicts)]
+
+    @property
+    def taxonomy(self) -> Taxonomy:
+        """The corpus' label set: a built-in one, with its synonyms, where the labels are its."""
+        labels = tuple(self.labels)
+        return next((t for t in (DFEW, MAFW) if t.labels == labels), Taxonomy("labels", labels))
+
+    @property
+    def counting(self) -> Settings:
+        """How its figures were counted."""
+        return Settings(**self.metrics.get("metrics", {}))
 
     @cached_property
     def videos(self) -> dict[str, str]:

@@ -8,6 +8,8 @@ from itertools import accumulate
 from statistics import mean
 from typing import Any
 
+from erv.metrics.scores import quadrants
+from erv.metrics.summary import table_of
 from erv.report.compare import Compared, Comparison
 from erv.report.rows import Row, columns
 from erv.report.runs import FIGURES, Result
@@ -127,9 +129,8 @@ def _quadrants(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def _shares(row: Row) -> dict[str, float]:
-    war, eea, fcr = (mean(run.figures[name] for run in row.runs) for name in ("war", "eea", "fcr"))
-    shares = (fcr, war - fcr, eea - fcr, 1 - war - eea + fcr)
-    return dict(zip(QUADRANTS, (max(share, 0.0) for share in shares), strict=True))
+    found = [quadrants(table_of(run.read, run.taxonomy, run.judge, run.counting)) for run in row.runs]
+    return {name: mean(shares[name] for shares in found) for name in QUADRANTS}
 
 
 def _classes(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -149,10 +150,11 @@ def _classes(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def _diagnosis(run: Result, entry: Mapping[str, Any]) -> dict[str, Any]:
-    """One finding of metrics.json: its rule, the figures it fired on, and what to try."""
+    """One entry of metrics.json: its rule, what was found, the figures it fired on, and what to try."""
     figures = entry.get("figures") or {}
     said = {key: spoken(round(v, 4) if isinstance(v, float) else v) for key, v in figures.items()}
-    return {"run": name(run), "rule": entry["rule"], "figures": said, "advice": entry["advice"]}
+    rule = str(entry["rule"]).replace("_", " ")
+    return {"run": name(run), "rule": rule, "finding": entry.get("finding"), "figures": said, "advice": entry["advice"]}
 
 
 def _media(runs: Sequence[Result]) -> list[dict[str, Any]]:
@@ -197,8 +199,16 @@ def _about(run: Result) -> dict[str, Any]:
     commit = str(env.get("commit") or "–")[:10] + (" + changes" if env.get("diff") else "")
     return {
         "label": run.label, "seed": run.seed, "folder": str(run.folder), "clips": run.metrics["clips"],
-        "judge": run.judge or "none", "verdicts": _statuses(run.figures["verdict_status"]), "code": commit,
+        "judge": _judge(run), "verdicts": _statuses(run.figures["verdict_status"]), "code": commit,
     }  # fmt: skip
+
+
+def _judge(run: Result) -> str:
+    """The judges with what metrics.json says of them: model, parameters, prompt."""
+    known = run.metrics.get("judges") or ({run.judge: {}} if run.judge else {})
+    shown = ("kind", "model", "prompt", "weights", "raters", "items")
+    said = {judge: ", ".join(spoken(of[key]) for key in shown if of.get(key)) for judge, of in known.items()}
+    return "; ".join(f"{judge} ({text})" if text else judge for judge, text in said.items()) or "none"
 
 
 def _differing(rows: Sequence[Row]) -> list[list[str]]:

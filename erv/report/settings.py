@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 Settings = Mapping[str, Any]
 # What a run is measured with: it must be seen wherever it differs, whatever the runs' stages.
-MEASURED_WITH = ("data.corpus", "evaluation", "judge")
-# Keys that differ between runs of one row without being another setting: names, places, and what is not signed.
-_NO_SETTINGS = ("name", "group", "stage", "paths", "logger", "launch", "checkpoint", "data.cache", "judge.cache",
-                "trainer.devices", "trainer.accelerator", "trainer.num_nodes", "trainer.enable_progress_bar")  # fmt: skip
+MEASURED_WITH = ("data.corpus", "evaluation", "judge", "metrics")
+# Keys that differ between runs of one row without being another setting: names, places, and what is not signed (* is any).
+_NO_SETTINGS = ("name", "group", "stage", "paths", "logger", "launch", "checkpoint", "data.cache", "trainer.devices",
+                "trainer.accelerator", "trainer.num_nodes", "trainer.enable_progress_bar", "evaluation.batch_size",
+                "evaluation.max_failed", "partial", "devices", "shard", "export_human_task", "human_items", "dry_run",
+                *(f"judge.*.{key}" for key in ("cache", "batch_size", "device", "sheets", "grammar")),
+                *(f"judge.*.llm.{key}" for key in ("cache", "concurrency", "timeout_s", "attempts", "backoff_s",
+                                                   "max_backoff_s", "breaker", "price", "key_variable")))  # fmt: skip
 # What is made anew for every seed: told apart only where two runs would have the same seed otherwise.
-OF_A_SEED = ("group", "policy.checkpoint", "verifier.model.checkpoint", "verifier.data.files", "judge.grammar",
+OF_A_SEED = ("group", "policy.checkpoint", "verifier.model.checkpoint", "verifier.data.files",
              "data.corpus.root", "data.corpus.seed", "predictions")  # fmt: skip
 SEED = "seed"
 
@@ -40,7 +45,7 @@ def varying(configs: Sequence[Mapping[str, Any]], over: Iterable[str] = (SEED,))
 
 def _compare(path: str, nodes: Mapping[int, Any], found: list[dict[str, Any]], left_out: set[str]) -> None:
     """Note in `found` what differs between `nodes` (index of a config -> its value) at `path` and below."""
-    if path in left_out:
+    if any(fnmatchcase(path, pattern) for pattern in left_out):
         return
     parts = {i: node for i, node in nodes.items() if isinstance(node, Mapping) and node}
     shown = {i: _class(node) if i in parts else node for i, node in nodes.items()}

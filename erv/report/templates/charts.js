@@ -40,7 +40,7 @@ function legend() {
   const labels = [...new Set(page.data.runs.filter((run, i) => drawn.has(i)).map((run) => run.label))];
   document.getElementById("legend").append(...labels.map((label) => {
     const run = page.data.runs.find((r) => r.label === label);
-    const box = el("input", { type: "checkbox", checked: true, style: { width: "auto" } });
+    const box = el("input", { type: "checkbox", checked: true });
     box.addEventListener("change", () => { if (box.checked) hidden.delete(label); else hidden.add(label); drawAll(); });
     return el("label", {}, box, " ", el("span", { class: "swatch", style: { "--colour": `var(--row-${run.row % 8})` } }), label);
   }));

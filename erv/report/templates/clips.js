@@ -4,8 +4,8 @@
 const PAGE = 20;
 const MATCHES = {
   "": () => true,
-  right_coherent: (o) => o.right && o.coherent, right_incoherent: (o) => o.right && !o.coherent,
-  wrong_coherent: (o) => !o.right && o.coherent, wrong_incoherent: (o) => !o.right && !o.coherent,
+  right_coherent: (o) => o.judged && o.right && o.coherent, right_incoherent: (o) => o.judged && o.right && !o.coherent,
+  wrong_coherent: (o) => o.judged && !o.right && o.coherent, wrong_incoherent: (o) => o.judged && !o.right && !o.coherent,
   right: (o) => o.right, wrong: (o) => !o.right,
   split: (o) => o.read !== null && o.answer !== null && o.read !== o.answer,
   unknown: (o) => o.answer === null, unread: (o) => o.judged && o.read === null, malformed: (o) => !o.well_formed,
@@ -102,16 +102,16 @@ function sentence([text, emotions], gold) {
   return [node, " "];
 }
 
-function mark(name, value, gold, missing) {
+function mark(name, value, gold, missing, why) {
   const right = value === gold;
-  return el("span", {}, `${name} `, el("b", { class: right ? "good" : "bad" }, `${value ?? missing} ${right ? "✓" : "✗"}`));
+  return el("span", { title: why || null }, `${name} `, el("b", { class: right ? "good" : "bad" }, `${value ?? missing} ${right ? "✓" : "✗"}`));
 }
 
 function said(run, letter, answer, gold) {
   const { label, seed } = page.data.runs[run];
   const title = el("h3", {}, `${letter}: ${label}${page.data.several_seeds ? `, seed ${seed}` : ""}`);
   if (!answer) return el("div", {}, title, el("p", { class: "note" }, "This run has no such answer to this clip."));
-  const verdicts = answer.verdicts.map((v) => mark(answer.verdicts.length > 1 ? `${v.judge} reads` : "explanation", v.emotion, gold, v.status.replace("_", " ")));
+  const verdicts = answer.verdicts.map((v) => mark(answer.verdicts.length > 1 ? `${v.judge} reads` : "explanation", v.emotion, gold, v.status.replace("_", " "), v.reason));
   const number = (value) => (value === null ? "–" : Number(value.toFixed(2)));
   const rewards = Object.entries(answer.rewards).map(([name, value]) => `${name} ${number(value)}`).join(" · ");
   const flaws = [answer.well_formed ? "" : "badly formed", answer.finished ? "" : "cut off"].filter(Boolean).join(", ");

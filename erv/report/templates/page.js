@@ -114,6 +114,7 @@ function confusion(run, kind, name) {
   const counts = run.confusion[kind];
   if (!counts) return el("div", {}, title, el("p", { class: "note" }, "No judge has read the explanations of this run."));
   const last = kind === "answer" ? "unknown" : "no verdict";
+  const shown = (n, share) => (document.getElementById("counts").checked ? String(n) : (100 * share).toFixed(share < 0.0995 ? 1 : 0));
   const head = el("tr", {}, el("td", {}), [...run.labels, last].map((label) => el("th", { scope: "col" }, label)));
   const body = counts.map((row, i) => {
     const total = row.reduce((sum, n) => sum + n, 0);
@@ -122,7 +123,7 @@ function confusion(run, kind, name) {
       return el("td", {
         class: j === run.labels.length ? "unknown" : null, title: `${n} of ${total}: ${run.labels[i]} → ${run.labels[j] ?? last}`,
         style: { background: `rgb(var(--heat) / ${(0.62 * share).toFixed(3)})`, "font-weight": i === j ? 650 : 400 },
-      }, n ? (100 * share).toFixed(share < 0.0995 ? 1 : 0) : "");
+      }, n ? shown(n, share) : "");
     }));
   });
   const table = el("table", { class: "heat" }, el("thead", {}, head), el("tbody", {}, body));
@@ -136,6 +137,7 @@ async function start() {
   page.state = { ...noted, a: run(noted.a, page.data.a), b: "a" in noted ? run(noted.b, null) : page.data.b };
   document.querySelectorAll("table.sortable").forEach(sortable);
   page.listeners.push((values) => { if ("a" in values || "b" in values) { pairs(); confusions(); } });
+  document.getElementById("counts").addEventListener("change", confusions);
   pairs();
   confusions();
   await startClips();
