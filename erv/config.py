@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import inspect
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -15,13 +15,27 @@ from omegaconf import OmegaConf
 # A config from a stranger runs no code: nothing outside these packages is ever instantiated.
 ALLOWED_TARGETS = ("erv.", "torch.", "lightning.", "transformers.", "peft.")
 # Where results are written and on what machine they are made does not change them.
+# A star stands for any one key.
+_CALLS = (
+    "cache",
+    "concurrency",
+    "timeout_s",
+    "attempts",
+    "backoff_s",
+    "max_backoff_s",
+    "breaker",
+    "price",
+    "key_variable",
+)
 UNSIGNED = ("name", "group", "paths", "logger", "launch", "checkpoint", "trainer.accelerator", "trainer.devices",
             "trainer.num_nodes", "trainer.enable_progress_bar", "dry_run", "mode", "results", "max_failed", "task.input",
-            "llm.cache", "llm.concurrency", "llm.timeout_s", "llm.attempts", "llm.backoff_s", "llm.max_backoff_s",
-            "llm.breaker", "llm.price", "llm.key_variable")  # fmt: skip
+            *(f"llm.{key}" for key in _CALLS), *(f"judge.*.llm.{key}" for key in _CALLS), "judge.*.cache",
+            "judge.*.batch_size", "judge.*.device", "judge.*.sheets", "evaluation.batch_size", "evaluation.max_failed",
+            "predictions", "partial", "devices", "shard", "export_human_task", "human_items")  # fmt: skip
 ROOT_KEYS = ("name", "group", "stage", "seed", "data", "policy", "verifier", "reward", "judge", "algo", "optim",
-             "evaluation", "trainer", "logger", "paths", "launch", "checkpoint", "task", "llm", "mode", "results", "dry_run",
-             "max_failed")  # fmt: skip
+             "evaluation", "metrics", "trainer", "logger", "paths", "launch", "checkpoint", "task", "llm", "mode", "results",
+             "dry_run", "max_failed", "predictions", "partial", "taxonomy", "devices", "shard", "export_human_task",
+             "human_items", "clips", "gold", "output")  # fmt: skip
 _INSTANTIATION_KEYS = {"_target_", "_recursive_", "_convert_", "_partial_", "_args_"}
 
 
@@ -173,8 +187,12 @@ def signature(cfg: Any, identities: Mapping[str, str] | None = None) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _pop(tree: Any, keys: list[str]) -> None:
-    for key in keys[:-1]:
-        tree = tree.get(key) if isinstance(tree, dict) else None
-    if isinstance(tree, dict):
-        tree.pop(keys[-1], None)
+def _pop(tree: Any, keys: Sequence[str]) -> None:
+    if not isinstance(tree, dict):
+        return
+    first, *rest = keys
+    if not rest:
+        tree.pop(first, None)
+    for key in tree if first == "*" else [first]:
+        if rest:
+            _pop(tree.get(key), rest)

@@ -10,17 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor
 
 from erv import config
 from erv.corpora.base import Corpus, refuse_overlap
 from erv.emotions import Taxonomy
 from erv.judges.base import Judge
+from erv.judges.verifier import VerifierJudge
 from erv.lit.data import ClipData, SentenceData, StepData
-from erv.media.cache import Features, TowerCache
+from erv.measure import judges_of
+from erv.media.cache import Features, TowerCache, tensors_sha256
+from erv.metrics.summary import Settings
 from erv.policy import Policy
 from erv.policy.prompts import Stage
-from erv.rationale import compose
+from erv.rationale import compose, sentences
 from erv.records import Clip
 from erv.rewards.total import TotalReward
 from erv.run import METRICS, file_sha256, find_model, note_environment
@@ -136,6 +140,11 @@ class Parts:
         verifier.model.to(self.device)
         return verifier
 
+    def note_verifier(self) -> None:
+        """Write the hash of the verifier's weights into env.json: an evaluation may not take the same ones for a judge."""
+        if self.verifier is not None:
+            note_environment(Path(self.folder), verifier_sha256=_weights_of(self.verifier))
+
     @cached_property
     def reward(self) -> TotalReward:
         """The sum of the rewards in the config."""
@@ -143,10 +152,47 @@ class Parts:
         return reward
 
     @cached_property
+    def settings(self) -> Settings:
+        """How figures are counted."""
+        settings: Settings = self.make("metrics")
+        return settings
+
+    @cached_property
+    def taught(self) -> frozenset[str]:
+        """The sentences of the training rationales: what a policy may have learnt by heart."""
+        thinks = [clip.rationale for clip in self.corpus.clips("train") if clip.rationale]
+        return frozenset(sentence for think in thinks for sentence in sentences(think))
+
+    @cached_property
+    def judges(self) -> list[Judge]:
+        """Who reads explanations in evaluation; what they lack (a key, a file) is a ConfigError now, not in hours."""
+        _ = self.corpus  # its files may hold what a judge reads
+        found = judges_of(self.tree, self.taxonomy)
+        for judge in found:
+            try:
+                judge.require()
+            except ValueError as error:
+                raise config.ConfigError(f"judge {judge.name!r}: {error}") from error
+            if isinstance(judge, VerifierJudge):
+                self._refuse_training_verifier(judge)
+        return found
+
+    @property
     def judge(self) -> Judge | None:
-        """Who reads explanations in evaluation; None without one in the config."""
-        _ = self.corpus
-        return self.make("judge") if self.tree.get("judge") else None
+        """Who reads explanations while a policy trains: the first judge that is free of charge."""
+        return next((judge for judge in self.judges if judge.free), None)
+
+    def _refuse_training_verifier(self, judge: VerifierJudge) -> None:
+        """Whatever verifier rewarded the policy may not judge it."""
+        known = {_weights_of(self.verifier)} if self.verifier is not None else set()
+        environment = Path((self.tree.get("policy") or {}).get("checkpoint") or "").parent / "env.json"
+        if environment.is_file():
+            known.add(json.loads(environment.read_text()).get("verifier_sha256"))
+        if _weights_of(judge.verifier) in known:
+            raise config.ConfigError(
+                f"judge {judge.name!r} is the verifier whose reward the policy was trained with, so it would judge its own work; "
+                "train another one on other text (verifier.data.train=audit) and set judge.verifier.verifier.checkpoint to it"
+            )
 
     def features(self, clips: list[Clip], policy: Policy | None = None) -> list[Features]:
         """Tower features of the clips as `policy` (default: this stage's) sees them; missing ones are computed first."""
@@ -202,9 +248,34 @@ def resolve_checkpoints(tree: dict[str, Any]) -> dict[str, str]:
     return identities
 
 
+def adopt_verifier(tree: dict[str, Any]) -> dict[str, str]:
+    """Where `tree` names no verifier, take that of the policy's training, and its reward; returns what it is, for the signature.
+
+    So that an evaluation reads sentences as the training did, without being told where the verifier lies.
+    """
+    policy = (tree.get("policy") or {}).get("checkpoint")
+    if tree.get("verifier") or not policy:
+        return {}
+    file = Path(find_model(policy, tree["seed"])[0]).parent / "config.yaml"
+    trained = yaml.safe_load(file.read_text()) if file.is_file() else {}
+    model = ((trained.get("verifier") or {}).get("model") or {}).get("checkpoint")
+    if not model or not trained.get("reward"):
+        return {}
+    if not Path(model).is_dir():
+        _log.warning("the verifier of the policy's training is not at %s, so no verifier reads the explanations", model)
+        return {}
+    tree["verifier"], tree["reward"] = trained["verifier"], trained["reward"]
+    _log.info("explanations are read by the verifier of the policy's training, %s", model)
+    return {"adopted": Path(model).parent.name}
+
+
 def training_files(tree: Mapping[str, Any]) -> dict[str, str]:
     """The hashes of the verifier's training files, for the signature; those of the corpus itself are known by the corpus."""
     files = ((tree.get("verifier") or {}).get("data") or {}).get("files") or {}
     root = tree["data"]["corpus"].get("root")
     own = {n: Path(file) for n, file in files.items() if file and not (root and Path(root) in Path(file).parents)}
     return {f"verifier.data.files.{name}": file_sha256(file) for name, file in own.items() if file.is_file()}
+
+
+def _weights_of(verifier: Any) -> str:
+    return tensors_sha256(verifier.model.state_dict())

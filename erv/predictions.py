@@ -121,6 +121,18 @@ def write(folder: Path, predictions: Iterable[Prediction]) -> None:
             file.unlink()
 
 
+def keep_aside(folder: Path) -> Path | None:
+    """Move the rows of a run out of the way, into a folder of their own; None when there are none."""
+    there = [file for file in parts(folder) if file.stat().st_size]
+    if not there:
+        return None
+    aside = next(p for n in range(1, 10_000) if not (p := folder / f"replaced-{n}").exists())
+    aside.mkdir()
+    for file in there:
+        file.rename(aside / file.name)
+    return aside
+
+
 def read_foreign(file: Path, gold: Mapping[str, str], taxonomy: Taxonomy) -> list[Prediction]:
     """Predictions made elsewhere: a run's predictions.jsonl, JSONL of {"id", "text"}, or the released `id|text`.
 

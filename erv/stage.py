@@ -1,38 +1,48 @@
-"""What train and evaluate have in common: a run opened from its config, and the evaluation that ends it."""
+"""What train, evaluate and predict have in common: a run opened from its config, and the evaluation that ends it."""
 
 from __future__ import annotations
 
+import json
 import logging
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from lightning.pytorch import seed_everything
 from omegaconf import DictConfig
+from tqdm import tqdm
 
 from erv import config
 from erv.command import overrides
 from erv.config import ConfigError
 from erv.corpora.base import CorpusMissing
-from erv.lit.evaluation import Evaluation, judge_all, predict, read, reward_by_judge
-from erv.metrics.summary import summarise
-from erv.parts import PROVIDED, Parts, resolve_checkpoints, training_files
-from erv.records import Prediction
-from erv.run import Run, write_lines
+from erv.judging import conclude, context
+from erv.lit.evaluation import answers
+from erv.measure import Evaluation, FailedVerdicts
+from erv.parts import PROVIDED, Parts, adopt_verifier, resolve_checkpoints, training_files
+from erv.predictions import IncompletePredictions, PredictionFile, keep_aside, key_of, part_file, read_parts
+from erv.records import Clip
+from erv.run import METRICS, Run, write_json
 from erv.verifier import UnfitVerifier
 
 _log = logging.getLogger(__name__)
+ORIGIN = "predictions.origin.json"  # what the rows of predictions.jsonl were made with
+CHUNK = 512  # clips whose features are in memory at once
+Shard = tuple[int, int]  # which share of how many
 
 
 @contextmanager
-def open_stage(cfg: DictConfig) -> Iterator[tuple[Run | None, Parts]]:
+def open_stage(cfg: DictConfig, shard: Shard | None = None) -> Iterator[tuple[Run | None, Parts]]:
     """Check the config, find the run's folder and hold it; the run is None when it is done already.
 
-    What a user can put right (a missing corpus, an unfit verifier, …) becomes a ConfigError.
+    What a user can put right (a missing corpus, an unfit verifier, a judge's key, …) becomes a ConfigError. A process that
+    makes a share only holds that share, and leaves the folder to the one that it works for.
     """
     config.check(cfg, PROVIDED)
     _quiet()
@@ -40,18 +50,26 @@ def open_stage(cfg: DictConfig) -> Iterator[tuple[Run | None, Parts]]:
     try:
         tree = config.plain(cfg)
         config.build(tree["data"]["corpus"]).require()
-        identities = resolve_checkpoints(tree) | training_files(tree)
+        adopted = adopt_verifier(tree) if tree["stage"] == "evaluate" else {}
+        identities = adopted | resolve_checkpoints(tree) | training_files(tree)
         signature = config.signature(cfg, identities)
         run = Run(Path(tree["paths"]["runs"]) / tree["group"] / tree["name"] / signature)
         parts = Parts(tree, run.folder)
         if run.done:
             _log.info("done already: %s", run.folder)
             yield None, parts
-            return
-        with run.open(tree, overrides()):
-            seed_everything(tree["seed"], workers=True, verbose=False)
-            _log.info("run %s", run.folder)
-            yield run, parts
+        elif shard is not None:
+            run.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(run.folder / f".lock-{shard[0]}-of-{shard[1]}"):
+                seed_everything(tree["seed"], workers=True, verbose=False)
+                yield run, parts
+        else:
+            if tree.get("evaluation"):
+                _ = parts.judges  # what they lack is said before anything is trained
+            with run.open(tree, overrides()):
+                seed_everything(tree["seed"], workers=True, verbose=False)
+                _log.info("run %s", run.folder)
+                yield run, parts
     except (CorpusMissing, UnfitVerifier) as error:
         raise ConfigError(str(error)) from error
 
@@ -66,26 +84,90 @@ def _quiet() -> None:
         warnings.filterwarnings("ignore", message=message)
 
 
+def evaluated_clips(parts: Parts, plan: Evaluation) -> list[Clip]:
+    """The clips that the plan is about."""
+    return parts.corpus.clips(plan.split)[: plan.limit]
+
+
 def evaluate(run: Run, parts: Parts) -> dict[str, Any]:
-    """Answers to the evaluation split, read by the verifier and the judge; predictions.jsonl, clips.jsonl and the figures."""
+    """Answers to the evaluation split, read by the verifier and the judges; the files of the run's folder and the figures."""
     plan: Evaluation = parts.make("evaluation")
-    clips = parts.corpus.clips(plan.split)[: plan.limit]
+    clips = evaluated_clips(parts, plan)
+    write_answers(run.folder, parts, plan, clips)
+    return conclude(
+        run.folder,
+        clips,
+        plan,
+        parts.settings,
+        parts.taxonomy,
+        parts.judges,
+        parts.reward,
+        context(training_of(run, parts), parts.taught),
+    )
+
+
+def write_answers(folder: Path, parts: Parts, plan: Evaluation, clips: list[Clip], shard: Shard | None = None) -> None:
+    """Sample what is not there yet, all or one share of it; every batch is on disk before the next one is begun."""
+    mine = clips if shard is None else clips[shard[0] :: shard[1]]
     policy = parts.policy.at("inference")
-    samples = list(zip(clips, parts.features(clips, policy), strict=True))
-    judge = parts.judge
-    if judge is None:
-        _log.warning("no judge is set, so EEA, EPC and FCR are not measured")
     policy.model.to(parts.device).eval()  # Lightning leaves it on the CPU
-    predictions: list[Prediction] = []
-    figures: dict[str, Any] = {}
-    for decoding in ("sampled", "greedy") if plan.greedy else ("sampled",):
-        found = predict(policy, samples, parts.modalities, plan, decoding, parts.taxonomy, parts.seed)
-        found = read(found, parts.reward)
-        if judge is not None:
-            found = judge_all(found, judge)
-        figures[decoding] = summarise(found, parts.taxonomy, judge.name if judge else None)
-        figures[decoding]["judge_reward"] = reward_by_judge(found, judge, parts.reward) if judge else None
-        predictions += found
-    write_lines(run.folder / "predictions.jsonl", [p.row() for p in predictions])
-    write_lines(run.folder / "clips.jsonl", [{"id": c.id, "video": c.video, "label": c.label} for c in clips])
-    return {"clips": len(clips), "judge": judge.name if judge else None, "evaluation": asdict(plan), **figures}
+    _refuse_other_origin(folder, parts, plan)
+    there = read_parts(folder).keys()
+    file = PredictionFile(part_file(folder, shard))
+    for decoding, count in plan.decodings.items():
+        todo = [clip for clip in mine if any((clip.id, decoding, i) not in there for i in range(count))]
+        with tqdm(total=len(todo), desc=f"answers ({decoding})", unit="clip") as bar:
+            for start in range(0, len(todo), CHUNK):
+                part = todo[start : start + CHUNK]
+                samples = list(zip(part, parts.features(part, policy), strict=True))
+                for found in answers(policy, samples, parts.modalities, plan, decoding, parts.taxonomy, parts.seed):
+                    file.append(p for p in found if key_of(p) not in there)
+                    bar.update(len(found) // count)
+
+
+def _refuse_other_origin(folder: Path, parts: Parts, plan: Evaluation) -> None:
+    """Rows made by other weights or in another way belong to another evaluation: they are put aside, and all are made anew."""
+    made_by = {"policy": parts.policy.sha256(), "seed": parts.seed, "modalities": list(parts.modalities)}
+    made_by |= {key: value for key, value in asdict(plan).items() if key not in ("batch_size", "limit", "max_failed")}
+    with FileLock(folder / ".lock-origin"):  # shares start at the same time
+        file = folder / ORIGIN
+        if not file.is_file() or json.loads(file.read_text()) != made_by:
+            kept = keep_aside(folder)
+            if kept:
+                _log.warning(
+                    "the answers in %s are of other weights; they lie in %s now, and are made anew", folder, kept
+                )
+            write_json(file, made_by)
+
+
+def training_of(run: Run, parts: Parts) -> Path | None:
+    """The run that trained what is evaluated: this one, or the one that the policy's checkpoint is of."""
+    if (run.folder / "logs").is_dir():
+        return run.folder
+    folder = Path((parts.tree.get("policy") or {}).get("checkpoint") or "").parent
+    return folder if (folder / METRICS).is_file() else None
+
+
+def finish_run(run: Run, parts: Parts, measured: Mapping[str, Any]) -> None:
+    """Write metrics.json: from then on the run is done."""
+    run.finish({**parts.identity(), **measured})
+    _log.info("done: %s", run.folder)
+
+
+def share(text: str | None) -> Shard | None:
+    """(k, n) of `k/n`; ConfigError for anything else."""
+    if text is None:
+        return None
+    first, _, last = str(text).partition("/")
+    if not (first.isdigit() and last.isdigit() and int(first) < int(last)):
+        raise ConfigError(f"shard is k/n with k from 0 to n - 1, such as 0/4; got {text!r}")
+    return int(first), int(last)
+
+
+@contextmanager
+def refuse_incomplete() -> Iterator[None]:
+    """End with a message and exit code 1 when an evaluation is not complete: nothing is wrong with the config."""
+    try:
+        yield
+    except (FailedVerdicts, IncompletePredictions) as error:
+        sys.exit(f"erv: {error}")

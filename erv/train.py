@@ -24,9 +24,9 @@ _log = logging.getLogger(__name__)
 @command("train")
 def main(cfg: DictConfig) -> None:
     """Train and measure what `cfg` describes."""
-    from erv.stage import open_stage
+    from erv.stage import open_stage, refuse_incomplete
 
-    with open_stage(cfg) as (run, parts):
+    with open_stage(cfg) as (run, parts), refuse_incomplete():
         if run is not None:
             finish(run, parts, *fit(run, parts))
 
@@ -41,6 +41,7 @@ def fit(run: Run, parts: Parts) -> tuple[Any, StepData]:
     tree = parts.tree
     if "reward" in config.wanted(tree["algo"], ["reward"]):
         parts.check_verifier()
+        parts.note_verifier()
     algo = parts.make("algo")
     for part, (size, trained) in algo.policy.model.part_sizes().items() if hasattr(algo, "policy") else ():
         _log.info("%-16s %15s parameters, %s", part, f"{size:,}", f"{trained:,} trained" if trained else "frozen")
@@ -64,15 +65,14 @@ def fit(run: Run, parts: Parts) -> tuple[Any, StepData]:
 
 def finish(run: Run, parts: Parts, algo: Any, data: StepData) -> None:
     """Measure what was trained, and write it: from then on the run is done."""
-    from erv.stage import evaluate
+    from erv.stage import evaluate, finish_run
 
     if hasattr(algo, "measure"):
         measured = algo.measure(data)
     else:
         measured = evaluate(run, parts) if parts.tree["evaluation"] else {}
         log_figures(algo, measured)
-    run.finish({**parts.identity(), **measured})
-    _log.info("done: %s", run.folder)
+    finish_run(run, parts, measured)
 
 
 def log_figures(algo: Any, measured: dict[str, Any]) -> None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import lightning.pytorch as pl
-import numpy as np
 
 from erv.emotions import Taxonomy
 from erv.judges.base import Judge
 from erv.lit.data import Sample
-from erv.lit.evaluation import Evaluation, judge_all, predict, read, reward_by_judge
-from erv.metrics.summary import summarise
+from erv.lit.evaluation import answers
+from erv.measure import Evaluation, judge_rewards, judged, read
+from erv.metrics.running import RunningFigures
 from erv.policy import Policy
-from erv.records import Prediction
 from erv.rewards.total import TotalReward
+
+SHOWN = ("war", "uar", "eea", "epc", "fcr", "verifier_reward", "judge_reward", "neutral_share", "format_rate")
 
 
 class DevCurve(pl.LightningModule):
@@ -32,30 +33,26 @@ class DevCurve(pl.LightningModule):
     dev_temperature: float
     max_new_tokens: int
     batch_size: int
-    dev_predictions: list[Prediction]
+    figures: RunningFigures
 
     def on_validation_epoch_start(self) -> None:
-        """Collect the dev predictions of this round."""
-        self.dev_predictions = []
+        """Count from nothing."""
+        self.figures = RunningFigures(self.taxonomy, self.judge.name if self.judge else None).to(self.device)
 
     def validation_step(self, batch: list[Sample], _: int) -> None:
         """One sampled answer per dev clip, with rewards and verdicts."""
         plan = Evaluation(
             "dev", 1, self.dev_temperature, max_new_tokens=self.max_new_tokens, batch_size=self.batch_size
         )
-        found = predict(self.policy, batch, self.modalities, plan, "sampled", self.taxonomy, self.seed, progress=False)
-        found = read(found, self.reward)
-        self.dev_predictions += judge_all(found, self.judge) if self.judge else found
+        for found in answers(self.policy, batch, self.modalities, plan, "sampled", self.taxonomy, self.seed):
+            rows = read(found, self.reward)
+            rows = judged(rows, [self.judge], progress=False) if self.judge else rows
+            self.figures.update(rows, judge_rewards(rows, self.judge, self.reward))
 
     def on_validation_epoch_end(self) -> None:
-        """Log the figures."""
-        found = self.dev_predictions
-        self.log("dev/format_rate", float(np.mean([p.well_formed for p in found])))
-        if self.judge is None:
-            self.log("dev/war", float(np.mean([p.answer == p.gold for p in found])), prog_bar=True)
-            return
-        figures = summarise(found, self.taxonomy, self.judge.name, resamples=1)
-        figures["judge_reward"] = reward_by_judge(found, self.judge, self.reward)
-        for name in ("war", "uar", "eea", "epc", "fcr", "verifier_reward", "judge_reward", "neutral_share"):
-            if figures.get(name) is not None:
-                self.log(f"dev/{name}", figures[name], prog_bar=name == "fcr")
+        """Log the figures of this round, over all processes."""
+        found = self.figures.compute()
+        shown = "war" if self.judge is None else "fcr"
+        for name in SHOWN:
+            if name in found:
+                self.log(f"dev/{name}", found[name], prog_bar=name == shown)

@@ -1,42 +1,20 @@
-"""Evaluation: sample answers, read them, judge them. The only place where a judge is asked."""
+"""Answers of a policy: the one way they are sampled, in training, in evaluation and for a single clip."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
 
-import numpy as np
 import torch
-from tqdm import tqdm
 
 from erv.emotions import Taxonomy
 from erv.grpo.rollout import Rollout, rollout
 from erv.grpo.sampling import Sampling
-from erv.judges.base import Judge
 from erv.lit.data import Sample
+from erv.measure import Evaluation
 from erv.policy import Policy
-from erv.rationale import parse
-from erv.records import Decoding, Prediction, Split
-from erv.rewards.explanation import ExplanationReward
-from erv.rewards.total import TotalReward
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What is measured: `samples` answers per clip at `temperature`, and one greedy answer when `greedy`.
-
-    `limit` keeps the first clips of the split; None keeps all.
-    """
-
-    split: Split = "test"
-    samples: int = 2
-    temperature: float = 0.7
-    top_p: float = 1.0
-    greedy: bool = True
-    max_new_tokens: int = 512
-    batch_size: int = 64
-    limit: int | None = None
+from erv.predictions import made
+from erv.records import Decoding, Prediction
 
 
 def prompt_seed(*parts: object) -> int:
@@ -65,55 +43,23 @@ def generate(
     return result
 
 
-def predict(
+def answers(
     policy: Policy, samples: Sequence[Sample], modalities: Sequence[str], plan: Evaluation, decoding: Decoding,
-    taxonomy: Taxonomy, seed: int, progress: bool = True,
-) -> list[Prediction]:  # fmt: skip
-    """The policy's answers to `samples`, unread and unjudged."""
-    count = plan.samples if decoding == "sampled" else 1
-    found: list[Prediction] = []
-    starts = range(0, len(samples), plan.batch_size)
-    for start in tqdm(starts, desc=f"answers ({decoding})", unit="batch", disable=not progress):
+    taxonomy: Taxonomy, seed: int,
+) -> Iterator[list[Prediction]]:  # fmt: skip
+    """The policy's answers to `samples`, unread and unjudged, batch by batch.
+
+    What a clip gets depends on (seed, clip) alone, not on the batch or the process it is in.
+    """
+    count = plan.decodings[decoding]
+    sampling = Sampling(plan.temperature, plan.top_p) if decoding == "sampled" else Sampling()
+    for start in range(0, len(samples), plan.batch_size):
         batch = samples[start : start + plan.batch_size]
         seeds = [prompt_seed(seed, "evaluation", clip.id) for clip, _ in batch] if decoding == "sampled" else None
-        sampling = Sampling(plan.temperature, plan.top_p) if decoding == "sampled" else Sampling()
         done = generate(policy, batch, modalities, count, plan.max_new_tokens, sampling, seeds)
+        found = []
         for row, (tokens, mask, finished) in enumerate(zip(done.tokens, done.mask, done.finished, strict=True)):
-            text = policy.processor.decode(tokens[mask.bool()].tolist())
-            clip, rationale = batch[row // count][0], parse(text)
-            found.append(Prediction(
-                clip_id=clip.id, gold=clip.label, text=text, decoding=decoding, sample=row % count,
-                answer=taxonomy.normalise(rationale.answer), think=rationale.think, well_formed=rationale.well_formed,
-                tokens=int(mask.sum()), finished=bool(finished),
-            ))  # fmt: skip
-    return found
-
-
-def read(predictions: Sequence[Prediction], reward: TotalReward) -> list[Prediction]:
-    """The predictions with their rewards, and their sentences with the verifier's emotions."""
-    parts = reward([p.text for p in predictions], [p.gold for p in predictions])
-    sentences = reward.read([p.think or "" for p in predictions])
-    rows = zip(predictions, parts, sentences, strict=True)
-    return [replace(p, rewards={**r.parts, "total": r.total}, sentences=s or ()) for p, r, s in rows]
-
-
-def reward_by_judge(predictions: Sequence[Prediction], judge: Judge, reward: TotalReward) -> float | None:
-    """Mean R_E with `judge` in the verifier's place, asked sentence by sentence; None unless it is free of charge.
-
-    Where the verifier's R_E rises and this does not, the policy has learnt the verifier's mistakes.
-    """
-    if not judge.free or not predictions:
-        return None
-    part = reward.explanation or ExplanationReward()
-    verdicts = iter(judge([s.text for p in predictions for s in p.sentences]))
-    found = [[(next(verdicts).emotion or "",) for _ in p.sentences] for p in predictions]
-    neutral = reward.taxonomy.neutral
-    values = [part.value(f, p.gold, neutral) for f, p in zip(found, predictions, strict=True)]
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
-
-
-def judge_all(predictions: Sequence[Prediction], judge: Judge) -> list[Prediction]:
-    """The predictions with the verdict of `judge` added; it sees the think text only (paper, evaluation)."""
-    verdicts = judge([p.think or "" for p in predictions])
-    return [replace(p, verdicts=(*p.verdicts, v)) for p, v in zip(predictions, verdicts, strict=True)]
+            clip, text = batch[row // count][0], policy.processor.decode(tokens[mask.bool()].tolist())
+            length = int(mask.sum())
+            found.append(made(clip.id, clip.label, text, taxonomy, decoding, row % count, length, bool(finished)))
+        yield found

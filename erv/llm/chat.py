@@ -104,11 +104,17 @@ class Chat:
         every new reply. Replies "failed" are not remembered: asking again sends them again.
         Raises CircuitOpen, and ValueError when the key is missing.
         """
+        return asyncio.run(self.replies(questions, readable, on_reply))
+
+    async def replies(
+        self, questions: Sequence[Question], readable: Readable, on_reply: Callable[[Reply], None] | None = None
+    ) -> list[Reply]:  # fmt: skip
+        """`ask` for those who have other things to wait for as well."""
         new = self.new(questions)
         failed: dict[str, Reply] = {}
         if new:
             endpoint = Endpoint(self.base_url, self._api_key(), self.timeout_s)
-            failed = asyncio.run(_Round(self, endpoint, readable, on_reply).run(new))
+            failed = await _Round(self, endpoint, readable, on_reply).run(new)
         keys = [self.key(q) for q in questions]
         self._asked.update(keys)
         return [self.cache.get(key) or failed[key] for key in keys]
@@ -116,6 +122,10 @@ class Chat:
     def ledger(self) -> Ledger:
         """The calls made for every question that this object was asked, those of earlier processes included."""
         return self.cache.ledger(self._asked)
+
+    def require(self) -> None:
+        """Raise ValueError when the key is missing."""
+        self._api_key()
 
     def _api_key(self) -> str:
         if self.key_variable is None:

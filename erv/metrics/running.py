@@ -33,7 +33,7 @@ class RunningFigures(Metric):
         self.taxonomy, self.judge = taxonomy, judge
         size = len(taxonomy.labels)
         self.add_state("joint", torch.zeros(size, size + 1, size + 1, dtype=torch.long), dist_reduce_fx="sum")
-        self.add_state("sums", torch.zeros(len(SHARES), 2, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("sums", torch.zeros(len(SHARES), 2), dist_reduce_fx="sum")
 
     def update(self, predictions: Sequence[Prediction], judge_rewards: Sequence[float] = ()) -> None:
         """Add answers; `judge_rewards` are their R_E with the judge in the verifier's place, where it can be had."""

@@ -1,0 +1,128 @@
+"""Predictions made elsewhere, judged and counted as our own: no policy is loaded, and without a verifier no transformers."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from erv import config
+from erv.command import overrides
+from erv.config import ConfigError
+from erv.corpora.base import CorpusMissing
+from erv.emotions import Taxonomy, taxonomy
+from erv.judges.base import Judge
+from erv.judging import assess, context, export, spoken, tell_costs
+from erv.measure import Evaluation, FailedVerdicts, judges_of
+from erv.predictions import FILE, IncompletePredictions, check_complete, key_of, read_foreign
+from erv.records import Clip, Prediction
+from erv.run import Run, file_sha256
+
+if TYPE_CHECKING:
+    from erv.rewards.total import TotalReward
+
+_log = logging.getLogger(__name__)
+
+
+def evaluate_file(cfg: DictConfig) -> None:
+    """Judge and count predictions made elsewhere."""
+    cfg = OmegaConf.merge(cfg, {"policy": None})  # type: ignore[assignment]
+    if cfg.verifier is None:
+        cfg.reward = None
+    config.check(cfg, ("taxonomy", "verifier", "verifier_labels"))
+    tree = config.plain(cfg)
+    names, clips = _clips(tree)
+    plan: Evaluation = config.build(tree["evaluation"])
+    file = Path(tree["predictions"])
+    file = file / FILE if file.is_dir() else file
+    try:
+        found = read_foreign(file, {clip.id: clip.label for clip in clips}, names)
+        _refuse_incomplete(found, clips[: plan.limit], bool(cfg.partial), str(file))
+        judges = judges_of(tree, names)
+        for judge in judges:
+            judge.require()
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if cfg.dry_run:
+        tell_costs(judges, found, 0, plan)
+        return
+    run = Run(Path(tree["paths"]["runs"]) / tree["group"] / tree["name"] / config.signature(cfg, _made_of(tree, file)))
+    if run.done:
+        _log.info("done already: %s", run.folder)
+    else:
+        with run.open(tree, overrides(), devices=False):
+            _finish_file(run, tree, found, clips, judges, plan, names, file)
+    if cfg.export_human_task:
+        export(run.folder, names, int(cfg.human_items), tree["seed"])
+
+
+def _finish_file(
+    run: Run, tree: dict[str, Any], found: list[Prediction], clips: Sequence[Clip], judges: Sequence[Judge], plan: Evaluation,
+    names: Taxonomy, file: Path,
+) -> None:  # fmt: skip
+    training = file.parent if (file.parent / "logs").is_dir() else None
+    try:
+        settings = config.build(tree["metrics"])
+        metrics = assess(run.folder, found, plan, settings, names, judges, _reward(tree, run), context(training), clips)
+    except FailedVerdicts as error:
+        sys.exit(f"erv: {error}")
+    print("\n".join(spoken(metrics)))
+    arm = {"arm": tree["name"], "stage": tree["stage"], "seed": tree["seed"], "signature": run.folder.name}
+    run.finish({**arm, "predictions": str(file), **metrics})
+    _log.info("done: %s", run.folder)
+
+
+def _reward(tree: dict[str, Any], run: Run) -> TotalReward | None:
+    """The reward with the config's verifier, which reads the sentences; None without one."""
+    if not tree.get("verifier"):
+        return None
+    from erv.parts import Parts, resolve_checkpoints
+
+    resolve_checkpoints(tree)
+    return Parts(tree, run.folder).reward
+
+
+def _clips(tree: dict[str, Any]) -> tuple[Taxonomy, list[Clip]]:
+    """The label set, and the clips that predictions are expected for; none without data."""
+    if not tree.get("data"):
+        if not tree.get("taxonomy"):
+            raise ConfigError(
+                "set data=NAME, the clips the predictions are of, or taxonomy=dfew where rows hold 'gold'"
+            )
+        try:
+            return taxonomy(tree["taxonomy"]), []
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+    try:
+        corpus = config.build(tree["data"]["corpus"])
+        corpus.prepare()
+        return corpus.taxonomy, corpus.clips(tree["evaluation"]["split"])
+    except CorpusMissing as error:
+        raise ConfigError(str(error)) from error
+
+
+def _made_of(tree: dict[str, Any], file: Path) -> dict[str, str]:
+    """What the figures are made of besides the config: the file, and the sheets of people."""
+    sheets = [s for node in (tree.get("judge") or {}).values() for s in node.get("sheets", ())]
+    return {"predictions": file_sha256(file)} | {f"sheet {i}": file_sha256(s) for i, s in enumerate(sheets)}
+
+
+def _refuse_incomplete(found: Sequence[Prediction], clips: Sequence[Clip], partial: bool, where: str) -> None:
+    """IncompletePredictions for an answer that stands there twice, and unless `partial` for clips without one."""
+    keys = [key_of(p) for p in found]
+    twice = sorted({key for key in keys if keys.count(key) > 1}) if len(set(keys)) < len(keys) else []
+    if twice:
+        raise IncompletePredictions(
+            f"{where}: {len(twice)} clips are answered twice, first {twice[0][0]}; delete the rows that do not belong, or number "
+            "several samples of a clip by 'sample'"
+        )
+    if clips and not partial:
+        wanted = [(c.id, d, s) for d, s in sorted({key[1:] for key in keys}) for c in clips]
+        try:
+            check_complete(keys, wanted, where)
+        except IncompletePredictions as error:
+            raise IncompletePredictions(f"{error}; partial=true measures what is there") from error

@@ -1,0 +1,134 @@
+"""The end of every evaluation: answers are read and judged, counted, and written to the run's folder."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from erv.config import ConfigError
+from erv.emotions import Taxonomy
+from erv.judges.base import Judge
+from erv.judges.human import export_sheet
+from erv.llm import CircuitOpen
+from erv.measure import Context, Evaluation, judged, measure, read, refuse_failed, split
+from erv.metrics.curves import read_curves
+from erv.metrics.scores import NAMES
+from erv.metrics.summary import Settings
+from erv.predictions import merged, read_parts, write
+from erv.records import Clip, Prediction
+from erv.run import METRICS, write_lines
+
+if TYPE_CHECKING:
+    from erv.rewards.total import TotalReward
+
+_log = logging.getLogger(__name__)
+HUMAN = "human"  # folder of the sheet to rate, in the run's folder
+
+
+def conclude(
+    folder: Path, clips: Sequence[Clip], plan: Evaluation, settings: Settings, taxonomy: Taxonomy, judges: Sequence[Judge],
+    reward: TotalReward | None, context: Context,
+) -> dict[str, Any]:  # fmt: skip
+    """Merge the answers in `folder` (IncompletePredictions if some are missing), then `assess` them."""
+    found = merged(folder, plan.keys(clips))
+    return assess(folder, found, plan, settings, taxonomy, judges, reward, context, clips)
+
+
+def assess(
+    folder: Path, predictions: Sequence[Prediction], plan: Evaluation, settings: Settings, taxonomy: Taxonomy,
+    judges: Sequence[Judge], reward: TotalReward | None, context: Context, clips: Sequence[Clip],
+) -> dict[str, Any]:  # fmt: skip
+    """Read and judge `predictions`, write predictions.jsonl and clips.jsonl, and return the figures.
+
+    Raises FailedVerdicts when too many verdicts failed; what succeeded is kept, and the same again asks for the rest.
+    """
+    if not judges:
+        _log.warning("no judge is set, so EEA, EPC and FCR are not measured")
+    found = read(predictions, reward) if reward is not None else split(predictions)
+    try:
+        found = judged(found, judges)
+    except CircuitOpen as error:
+        raise ConfigError(
+            f"{error}\n  the verdicts that came are kept; the same command again goes on with the rest"
+        ) from error
+    write(folder, found)
+    write_lines(folder / "clips.jsonl", [{"id": c.id, "video": c.video, "label": c.label} for c in clips])
+    refuse_failed(found, judges, plan.max_failed)
+    return {"evaluation": asdict(plan), **measure(found, taxonomy, judges, settings, reward, context)}
+
+
+def context(training: Path | None, taught: Collection[str] = ()) -> Context:
+    """What the figures are seen against: the curves of the run that trained the policy, and the figures it began with."""
+    if training is None:
+        return Context(taught)
+    config = training / "config.yaml"
+    tree = yaml.safe_load(config.read_text()) if config.is_file() else {}
+    start = Path((tree.get("policy") or {}).get("checkpoint") or "").parent / METRICS
+    figures = json.loads(start.read_text()) if start.is_file() else {}
+    return Context(taught, read_curves(training), figures.get("sampled") or figures.get("greedy"))
+
+
+def spoken(metrics: Mapping[str, Any]) -> Iterator[str]:
+    """metrics.json as lines to read: figures with intervals, judges, and what the diagnosis says."""
+    for decoding in ("sampled", "greedy"):
+        if decoding in metrics:
+            yield f"{decoding:8} {_figures(metrics[decoding])}"
+            yield from _judges(metrics[decoding])
+    for found in metrics["diagnosis"]:
+        yield f"! {found['rule']}: {found['finding']}"
+        yield f"  {', '.join(f'{name} {value:.3f}' for name, value in found['figures'].items())}"
+        yield f"  try: {found['advice']}"
+
+
+def _figures(figures: Mapping[str, Any]) -> str:
+    shown = (name for name in NAMES if figures[name] is not None)
+    return "  ".join(f"{name.upper() if len(name) < 4 else name} {_percent(figures, name)}" for name in shown)
+
+
+def _percent(figures: Mapping[str, Any], name: str) -> str:
+    low, high = figures["intervals"][name]
+    return f"{100 * figures[name]:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _judges(figures: Mapping[str, Any]) -> Iterator[str]:
+    for name, found in figures["judges"].items():
+        status = ", ".join(f"{status} {100 * share:.1f} %" for status, share in found["verdict_status"].items())
+        yield f"         judge {name}: EEA {_percent(found, 'eea')}, FCR {_percent(found, 'fcr')}; {status}"
+    for row in figures["agreement"]:
+        pairs = (
+            (key, row[key]) for key in ("percent", "kappa", "alpha") if key in row and row[key]["value"] is not None
+        )
+        said = ", ".join(f"{key} {e['value']:.3f} [{e['interval'][0]:.3f}, {e['interval'][1]:.3f}]" for key, e in pairs)
+        yield f"         {' and '.join(row['judges'])} agree: {said or 'nothing that both judged'}"
+
+
+def tell_costs(judges: Sequence[Judge], there: Sequence[Prediction], missing: int, plan: Evaluation) -> None:
+    """What judging costs; answers that are not there yet are taken to be as long as they may."""
+    longest = " ".join(["word"] * plan.max_new_tokens)
+    texts = [p.think or "" for p in there] + [f"{i} {longest}" for i in range(missing)]
+    for judge in judges:
+        cost = judge.cost([text for text in texts if text.strip()])
+        most = (
+            f"; {missing} answers are not there yet and count as {plan.max_new_tokens} tokens each" if missing else ""
+        )
+        print(f"judge {judge.name}: {'free of charge' if cost is None else f'{cost}{most}'}")
+    print("Nothing was sent (dry_run=true).")
+
+
+def export(folder: Path, taxonomy: Taxonomy, items: int, seed: int) -> None:
+    """Write a sheet for people to rate from a finished run's answers, and say where it is and how it comes back."""
+    if not (folder / METRICS).is_file():
+        return
+    rows = [p for p in read_parts(folder).values() if p.sample == 0]
+    sampled = [p for p in rows if p.decoding == "sampled"]
+    sheet = export_sheet(sampled or rows, taxonomy, folder / HUMAN, items, seed)
+    print(
+        f"Sheet to rate: {sheet}; a copy for each rater. Read back with\n  python -m erv.evaluate predictions={folder} data=… "
+        "judge=[…,human] judge.human.sheets=[ALICE.csv,BOB.csv]"
+    )
