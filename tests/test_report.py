@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -272,11 +273,22 @@ def test_a_resumed_curve_counts_repeated_steps_once(runs):
     (folder / "logs" / "version_1").mkdir()
     (folder / "logs" / "version_1" / "metrics.csv").write_text("train/reward,step\n1.75,1\n2.0,2\n")
     (result,) = load([folder])
-    assert result.curve("train/reward") == ([0.0, 1.0, 2.0], [1.0, 1.75, 2.0])
+    assert result.curves["train/reward"] == ([0.0, 1.0, 2.0], [1.0, 1.75, 2.0])
+
+
+def test_an_evaluated_checkpoint_has_the_curves_of_its_training(tmp_path):
+    trained = write_run(tmp_path / "trained", "grpo", 0)
+    folder = write_run(tmp_path, "evaluate", 0, config={"policy": {"checkpoint": str(trained / "model")}})
+    shutil.rmtree(folder / "logs")
+    (result,) = load([folder])
+    assert result.curves["dev/fcr"] == ([1.0], [0.3])
 
 
 def test_the_report_imports_neither_torch_nor_lightning():
-    heavy = "('torch', 'lightning', 'hydra')"
-    code = f"import sys, erv.report.__main__, erv.report.page; print([m for m in {heavy} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    for modules, heavy in (
+        ("__main__", ["numpy", "jinja2", "plotly"]),
+        ("__main__, erv.report.page", ["torch", "lightning", "hydra"]),
+    ):
+        code = f"import sys, erv.report.{modules}; print([m for m in {heavy} if m in sys.modules])"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == "[]"

@@ -43,9 +43,9 @@ def curves(runs: Sequence[Result]) -> list[dict[str, Any]]:
 
 
 def _line(run: Result, metric: str, place: int) -> dict[str, Any] | None:
-    if metric == "train/loss" and run.metrics["stage"] == "grpo":
-        return None  # its value says nothing: the gradient is that of the advantages
-    steps, values = run.curve(metric)
+    if metric == "train/loss" and "train/reward" in run.curves:
+        return None  # GRPO's says nothing: its gradient is that of the advantages
+    steps, values = run.curves.get(metric, ([], []))
     points = [(x, y) for x, y in zip(steps, values, strict=True) if isfinite(y)]
     if not points:
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -15,6 +14,7 @@ from typing import Any
 import yaml
 
 from erv.emotions import DFEW, MAFW, Taxonomy
+from erv.metrics.curves import Curves, read_curves
 from erv.metrics.summary import Settings
 from erv.records import Decoding, Prediction
 from erv.report.settings import at
@@ -118,25 +118,11 @@ class Result:
         return found
 
     @cached_property
-    def _logged(self) -> dict[str, dict[float, float]]:
-        """Metric -> iteration (optimiser step where a run counts none) -> value, over all starts of the run.
-
-        What a resumed run repeated counts once, as it was the last time.
-        """
-        points: dict[str, dict[float, float]] = defaultdict(dict)
-        starts = sorted((self.folder / "logs").glob("version_*/metrics.csv"), key=lambda f: int(f.parent.name[8:]))
-        for file in starts:
-            with file.open() as lines:
-                for row in csv.DictReader(lines):
-                    for metric, value in row.items():
-                        if value:
-                            points[metric][float(row["step"])] = float(value)
-        return points
-
-    def curve(self, metric: str) -> tuple[list[float], list[float]]:
-        """(steps, values) of a logged metric, empty when it was not logged."""
-        points = self._logged.get(metric, {})
-        return list(points), list(points.values())
+    def curves(self) -> Curves:
+        """What training logged, by metric: this run, or the one that trained what it evaluates."""
+        checkpoint = at(self.config, "policy.checkpoint")
+        places = [self.folder, *([Path(checkpoint).parent] if checkpoint else [])]
+        return next((read_curves(place) for place in places if (place / "logs").is_dir()), {})
 
 
 @dataclass(frozen=True)

@@ -29,11 +29,10 @@ def content(rows: Sequence[Row], comparisons: Sequence[Comparison], drawn: bool)
     keys = columns(rows)
     shown = [_row(row, place, keys, comparisons) for place, row in enumerate(rows)]
     by_label = {row["label"]: row for row in shown}
-    diagnosed = any("diagnosis" in run.metrics for run in runs)
     found = {
         "keys": list(keys.values()), "rows": shown, "figures": FIGURES, "note": note(rows),
         "comparisons": [_comparison(c, by_label) for c in comparisons],
-        "diagnosis": [_diagnosis(run, d) for run in runs for d in run.metrics.get("diagnosis") or ()] if diagnosed else None,
+        "diagnosis": _diagnosis(runs),
         "quadrants": _quadrants(rows), "quadrant_names": QUADRANTS, "classes": _classes(rows),
         "judges": _judges(runs),
         "media": _media(runs),
@@ -149,12 +148,21 @@ def _classes(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return found
 
 
-def _diagnosis(run: Result, entry: Mapping[str, Any]) -> dict[str, Any]:
-    """One entry of metrics.json: its rule, what was found, the figures it fired on, and what to try."""
-    figures = entry.get("figures") or {}
-    said = {key: spoken(round(v, 4) if isinstance(v, float) else v) for key, v in figures.items()}
-    rule = str(entry["rule"]).replace("_", " ")
-    return {"run": name(run), "rule": rule, "finding": entry.get("finding"), "figures": said, "advice": entry["advice"]}
+def _diagnosis(runs: Sequence[Result]) -> list[dict[str, Any]] | None:
+    """What metrics.json says is wrong, by rule: what was found, the runs and figures that it fired on, and what to try.
+
+    None where no run has been diagnosed.
+    """
+    if not any("diagnosis" in run.metrics for run in runs):
+        return None
+    found: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        for entry in run.metrics.get("diagnosis") or ():
+            rule = found.setdefault(entry["rule"], {**entry, "rule": entry["rule"].replace("_", " "), "fired": []})
+            figures = (entry.get("figures") or {}).items()
+            said = {key: spoken(float(f"{v:.4g}") if isinstance(v, float) else v) for key, v in figures}
+            rule["fired"].append({"run": name(run), "figures": said})
+    return list(found.values())
 
 
 def _media(runs: Sequence[Result]) -> list[dict[str, Any]]:
