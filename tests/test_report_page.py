@@ -77,7 +77,7 @@ def test_the_page_opens_without_errors_and_without_the_network(browser, plain):
         "runs",
     ):
         browser.run("document.getElementById(arguments[0]).scrollIntoView()", section)
-    assert "right answers, wrong reasons" in browser.text("#diagnosis")
+    assert "right answers, wrong reasons" in browser.text("#diagnosis").lower()
     assert "unreadable" in browser.text("#data")
     assert browser.errors() == []
     assert {address.split(":")[0] for address in browser.requests()} <= {"file", "data", "blob"}

@@ -158,11 +158,16 @@ def _diagnosis(runs: Sequence[Result]) -> list[dict[str, Any]] | None:
     found: dict[str, dict[str, Any]] = {}
     for run in runs:
         for entry in run.metrics.get("diagnosis") or ():
-            rule = found.setdefault(entry["rule"], {**entry, "rule": entry["rule"].replace("_", " "), "fired": []})
+            rule = found.setdefault(entry["rule"], _rule(entry))
             figures = (entry.get("figures") or {}).items()
             said = {key: spoken(float(f"{v:.4g}") if isinstance(v, float) else v) for key, v in figures}
             rule["fired"].append({"run": name(run), "figures": said})
     return list(found.values())
+
+
+def _rule(entry: Mapping[str, Any]) -> dict[str, Any]:
+    told = {"finding": entry.get("finding"), "advice": entry["advice"]}
+    return {"rule": str(entry["rule"]).replace("_", " "), **told, "fired": []}
 
 
 def _media(runs: Sequence[Result]) -> list[dict[str, Any]]:
