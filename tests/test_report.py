@@ -131,7 +131,11 @@ def test_folds_are_averaged_when_asked(tmp_path):
         write_run(tmp_path, "grpo", 0, 2, 2 * fold, config={"data": {"corpus": {"_target_": "D", "fold": fold}}})
     assert len(rows_of(load([tmp_path]))) == 2
     (row,) = rows_of(load([tmp_path], ["seed", "data.corpus.fold"]))
-    assert (row.label, len(row.runs), row.figure("fcr").value) == ("grpo", 2, 0.375)
+    assert (row.label, len(row.runs)) == ("grpo", 2)
+    for over in (["seed", "data.corpus.fold"], ["seed", "data.corpus"]):
+        (row,) = rows_of(load([tmp_path], over), over)
+        assert row.figure("fcr").value == 0.375  # every second and every fourth
+        assert row.figure("fcr").sd == pytest.approx(0.1768, abs=1e-4)
 
 
 def differences(folder, baseline):
@@ -256,6 +260,15 @@ def test_numbers_that_are_none_do_not_break_the_page(tmp_path):
     main([str(tmp_path), "--html", str(tmp_path / "page.html")])
     data = unpacked((tmp_path / "page.html").read_text(), "data")
     assert data["curves"][0]["lines"][0]["y"] == [0.5]
+
+
+def test_half_a_surrogate_pair_is_no_error(tmp_path):
+    folder = write_run(tmp_path, "grpo", 0)
+    rows = (folder / "predictions.jsonl").read_text().replace("The jaw", "\\ud83d jaw")
+    (folder / "predictions.jsonl").write_text(rows)
+    main([str(tmp_path), "--html", str(tmp_path / "page.html")])
+    answers = unpacked((tmp_path / "page.html").read_text(), "run-0")
+    assert answers[0]["sentences"][0][0] == "\ud83d jaw drops."
 
 
 def test_nothing_to_report_is_said(tmp_path, runs):

@@ -1,5 +1,6 @@
 """The report's page in a real headless Chromium: errors, network, hostile text, filters, speed, both colour schemes."""
 
+import json
 import random
 import re
 import shutil
@@ -56,6 +57,8 @@ def plain(tmp_path_factory):
     )
     write_run(root, "grpo_erv", 0, 2, 2, text="A smile. The jaw drops.")
     write_run(root, "grpo_erv", 1, 4, 1)
+    note = {"clip": "c0", "split": "test", "defect": "no_audio", "action": "mask", "reason": "has no sound track"}
+    (next((root / "grpo").iterdir()) / "media.jsonl").write_text(json.dumps(note) + "\n")
     return page_of(root)
 
 
@@ -78,7 +81,8 @@ def test_the_page_opens_without_errors_and_without_the_network(browser, plain):
     ):
         browser.run("document.getElementById(arguments[0]).scrollIntoView()", section)
     assert "right answers, wrong reasons" in browser.text("#diagnosis").lower()
-    assert "unreadable" in browser.text("#data")
+    assert browser.texts("#data tbody tr") == ["skipped · unreadable\t3", "masked · audio\t7"]
+    assert browser.texts("#list .warn") == ["mask: has no sound track"]  # of run B's first clip
     assert browser.errors() == []
     assert {address.split(":")[0] for address in browser.requests()} <= {"file", "data", "blob"}
 

@@ -81,7 +81,7 @@ def _runs(options: argparse.Namespace) -> str:
     from erv.report.rows import load, rows_of
     from erv.report.runs import unfinished
 
-    rows, waiting = rows_of(load(options.runs, options.over)), unfinished(options.runs)
+    rows, waiting = rows_of(load(options.runs, options.over), options.over), unfinished(options.runs)
     if not rows:
         also = "".join(f"\n  unfinished: {run.folder}" for run in waiting)
         sys.exit(
@@ -119,7 +119,8 @@ def _write_page(
     from erv.report.page import page
 
     options.html.parent.mkdir(parents=True, exist_ok=True)
-    options.html.write_text(page(rows, comparisons, waiting, options.html, options.clips, options.embed))
+    html = page(rows, comparisons, waiting, options.html, options.clips, options.embed)
+    options.html.write_text(html, encoding="utf-8", errors="replace")  # half a surrogate pair has no UTF-8
     print(f"erv.report: {options.html}, {options.html.stat().st_size / 1e6:.1f} MB", file=sys.stderr)
 
 

@@ -43,11 +43,8 @@ class Clips:
                 if limit is None or len(kept) < limit or p.clip_id in kept:
                     kept[p.clip_id] = None
                     self._place(run, p)
-        labels = dict.fromkeys(label for run in runs for label in run.labels)
-        others = [label for label in labels if label not in _HUES]
-        self.hues = {label: _HUES.get(label, (i * _TURN) % 360) for i, label in enumerate(others)} | {
-            label: hue for label, hue in _HUES.items() if label in labels
-        }
+        labels = list(dict.fromkeys(label for run in runs for label in run.labels))
+        self.hues = {label: _HUES.get(label, labels.index(label) * _TURN % 360) for label in labels}
 
     def _key(self, run: Result, p: Prediction) -> tuple[str, str, str | None]:
         return p.clip_id, p.gold, run.videos.get(p.clip_id)
@@ -68,7 +65,7 @@ class Clips:
             kind = mimetypes.guess_type(file.name)[0] or "video/mp4"
             return f"data:{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"
         try:
-            return quote(Path(os.path.relpath(file.resolve(), self.folder.resolve())).as_posix())
+            return quote(os.fsencode(Path(os.path.relpath(file.resolve(), self.folder.resolve())).as_posix()))
         except ValueError:  # another drive
             return file.resolve().as_uri()
 
@@ -84,6 +81,7 @@ class Clips:
         return {
             "label": run.label, "seed": run.seed, "judge": run.judge, "labels": run.labels,
             "kinds": [*first, *(kind for kind in kinds if kind not in first)], "confusion": _confusion(run),
+            "notes": run.notes,
         }  # fmt: skip
 
 

@@ -59,7 +59,7 @@ def page(
 
 def pack(value: Any, text: bool = False) -> str:
     """JSON (or text as it is), gzipped, in base64: small, and without a character that means something in HTML."""
-    content = value if text else json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    content = value if text else json.dumps(value, separators=(",", ":"), allow_nan=False)
     return base64.b64encode(gzip.compress(content.encode(), 6, mtime=0)).decode()
 
 

@@ -25,10 +25,11 @@ class Figure:
 
 @dataclass(frozen=True)
 class Row:
-    """The runs with the same settings, one per seed (and fold, where folds are averaged over)."""
+    """The runs with the same settings, one for each of the values of the keys that are averaged `over`: seeds, and folds."""
 
     label: str
     runs: list[Result]
+    over: Sequence[str] = (settings.SEED,)
 
     @property
     def arm(self) -> str:
@@ -46,7 +47,10 @@ class Row:
         One run: the bootstrap interval over its clips. Several: Student's interval of their mean. The standard deviation is
         that over seeds, over folds where there is one seed.
         """
-        values = {(self._fold(run), run.seed): run.figures[name] for run in self.runs}
+        folds = [
+            json.dumps([settings.at(run.config, key) for key in self.over if key != settings.SEED]) for run in self.runs
+        ]
+        values = {(folds.index(fold), run.seed): run.figures[name] for fold, run in zip(folds, self.runs, strict=True)}
         if None in values.values():
             return None
         if len(values) == 1:
@@ -57,16 +61,13 @@ class Row:
         sd = found.seed_sd if found.seed_sd is not None else found.fold_sd
         return Figure(found.mean, (max(low, 0.0), min(high, 1.0)), sd)
 
-    def _fold(self, run: Result) -> int:
-        return int(settings.at(run.config, "data.corpus.fold") or 0)
 
-
-def rows_of(results: Sequence[Result]) -> list[Row]:
-    """The results by label, in their order."""
+def rows_of(results: Sequence[Result], over: Sequence[str] = (settings.SEED,)) -> list[Row]:
+    """The results by label, in their order; `over` as they were loaded with."""
     found: dict[str, list[Result]] = {}
     for result in results:
         found.setdefault(result.label, []).append(result)
-    return [Row(label, runs) for label, runs in found.items()]
+    return [Row(label, runs, over) for label, runs in found.items()]
 
 
 def columns(rows: Sequence[Row]) -> dict[str, str]:

@@ -111,6 +111,14 @@ class Result:
         return {row["id"]: row["video"] for row in _lines(file)} if file.is_file() else {}
 
     @cached_property
+    def notes(self) -> dict[str, list[str]]:
+        """Clip id -> what was done about its defects ("mask: has no sound track")."""
+        file, found = self.folder / "media.jsonl", defaultdict(list)
+        for row in _lines(file) if file.is_file() else ():
+            found[row["clip"]].append(f"{row['action']}: {row['reason']}")
+        return dict(found)
+
+    @cached_property
     def environment(self) -> dict[str, Any]:
         """What env.json says of code and hardware; empty for a run that has none."""
         file = self.folder / "env.json"

@@ -107,14 +107,15 @@ function mark(name, value, gold, missing, why) {
   return el("span", { title: why || null }, `${name} `, el("b", { class: right ? "good" : "bad" }, `${value ?? missing} ${right ? "✓" : "✗"}`));
 }
 
-function said(run, letter, answer, gold) {
-  const { label, seed } = page.data.runs[run];
+function said(run, letter, answer, clip) {
+  const { label, seed, notes } = page.data.runs[run];
+  const gold = clip.gold;
   const title = el("h3", {}, `${letter}: ${label}${page.data.several_seeds ? `, seed ${seed}` : ""}`);
   if (!answer) return el("div", {}, title, el("p", { class: "note" }, "This run has no such answer to this clip."));
   const verdicts = answer.verdicts.map((v) => mark(answer.verdicts.length > 1 ? `${v.judge} reads` : "explanation", v.emotion, gold, v.status.replace("_", " "), v.reason));
   const number = (value) => (value === null ? "–" : Number(value.toFixed(2)));
   const rewards = Object.entries(answer.rewards).map(([name, value]) => `${name} ${number(value)}`).join(" · ");
-  const flaws = [answer.well_formed ? "" : "badly formed", answer.finished ? "" : "cut off"].filter(Boolean).join(", ");
+  const flaws = [answer.well_formed ? "" : "badly formed", answer.finished ? "" : "cut off", ...(notes[clip.id] ?? [])].filter(Boolean).join("; ");
   return el("div", {}, title,
     el("div", { class: "outcome" }, mark("answer", answer.answer, gold, "none of the list"), verdicts, flaws ? el("span", { class: "warn" }, flaws) : null),
     el("div", { class: "rationale", tabindex: 0 }, answer.sentences.flatMap((s) => sentence(s, gold))),
@@ -138,7 +139,7 @@ function card(i) {
   const runs = [page.state.a, page.state.b];
   return el("article", { class: "clip" },
     el("div", {}, player(clip), el("div", { class: "about" }, el("b", {}, clip.gold), el("div", { class: "small note isolate" }, clip.id))),
-    el("div", { class: "answers" }, sides.map((side, n) => said(runs[n], "AB"[n], side.get(i), clip.gold))));
+    el("div", { class: "answers" }, sides.map((side, n) => said(runs[n], "AB"[n], side.get(i), clip))));
 }
 
 function show() {
