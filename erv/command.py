@@ -37,6 +37,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
                 main(cfg)
 
             os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through to the handler below
+            sys.argv[1:] = [_left_out(argument) for argument in sys.argv[1:]]
             try:
                 hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=config_name)(chosen)()
             except ConfigError as error:
@@ -47,6 +48,12 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
         return run
 
     return decorate
+
+
+def _left_out(argument: str) -> str:
+    """`judge=null` as Hydra understands it: the files say null for a group that is left out, its command line wants []."""
+    group, _, value = argument.partition("=")
+    return f"{group}=[]" if value == "null" and (conf_folder() / group).is_dir() else argument
 
 
 def _refuse(message: str) -> int:

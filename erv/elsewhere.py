@@ -30,9 +30,9 @@ _log = logging.getLogger(__name__)
 
 def evaluate_file(cfg: DictConfig) -> None:
     """Judge and count predictions made elsewhere."""
-    cfg = OmegaConf.merge(cfg, {"policy": None})  # type: ignore[assignment]
-    if cfg.verifier is None:
-        cfg.reward = None
+    reads = cfg.get("verifier") is not None
+    unused = {"policy"} if reads else {"policy", "reward"}
+    cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in unused])
     config.check(cfg, ("taxonomy", "verifier", "verifier_labels"))
     tree = config.plain(cfg)
     names, clips = _clips(tree)
@@ -64,10 +64,11 @@ def _finish_file(
     run: Run, tree: dict[str, Any], found: list[Prediction], clips: Sequence[Clip], judges: Sequence[Judge], plan: Evaluation,
     names: Taxonomy, file: Path,
 ) -> None:  # fmt: skip
-    training = file.parent if (file.parent / "logs").is_dir() else None
     try:
         settings = config.build(tree["metrics"])
-        metrics = assess(run.folder, found, plan, settings, names, judges, _reward(tree, run), context(training), clips)
+        metrics = assess(
+            run.folder, found, plan, settings, names, judges, _reward(tree, run), context(file.parent), clips
+        )
     except FailedVerdicts as error:
         sys.exit(f"erv: {error}")
     print("\n".join(spoken(metrics)))

@@ -30,7 +30,7 @@ def main(cfg: DictConfig) -> None:
         evaluate_file(cfg)
     elif OmegaConf.select(cfg, "policy.checkpoint") is None:
         raise ConfigError("nothing to evaluate: set checkpoint=RUN (or a model's folder), or predictions=FILE")
-    elif cfg.data is None:
+    elif cfg.get("data") is None:
         raise ConfigError("set data=NAME: the clips to answer (data=dfew, data=synthetic, …)")
     else:
         evaluate_policy(cfg)

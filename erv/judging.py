@@ -63,15 +63,26 @@ def assess(
     return {"evaluation": asdict(plan), **measure(found, taxonomy, judges, settings, reward, context)}
 
 
-def context(training: Path | None, taught: Collection[str] = ()) -> Context:
-    """What the figures are seen against: the curves of the run that trained the policy, and the figures it began with."""
-    if training is None:
-        return Context(taught)
-    config = training / "config.yaml"
-    tree = yaml.safe_load(config.read_text()) if config.is_file() else {}
-    start = Path((tree.get("policy") or {}).get("checkpoint") or "").parent / METRICS
-    figures = json.loads(start.read_text()) if start.is_file() else {}
-    return Context(taught, read_curves(training), figures.get("sampled") or figures.get("greedy"))
+def context(folder: Path, taught: Collection[str] = ()) -> Context:
+    """What the figures of the run in `folder` are seen against: its training's curves, and the figures its policy began with.
+
+    A run that only evaluates has the curves of the run that its policy's checkpoint is of.
+    """
+    training = folder if (folder / "logs").is_dir() else _began_with(folder)
+    start = _began_with(training)
+    figures = json.loads((start / METRICS).read_text()) if start else {}
+    curves = read_curves(training) if training else None
+    return Context(taught, curves, figures.get("sampled") or figures.get("greedy"))
+
+
+def _began_with(folder: Path | None) -> Path | None:
+    """The finished run whose model the run in `folder` loaded, where its config names one."""
+    config = folder / "config.yaml" if folder else None
+    if config is None or not config.is_file():
+        return None
+    policy = (yaml.safe_load(config.read_text()) or {}).get("policy") or {}
+    run = Path(policy.get("checkpoint") or "").parent
+    return run if (run / METRICS).is_file() else None
 
 
 def spoken(metrics: Mapping[str, Any]) -> Iterator[str]:

@@ -186,10 +186,9 @@ def measure(
 ) -> dict[str, Any]:  # fmt: skip
     """The figures of metrics.json for read and judged predictions: per way of decoding, judges, raters, diagnosis."""
     context = context or Context()
-    names = [judge.name for judge in judges]
-    seen = {v.judge for p in predictions for v in p.verdicts}
-    names += sorted(seen - set(names))  # those of an earlier evaluation
-    names = [name for name in names if name in seen]
+    seen = dict.fromkeys(v.judge for p in predictions for v in p.verdicts)
+    own = [judge.name for judge in judges if judge.name in seen]
+    names = [*own, *(name for name in seen if name not in own)]  # the others are of an earlier evaluation
     free = next((judge for judge in judges if judge.free), None)
     found: dict[str, Any] = {}
     for decoding in DECODINGS:

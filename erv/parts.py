@@ -248,16 +248,19 @@ def resolve_checkpoints(tree: dict[str, Any]) -> dict[str, str]:
     return identities
 
 
+def training_config(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of the run that trained the policy of `tree`; empty for weights that come from elsewhere."""
+    policy = (tree.get("policy") or {}).get("checkpoint")
+    file = Path(find_model(policy, tree["seed"])[0]).parent / "config.yaml" if policy else None
+    return yaml.safe_load(file.read_text()) or {} if file is not None and file.is_file() else {}
+
+
 def adopt_verifier(tree: dict[str, Any]) -> dict[str, str]:
     """Where `tree` names no verifier, take that of the policy's training, and its reward; returns what it is, for the signature.
 
     So that an evaluation reads sentences as the training did, without being told where the verifier lies.
     """
-    policy = (tree.get("policy") or {}).get("checkpoint")
-    if tree.get("verifier") or not policy:
-        return {}
-    file = Path(find_model(policy, tree["seed"])[0]).parent / "config.yaml"
-    trained = yaml.safe_load(file.read_text()) if file.is_file() else {}
+    trained = {} if tree.get("verifier") else training_config(tree)
     model = ((trained.get("verifier") or {}).get("model") or {}).get("checkpoint")
     if not model or not trained.get("reward"):
         return {}

@@ -13,7 +13,7 @@ from erv.emotions import Taxonomy
 from erv.rationale import parse
 from erv.records import Decoding, Prediction
 from erv.released import read_lines
-from erv.run import write_lines
+from erv.run import json_line, write_lines
 
 _log = logging.getLogger(__name__)
 FILE = "predictions.jsonl"  # in the run's folder
@@ -48,7 +48,7 @@ class PredictionFile:
     def append(self, predictions: Iterable[Prediction]) -> None:
         """Add rows."""
         with self.path.open("a") as file:
-            file.write("".join(json.dumps(p.row(), ensure_ascii=False) + "\n" for p in predictions))
+            file.write("".join(json_line(p.row()) for p in predictions))
             file.flush()
             os.fsync(file.fileno())
 
@@ -87,9 +87,8 @@ def read_parts(folder: Path) -> dict[Key, Prediction]:
 
 
 def _rows(file: Path) -> Iterator[Prediction]:
-    for line in file.read_text().splitlines(keepends=True):
-        if line.endswith("\n"):
-            yield Prediction.from_row(json.loads(line))
+    *lines, _ = file.read_text().split("\n")  # the last is empty, or torn
+    yield from (Prediction.from_row(json.loads(line)) for line in lines)
 
 
 def merged(folder: Path, wanted: Sequence[Key]) -> list[Prediction]:
@@ -146,7 +145,7 @@ def read_foreign(file: Path, gold: Mapping[str, str], taxonomy: Taxonomy) -> lis
     if file.suffix != ".jsonl":
         return read_released(content, gold, taxonomy, str(file))
     found = []
-    for number, line in enumerate(content.splitlines(), start=1):
+    for number, line in enumerate(content.split("\n"), start=1):
         if line.strip():
             try:
                 found.append(_foreign_row(json.loads(line), gold, taxonomy))
@@ -163,6 +162,7 @@ def _foreign_row(row: Any, gold: Mapping[str, str], taxonomy: Taxonomy) -> Predi
     id_ = row.get("clip_id", row.get("id"))
     if id_ is None or not isinstance(row.get("text"), str):
         raise ValueError(f"a row needs 'id' (or 'clip_id') and 'text'; got {', '.join(map(str, row))}")
+    row["text"].encode()  # half of a character, which no file and no endpoint can take, is refused here
     if {"clip_id", "gold", "sentences", "verdicts"} <= row.keys():  # of a run of ours
         own = Prediction.from_row(row)
         taxonomy.index(own.gold)

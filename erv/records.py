@@ -15,7 +15,8 @@ Decoding = Literal["sampled", "greedy"]
 class Clip:
     """One video clip with its emotion label.
 
-    `video` is a path that PyAV can open; `label` is a label of the corpus' taxonomy; `rationale` is the text between
+    `video` is a path that PyAV can open; `label` is a label of the corpus' taxonomy ("" for a file that nobody has labelled);
+    `rationale` is the text between
     the think tags that SFT imitates, where the corpus has one; `source` names the file and row the clip came from.
     """
 

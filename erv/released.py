@@ -5,11 +5,13 @@ Kept so that published figures can be repeated; nothing else may read answers th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from erv.emotions import Taxonomy
 
+_LINE_END = re.compile(r"\r\n|\r|\n")  # of a file; a text may hold other characters that end lines elsewhere
 _MAFW_EXACT = {
     "angry": "anger", "sad": "sadness", "anxious": "anxiety", "helpless": "helplessness", "disappointed": "disappointment",
 }  # fmt: skip
@@ -86,13 +88,13 @@ def rule(taxonomy: Taxonomy) -> Callable[[str], str]:
 
 def one_line(id_: str, text: str) -> Line:
     """An answer of ours as the released file would hold it."""
-    return Line(id_, " ".join(part.strip() for part in text.splitlines()).strip())
+    return Line(id_, " ".join(part.strip() for part in _LINE_END.split(text)).strip())
 
 
 def read_lines(content: str) -> list[Line]:
     """The samples of a prediction file; a line without `digits|` at its start goes on with the sample before it."""
     joined: list[str] = []
-    for row in content.splitlines():
+    for row in _LINE_END.split(content):
         if "|" in row and row.split("|")[0].isdigit():
             joined.append(row.strip())
         elif joined:

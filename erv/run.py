@@ -31,7 +31,13 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write JSONL, one row a line, as `write_json` writes JSON."""
-    _replace(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    _replace(path, "".join(map(json_line, rows)))
+
+
+def json_line(row: Mapping[str, Any]) -> str:
+    """A row of JSONL with its line end; no other character in it ends a line, whoever splits the file."""
+    text = json.dumps(row, ensure_ascii=False)
+    return text.translate({0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}) + "\n"
 
 
 def _replace(path: Path, text: str) -> None:

@@ -28,7 +28,7 @@ from erv.measure import Evaluation, FailedVerdicts
 from erv.parts import PROVIDED, Parts, adopt_verifier, resolve_checkpoints, training_files
 from erv.predictions import IncompletePredictions, PredictionFile, keep_aside, key_of, part_file, read_parts
 from erv.records import Clip
-from erv.run import METRICS, Run, write_json
+from erv.run import Run, write_json
 from erv.verifier import UnfitVerifier
 
 _log = logging.getLogger(__name__)
@@ -45,10 +45,9 @@ def open_stage(cfg: DictConfig, shard: Shard | None = None) -> Iterator[tuple[Ru
     makes a share only holds that share, and leaves the folder to the one that it works for.
     """
     config.check(cfg, PROVIDED)
-    _quiet()
-    torch.set_num_threads(int(cfg.launch.threads))
+    tree = config.plain(cfg)
+    quiet(tree)
     try:
-        tree = config.plain(cfg)
         config.build(tree["data"]["corpus"]).require()
         adopted = adopt_verifier(tree) if tree["stage"] == "evaluate" else {}
         identities = adopted | resolve_checkpoints(tree) | training_files(tree)
@@ -74,8 +73,9 @@ def open_stage(cfg: DictConfig, shard: Shard | None = None) -> Iterator[tuple[Ru
         raise ConfigError(str(error)) from error
 
 
-def _quiet() -> None:
-    """Keep what the user should read readable: the libraries' tips and notes about their own settings go."""
+def quiet(tree: Mapping[str, Any]) -> None:
+    """As many CPU threads as the config says, and the libraries' tips and notes about their own settings go."""
+    torch.set_num_threads(int(tree["launch"]["threads"]))
     for name in ("lightning.pytorch", "lightning.fabric", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.WARNING)
         logging.getLogger(name).propagate = False  # it has a handler of its own
@@ -102,7 +102,7 @@ def evaluate(run: Run, parts: Parts) -> dict[str, Any]:
         parts.taxonomy,
         parts.judges,
         parts.reward,
-        context(training_of(run, parts), parts.taught),
+        context(run.folder, parts.taught),
     )
 
 
@@ -138,14 +138,6 @@ def _refuse_other_origin(folder: Path, parts: Parts, plan: Evaluation) -> None:
                     "the answers in %s are of other weights; they lie in %s now, and are made anew", folder, kept
                 )
             write_json(file, made_by)
-
-
-def training_of(run: Run, parts: Parts) -> Path | None:
-    """The run that trained what is evaluated: this one, or the one that the policy's checkpoint is of."""
-    if (run.folder / "logs").is_dir():
-        return run.folder
-    folder = Path((parts.tree.get("policy") or {}).get("checkpoint") or "").parent
-    return folder if (folder / METRICS).is_file() else None
 
 
 def finish_run(run: Run, parts: Parts, measured: Mapping[str, Any]) -> None:

@@ -1,10 +1,13 @@
 """How tests run the project's commands: in processes of their own, with their files in a folder of their own."""
 
 import contextlib
+import io
+import logging
 import os
 import pty
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -39,3 +42,33 @@ def in_a_terminal(command, env):
             chunks.append(chunk)
     os.close(master)
     return process.wait(), b"".join(chunks).decode(errors="replace").replace("\r\n", "\n")
+
+
+@contextlib.contextmanager
+def _as_started(root, arguments, extra):
+    """Folder, environment, arguments and logging of a command; all as before afterwards."""
+    before = dict(os.environ), Path.cwd(), sys.argv, logging.root.handlers[:], logging.root.level
+    os.environ.update({**environment(root), **extra})
+    os.chdir(root)
+    sys.argv = arguments
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before[0])
+        os.chdir(before[1])
+        sys.argv, logging.root.handlers[:], logging.root.level = before[2:]
+
+
+def inside(main, root, *arguments, **extra):
+    """A command in this process, which has imported everything already: as `subprocess.run` would give it back."""
+    out, err = io.StringIO(), io.StringIO()
+    with _as_started(root, [main.__module__, *arguments], extra), redirect_stdout(out), redirect_stderr(err):
+        try:
+            code = main()
+        except SystemExit as end:
+            code = end.code
+            if isinstance(code, str):
+                print(code, file=err)
+                code = 1
+    return subprocess.CompletedProcess(arguments, code or 0, out.getvalue(), err.getvalue())

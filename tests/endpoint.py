@@ -21,9 +21,10 @@ class Endpoint:
     wait until `release`.
     """
 
-    def __init__(self, answer, plan=None, hold_after=None, retry_after=None):
+    def __init__(self, answer, plan=None, hold_after=None, retry_after=None, strange=None):
         self.answer, self.plan = answer, {text: list(steps) for text, steps in (plan or {}).items()}
         self.hold_after, self.retry_after = hold_after, retry_after
+        self.strange = strange or {"emotions": ["melancholia"]}  # the answer that is "off_list"
         self.lock, self.release = threading.Lock(), threading.Event()
         self.calls, self.times, self.delivered, self.requests = Counter(), defaultdict(list), Counter(), []
         self.keys, self.answered, self.held = set(), 0, 0
@@ -103,7 +104,7 @@ class Endpoint:
         elif step == "refused":
             body = completion(None, refusal="I cannot help with that.")
         elif step == "off_list":
-            body = completion(json.dumps({"emotions": ["melancholia"]}))
+            body = completion(json.dumps(self.strange))
         elif step == "ok":
             body = completion(json.dumps(self.answer(request, user)))
         if step in ("ok", "refused", "off_list"):
@@ -122,3 +123,8 @@ class Endpoint:
 def reader(labels, default="surprise"):
     """An answerer of labelling questions: the labels whose words stand in the text, at most two."""
     return lambda request, user: {"emotions": [w for w in labels if w in user["text"]][:2] or [default]}
+
+
+def judge(labels, default="neutral"):
+    """An answerer of judges' questions: the first label whose word stands in the text."""
+    return lambda request, user: {"emotion": next((w for w in labels if w in user["text"]), default)}

@@ -1,7 +1,13 @@
 """WAR, UAR, EEA, EPC, FCR, their intervals and tests."""
 
+import json
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
+from commands import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, recall_score
@@ -87,6 +93,37 @@ def test_running_figures_add_up_over_batches_and_processes(rows, cut):
     assert {name: figures[name] for name in expected} == pytest.approx(expected)
     assert figures["judge_reward"] == pytest.approx(0.5)
     assert figures["format_rate"] == pytest.approx(np.mean([p.well_formed for p in found]))
+
+
+def test_running_figures_over_real_processes(tmp_path):
+    """Two processes that reduce through torch.distributed, each with a share of the answers."""
+    script = tmp_path / "share.py"
+    script.write_text(
+        "import json, sys, torch.distributed as dist\n"
+        "from erv.emotions import DFEW\n"
+        "from erv.metrics.running import RunningFigures\n"
+        "from erv.records import Prediction, Verdict\n"
+        "rank = int(sys.argv[1])\n"
+        "dist.init_process_group('gloo', init_method=sys.argv[2], rank=rank, world_size=2)\n"
+        "metric = RunningFigures(DFEW, 'o')\n"
+        "for i in range(10 + rank):\n"
+        "    v = Verdict('o', 'sad' if i % 2 else 'fear', 'ok')\n"
+        "    metric.update([Prediction(str(i), 'sad', '', answer='sad' if rank else 'happy', verdicts=(v,))], [float(rank)])\n"
+        "print(json.dumps(metric.compute()))\n"
+        "dist.destroy_process_group()\n"
+    )
+    command = [sys.executable, str(script)]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    both = [
+        subprocess.Popen([*command, str(r), f"file://{tmp_path}/meet"], env=env, stdout=subprocess.PIPE)
+        for r in range(2)
+    ]
+    figures = [json.loads(process.communicate()[0]) for process in both]
+    assert figures[0] == figures[1]
+    assert figures[0]["war"] == pytest.approx(11 / 21)
+    assert figures[0]["eea"] == pytest.approx(10 / 21)
+    assert figures[0]["fcr"] == pytest.approx(5 / 21)
+    assert figures[0]["judge_reward"] == pytest.approx(11 / 21)
 
 
 def as_prediction(number, gold, answer, judged):

@@ -1,0 +1,127 @@
+"""`python -m erv.predict CLIP… checkpoint=RUN`: what a policy says about clips, with the emotions of every sentence.
+
+A CLIP is a file or a folder of files. With `gold=LABEL` the rewards are shown, `output=json` prints one object per answer. The
+same code as evaluation; nothing is written but the cache of tower outputs.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from erv import config
+from erv.command import command
+from erv.config import ConfigError
+
+if TYPE_CHECKING:
+    from erv.records import Prediction
+
+
+@command("predict")
+def main(cfg: DictConfig) -> None:
+    """Answer the clips that `cfg` names, and print what was said."""
+    if cfg.output not in ("panel", "json"):
+        raise ConfigError(f"output is panel or json, got {cfg.output!r}")
+    if cfg.policy.get("checkpoint") is None:
+        raise ConfigError("set checkpoint=RUN: the policy's run, a folder of runs, a model's folder or a hub id")
+    for prediction in predict(cfg):
+        if cfg.output == "json":
+            print(json.dumps(as_object(prediction), ensure_ascii=False), flush=True)
+        else:
+            show(prediction)
+
+
+def predict(cfg: DictConfig) -> Iterator[Prediction]:
+    """The policy's answers, read by the verifier, as they are made."""
+    from erv.corpora.base import CorpusMissing
+    from erv.lit.evaluation import answers
+    from erv.measure import read
+    from erv.parts import PROVIDED, Parts, adopt_verifier, resolve_checkpoints, training_config
+    from erv.stage import quiet
+
+    tree = config.plain(cfg)
+    trained = training_config(tree)
+    corpus, data = tree["data"]["corpus"], trained.get("data") or {}
+    if corpus["taxonomy"] is None:
+        corpus["taxonomy"] = config.locate(data["corpus"]["_target_"]).taxonomy.name if data else "dfew"
+    tree["data"]["modalities"] = tree["data"]["modalities"] or data.get("modalities") or ["video", "audio"]
+    adopt_verifier(tree)
+    config.check(tree, PROVIDED)
+    quiet(tree)
+    try:
+        config.build(corpus).require()
+        resolve_checkpoints(tree)
+    except CorpusMissing as error:
+        raise ConfigError(str(error)) from error
+    with tempfile.TemporaryDirectory() as folder:  # a run's folder that nobody needs
+        parts = Parts(tree, Path(folder))
+        plan, policy = parts.make("evaluation"), parts.policy.at("inference")
+        clips = parts.corpus.clips("test")[: plan.limit]
+        for start in range(0, len(clips), plan.batch_size):
+            batch = clips[start : start + plan.batch_size]
+            samples = list(zip(batch, parts.features(batch, policy), strict=True))
+            for decoding in plan.decodings:
+                for found in answers(policy, samples, parts.modalities, plan, decoding, parts.taxonomy, parts.seed):
+                    yield from read(found, parts.reward)
+
+
+def as_object(prediction: Prediction) -> dict[str, Any]:
+    """What `output=json` prints: the fields of predictions.jsonl, without those that only an evaluation fills."""
+    row = prediction.row()
+    del row["verdicts"]
+    return row if prediction.gold else {k: v for k, v in row.items() if k not in ("gold", "rewards")}
+
+
+def show(prediction: Prediction) -> None:
+    """Print an answer to be read: sentences with the emotions that the verifier finds in them, the answer, the rewards."""
+    from rich.console import Console
+    from rich.panel import Panel
+    from rich.text import Text
+
+    text = Text()
+    for sentence in prediction.sentences:
+        text.append(f"{sentence.text} ")
+        text.append(", ".join(sentence.emotions), style="bold cyan")
+        text.append("\n")
+    if not prediction.sentences:
+        text.append(f"{prediction.think or prediction.text}\n")
+    text.append("\nanswer  ", style="dim")
+    right = None if not prediction.gold else prediction.answer == prediction.gold
+    text.append(
+        prediction.answer or "no label of the list",
+        style="bold" if right is None else "bold green" if right else "bold red",
+    )
+    if prediction.gold:
+        text.append(f"   gold {prediction.gold}", style="dim")
+        shown = "  ".join(f"{name} {'-' if v is None else f'{v:.2f}'}" for name, v in prediction.rewards.items())
+        text.append(f"\nrewards  {shown}", style="dim")
+    if not prediction.well_formed:
+        text.append("\nthe answer has not the form <think>…</think><answer>…</answer>", style="yellow")
+    sample = f", sample {prediction.sample}" if prediction.decoding == "sampled" else ""
+    title = Text(f"{prediction.clip_id} ({prediction.decoding}{sample})")
+    Console().print(Panel(text, title=title, title_align="left"))
+
+
+def with_clips(arguments: Sequence[str]) -> list[str]:
+    """Hydra's arguments, with the bare ones (and whatever exists as a file) as `clips=[…]`."""
+    clips = [a for a in arguments if not a.startswith("-") and ("=" not in a or Path(a).exists())]
+    if not clips:
+        return list(arguments)
+    quoted = ",".join("'" + clip.replace("\\", "\\\\").replace("'", "\\'") + "'" for clip in clips)
+    return [*(a for a in arguments if a not in clips), f"clips=[{quoted}]"]
+
+
+def start() -> None:
+    """The command: bare arguments are clips, the others Hydra's."""
+    sys.argv[1:] = with_clips(sys.argv[1:])
+    main()
+
+
+if __name__ == "__main__":
+    start()
