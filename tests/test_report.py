@@ -126,6 +126,18 @@ def test_two_runs_with_one_seed_are_told_apart(tmp_path):
     ]  # fmt: skip
 
 
+def test_answers_made_elsewhere_lack_no_settings(tmp_path, capsys):
+    """A file of predictions has no policy, reward or temperature: those are no columns beside a run that has them."""
+    own = {"policy": {"checkpoint": "a"}, "evaluation": {"temperature": 0.7}, "predictions": None}
+    write_run(tmp_path, "own", 0, config=own, stage="evaluate")
+    write_run(tmp_path, "theirs", 0, config={"predictions": "answers.txt", "reward": None}, stage="evaluate")
+    main([str(tmp_path)])
+    text = capsys.readouterr().out
+    assert re.match(r"\| arm +\| seeds \| WAR", text)
+    assert "40 test clips a run, 1 answer each at T = 0.7, explanations" in text
+    assert "40 test clips a run, 1 answer each, made elsewhere, explanations" in text
+
+
 def test_folds_are_averaged_when_asked(tmp_path):
     for fold in (1, 2):
         write_run(tmp_path, "grpo", 0, 2, 2 * fold, config={"data": {"corpus": {"_target_": "D", "fold": fold}}})

@@ -27,17 +27,20 @@ SEED = "seed"
 def varying(configs: Sequence[Mapping[str, Any]], over: Iterable[str] = (SEED,)) -> list[dict[str, Any]]:
     """For each config the values of the keys that vary, by dotted key; the keys in `over` are averaged over and do not count.
 
-    Keys are compared within a stage, since stages share few; what runs are measured with, between all. A part that some
+    Keys are compared within a stage, since stages share few (answers made elsewhere are one of their own); what runs are
+    measured with, between all. A part that some
     configs do not have is one key, and so is a part that is of another class; the keys below it are compared among those
     that have it.
     """
     found: list[dict[str, Any]] = [{} for _ in configs]
     left_out = {*_NO_SETTINGS, *OF_A_SEED, *over}
+    made_here = {i: config for i, config in enumerate(configs) if not config.get("predictions")}
     for key in MEASURED_WITH:
-        _compare(key, {i: at(config, key) for i, config in enumerate(configs)}, found, left_out)
+        compared = made_here if key == "evaluation" else dict(enumerate(configs))  # how answers were asked for, here
+        _compare(key, {i: at(config, key) for i, config in compared.items()}, found, left_out)
     stages: dict[Any, dict[int, Any]] = {}
     for i, config in enumerate(configs):
-        stages.setdefault(config.get("stage"), {})[i] = config
+        stages.setdefault(config.get("stage") if i in made_here else "predictions", {})[i] = config
     for members in stages.values():
         _compare("", members, found, left_out | {*MEASURED_WITH})
     return found

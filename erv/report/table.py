@@ -86,13 +86,16 @@ def note(rows: Sequence[Row]) -> str:
 
 def _measured(run: Result) -> str:
     plan = run.metrics.get("evaluation") or {}
-    answers = (
-        f", {plan['samples']} answers each at T = {plan['temperature']}"
-        if run.decoding == "sampled"
-        else ", greedy answers"
+    counts = sorted({len(found) for found in run.answers.values()})
+    several = (
+        f"{counts[0]} to {counts[-1]} answers" if len(counts) > 1 else f"{counts[0]} answer{'s' * (counts[0] > 1)}"
     )
+    if run.config.get("predictions"):
+        how = f"{several} each, made elsewhere"
+    else:
+        how = f"{several} each at T = {plan['temperature']}" if run.decoding == "sampled" else "greedy answers"
     judge = f"explanations read by judge '{run.judge}'" if run.judge else "explanations read by no judge"
-    return f"{run.metrics['clips']} {plan.get('split', '')} clips a run{answers}, {judge}"
+    return f"{run.metrics['clips']} {plan.get('split', '')} clips a run, {how}, {judge}"
 
 
 def as_markdown(rows: Sequence[Row], comparisons: Sequence[Comparison], unfinished: Sequence[Unfinished] = ()) -> str:
