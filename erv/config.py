@@ -7,6 +7,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -15,7 +16,7 @@ from omegaconf import OmegaConf
 # A config from a stranger runs no code: nothing outside these packages is ever instantiated.
 ALLOWED_TARGETS = ("erv.", "torch.", "lightning.", "transformers.", "peft.")
 # Where results are written and on what machine they are made does not change them.
-# A star stands for any one key.
+# The corpus counts by what its clips are, wherever it lies: an identity of its own. A star stands for any one key.
 _CALLS = (
     "cache",
     "concurrency",
@@ -27,15 +28,20 @@ _CALLS = (
     "price",
     "key_variable",
 )
-UNSIGNED = ("name", "group", "paths", "logger", "launch", "checkpoint", "trainer.accelerator", "trainer.devices",
-            "trainer.num_nodes", "trainer.enable_progress_bar", "dry_run", "mode", "results", "max_failed", "task.input",
-            *(f"llm.{key}" for key in _CALLS), *(f"judge.*.llm.{key}" for key in _CALLS), "judge.*.cache",
-            "judge.*.batch_size", "judge.*.device", "judge.*.sheets", "evaluation.batch_size", "evaluation.max_failed",
-            "predictions", "partial", "devices", "shard", "export_human_task", "human_items")  # fmt: skip
-ROOT_KEYS = ("name", "group", "stage", "seed", "data", "policy", "verifier", "reward", "judge", "algo", "optim",
-             "evaluation", "metrics", "trainer", "logger", "paths", "launch", "checkpoint", "task", "llm", "mode", "results",
-             "dry_run", "max_failed", "predictions", "partial", "taxonomy", "devices", "shard", "export_human_task",
-             "human_items", "clips", "gold", "output")  # fmt: skip
+UNSIGNED = (
+    "name", "group", "paths", "logger", "launch", "checkpoint", "data", "media.cache", "media.workers", "media.timeout_s",
+    "media.memory_gb", "loader.workers", "loader.prefetch", "trainer.accelerator", "trainer.devices", "trainer.num_nodes",
+    "trainer.enable_progress_bar", "dry_run", "mode", "results", "max_failed", "task.input", "evaluation.batch_size",
+    "evaluation.max_failed", *(f"llm.{key}" for key in _CALLS), *(f"judge.*.llm.{key}" for key in _CALLS), "judge.*.cache",
+    "judge.*.batch_size", "judge.*.device", "judge.*.sheets", "predictions", "partial", "devices", "shard",
+    "export_human_task", "human_items",
+)  # fmt: skip
+ROOT_KEYS = (
+    "name", "group", "stage", "seed", "data", "media", "augment", "loader", "policy", "verifier", "reward", "judge", "algo",
+    "optim", "evaluation", "metrics", "trainer", "logger", "paths", "launch", "checkpoint", "task", "llm", "mode", "results",
+    "dry_run", "max_failed", "predictions", "partial", "taxonomy", "devices", "shard", "export_human_task", "human_items",
+    "clips", "gold", "output",
+)  # fmt: skip
 _INSTANTIATION_KEYS = {"_target_", "_recursive_", "_convert_", "_partial_", "_args_"}
 
 
@@ -105,9 +111,13 @@ def _binding_problems(node: Mapping[str, Any], path: str, provided: set[str]) ->
 
 def _type_problems(target: Any, node: Mapping[str, Any], path: str) -> Iterator[str]:
     """Plain values that are not of the type their parameter says; a word where a number belongs, above all."""
-    hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    if is_dataclass(target):  # of a field that is inherited, the type is known where the field was written
+        hints = get_type_hints(target)
+    else:
+        hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    parameters = inspect.signature(target).parameters
     for key, hint in hints.items():
-        if key in node and not _fits(node[key], hint):
+        if key in node and key in parameters and not _fits(node[key], hint):
             yield f"{path}{key} must be {_spoken(hint)}, got {node[key]!r}"
 
 

@@ -75,7 +75,7 @@ def _policy(cfg: DictConfig) -> dict[str, Any]:
         "bytes_per_device": bytes_of,
         "smallest_card_gb": next((card for card in CARDS if needed <= card * 1e9), None),
         "fits_here": None if here is None else needed <= here,
-        "cache_bytes_per_clip": memory.cache_bytes(sizes),
+        "cache_bytes_per_clip": sizes.feature_bytes,
     }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -13,10 +14,10 @@ from omegaconf import DictConfig, OmegaConf
 from erv import config
 from erv.command import overrides
 from erv.config import ConfigError
-from erv.corpora.base import CorpusMissing
+from erv.corpora.base import CorpusError, CorpusMissing
 from erv.emotions import Taxonomy, taxonomy
 from erv.judges.base import Judge
-from erv.judging import assess, context, export, spoken, tell_costs
+from erv.judging import CLIPS, assess, context, export, spoken, tell_costs
 from erv.measure import Evaluation, FailedVerdicts, judges_of
 from erv.predictions import FILE, IncompletePredictions, check_complete, key_of, read_foreign
 from erv.records import Clip, Prediction
@@ -37,14 +38,11 @@ def evaluate_file(cfg: DictConfig) -> None:
     tree = config.plain(cfg)
     names, clips = _clips(tree)
     plan: Evaluation = config.build(tree["evaluation"])
-    file = Path(tree["predictions"])
-    file = file / FILE if file.is_dir() else file
+    file = _file(Path(tree["predictions"]))
     try:
         found = read_foreign(file, {clip.id: clip.label for clip in clips}, names)
-        _refuse_incomplete(found, clips[: plan.limit], bool(cfg.partial), str(file))
+        _refuse_incomplete(found, _expected(clips[: plan.limit], file), bool(cfg.partial), str(file))
         judges = judges_of(tree, names)
-        for judge in judges:
-            judge.require()
     except ValueError as error:
         raise ConfigError(str(error)) from error
     if cfg.dry_run:
@@ -99,10 +97,10 @@ def _clips(tree: dict[str, Any]) -> tuple[Taxonomy, list[Clip]]:
         except ValueError as error:
             raise ConfigError(str(error)) from error
     try:
-        corpus = config.build(tree["data"]["corpus"])
+        corpus = config.build(tree["data"])
         corpus.prepare()
         return corpus.taxonomy, corpus.clips(tree["evaluation"]["split"])
-    except CorpusMissing as error:
+    except (CorpusMissing, CorpusError) as error:
         raise ConfigError(str(error)) from error
 
 
@@ -112,7 +110,29 @@ def _made_of(tree: dict[str, Any], file: Path) -> dict[str, str]:
     return {"predictions": file_sha256(file)} | {f"sheet {i}": file_sha256(s) for i, s in enumerate(sheets)}
 
 
-def _refuse_incomplete(found: Sequence[Prediction], clips: Sequence[Clip], partial: bool, where: str) -> None:
+def _file(path: Path) -> Path:
+    """The predictions that `path` points at: a file, a run's folder, or a folder of runs with one run in it."""
+    if not path.is_dir() or (path / FILE).is_file():
+        return path / FILE if path.is_dir() else path
+    found = sorted(path.glob(f"*/{FILE}"))
+    if len(found) != 1:
+        listed = "\n  ".join(str(file.parent) for file in found) or "none"
+        raise ConfigError(
+            f"predictions={path} is no run, and the runs in it with predictions are\n  {listed}\nname one"
+        )
+    return found[0]
+
+
+def _expected(clips: Sequence[Clip], file: Path) -> list[str]:
+    """The clips that must have an answer: those of the split, without those that the run which wrote the file left out."""
+    listed = file.parent / CLIPS
+    if file.name != FILE or not listed.is_file():
+        return [clip.id for clip in clips]
+    used = {json.loads(line)["id"] for line in listed.read_text().splitlines()}
+    return [clip.id for clip in clips if clip.id in used]
+
+
+def _refuse_incomplete(found: Sequence[Prediction], clips: Sequence[str], partial: bool, where: str) -> None:
     """IncompletePredictions for an answer that stands there twice, and unless `partial` for clips without one."""
     keys = [key_of(p) for p in found]
     twice = sorted({key for key in keys if keys.count(key) > 1}) if len(set(keys)) < len(keys) else []
@@ -122,7 +142,7 @@ def _refuse_incomplete(found: Sequence[Prediction], clips: Sequence[Clip], parti
             "several samples of a clip by 'sample'"
         )
     if clips and not partial:
-        wanted = [(c.id, d, s) for d, s in sorted({key[1:] for key in keys}) for c in clips]
+        wanted = [(c, d, s) for d, s in sorted({key[1:] for key in keys}) for c in clips]
         try:
             check_complete(keys, wanted, where)
         except IncompletePredictions as error:

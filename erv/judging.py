@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from erv.rewards.total import TotalReward
 
 _log = logging.getLogger(__name__)
+CLIPS = "clips.jsonl"  # the clips that were answered, in the run's folder
 HUMAN = "human"  # folder of the sheet to rate, in the run's folder
 
 
@@ -58,7 +59,7 @@ def assess(
             f"{error}\n  the verdicts that came are kept; the same command again goes on with the rest"
         ) from error
     write(folder, found)
-    write_lines(folder / "clips.jsonl", [{"id": c.id, "video": c.video, "label": c.label} for c in clips])
+    write_lines(folder / CLIPS, [{"id": c.id, "video": c.video, "label": c.label} for c in clips])
     refuse_failed(found, judges, plan.max_failed)
     return {"evaluation": asdict(plan), **measure(found, taxonomy, judges, settings, reward, context)}
 

@@ -131,7 +131,7 @@ def _refuse_evaluation_clips(tree: dict[str, Any], task: Labelling | Augmentatio
             "texts name clips but no corpus is given (data=NAME), so nobody checks that none is an evaluation clip"
         )
         return
-    corpus = config.build(tree["data"]["corpus"])
+    corpus = config.build(tree["data"])
     try:
         corpus.require()
         corpus.prepare()

@@ -74,7 +74,10 @@ class Evaluation:
 
 
 def judges_of(tree: Mapping[str, Any], taxonomy: Taxonomy) -> list[Judge]:
-    """The judges of the config, in the order in which they are named; each is called by its key unless it says otherwise."""
+    """The judges of the config, in the order in which they are named; each is called by its key unless it says otherwise.
+
+    What they lack (a key, a file) is a ConfigError now, not in hours.
+    """
     found: list[Judge] = []
     for key, node in (tree.get("judge") or {}).items():
         given = {name: value for name, value in (("taxonomy", taxonomy), ("name", key)) if name not in node}
@@ -83,6 +86,11 @@ def judges_of(tree: Mapping[str, Any], taxonomy: Taxonomy) -> list[Judge]:
     double = [name for name, count in names.items() if count > 1]
     if double:
         raise config.ConfigError(f"two judges are called {double[0]!r}; set judge.KEY.name")
+    for judge in found if not tree.get("dry_run") else ():
+        try:
+            judge.require()
+        except ValueError as error:
+            raise config.ConfigError(f"judge {judge.name!r}: {error}") from error
     return found
 
 

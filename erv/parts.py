@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 import yaml
-from torch import Tensor
 
 from erv import config
 from erv.corpora.base import Corpus, refuse_overlap
@@ -19,22 +18,24 @@ from erv.emotions import Taxonomy
 from erv.judges.base import Judge
 from erv.judges.verifier import VerifierJudge
 from erv.lit.data import ClipData, SentenceData, StepData
+from erv.lit.samples import ClipReader, Sample, Samples
 from erv.measure import judges_of
-from erv.media.cache import Features, TowerCache, tensors_sha256
+from erv.media.cache import tensors_sha256
+from erv.media.defects import Note, as_row, tally
+from erv.media.settings import MediaSettings
 from erv.metrics.summary import Settings
 from erv.policy import Policy
 from erv.policy.prompts import Stage
 from erv.rationale import compose, sentences
 from erv.records import Clip
 from erv.rewards.total import TotalReward
-from erv.run import METRICS, file_sha256, find_model, note_environment
+from erv.run import MEDIA, METRICS, file_sha256, find_model, note_environment, write_lines
 from erv.verifier import Sentences, Verifier, gate
 
 _log = logging.getLogger(__name__)
 # What constructors may ask for by the name of a parameter; no config key is needed for these.
 PROVIDED = ("policy", "verifier", "reward", "judge", "taxonomy", "optim", "modalities", "seed", "texts", "labels",
             "verifier_labels", "sentences", "folder", "run_name", "group")  # fmt: skip
-MODALITIES = ("video", "audio")
 _STYLE_OF: dict[str, Stage] = {"towers": "sft", "sft": "sft", "grpo": "grpo"}  # how a stage's prompts are written
 CHECKPOINTS = ("policy.checkpoint", "verifier.model.checkpoint")  # keys that may point at other runs
 
@@ -45,9 +46,12 @@ class Parts:
     def __init__(self, tree: Mapping[str, Any], folder: Path) -> None:
         self.tree, self.folder = tree, str(folder)
         self.seed, self.group, self.run_name = tree["seed"], tree["group"], f"{tree['name']}-s{tree['seed']}"
-        self.modalities = tuple(tree["data"]["modalities"])
-        if not self.modalities or not set(self.modalities) <= set(MODALITIES):
-            raise config.ConfigError(f"data.modalities is one or both of {MODALITIES}, got {list(self.modalities)}")
+        self.notes: list[Note] = []
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What the policy sees of a clip."""
+        return tuple(self.media.modalities)
 
     def identity(self) -> dict[str, Any]:
         """Which run this is, for metrics.json."""
@@ -72,7 +76,7 @@ class Parts:
     @cached_property
     def corpus(self) -> Corpus:
         """The corpus, its files made where they can be."""
-        corpus: Corpus = self.make("data.corpus")
+        corpus: Corpus = self.make("data")
         corpus.prepare()
         return corpus
 
@@ -165,14 +169,10 @@ class Parts:
 
     @cached_property
     def judges(self) -> list[Judge]:
-        """Who reads explanations in evaluation; what they lack (a key, a file) is a ConfigError now, not in hours."""
+        """Who reads explanations in evaluation; ConfigError for one that cannot, or may not."""
         _ = self.corpus  # its files may hold what a judge reads
         found = judges_of(self.tree, self.taxonomy)
         for judge in found:
-            try:
-                judge.require()
-            except ValueError as error:
-                raise config.ConfigError(f"judge {judge.name!r}: {error}") from error
             if isinstance(judge, VerifierJudge):
                 self._refuse_training_verifier(judge)
         return found
@@ -194,32 +194,56 @@ class Parts:
                 "train another one on other text (verifier.data.train=audit) and set judge.verifier.verifier.checkpoint to it"
             )
 
-    def features(self, clips: list[Clip], policy: Policy | None = None) -> list[Features]:
-        """Tower features of the clips as `policy` (default: this stage's) sees them; missing ones are computed first."""
-        policy = policy or self.policy
-        cache = TowerCache(self.tree["data"]["cache"], policy.towers_sha256(), policy.processor.identity())
-        paths = [clip.video for clip in clips]
-        cache.build(paths, policy.encode_files)
-        return cache.load(paths)
+    @cached_property
+    def media(self) -> MediaSettings:
+        """How clips are read."""
+        settings: MediaSettings = self.make("media")
+        return settings
 
-    def pixels(self, clips: list[Clip]) -> list[dict[str, Tensor]]:
-        """Decoded frames and log-mel of the clips, in half precision."""
-        from tqdm import tqdm
+    @cached_property
+    def reader(self) -> ClipReader:
+        """Reads clips as this stage's policy sees them."""
+        augment = self.make("augment") if self.tree.get("augment") else None
+        return ClipReader(self.media, self.policy, augment, self.seed)
 
-        load = self.policy.processor.load_media
-        rows = (load(clip.video) for clip in tqdm(clips, desc="decoding", unit="clip"))
-        return [{name: value.half() for name, value in row.items()} for row in rows]
+    def samples(self, clips: list[Clip], policy: Policy | None = None) -> Samples:
+        """The usable ones of `clips`, as `policy` (default: this stage's) sees them outside training."""
+        if policy is None or policy is self.policy:
+            return self._noted(self.reader, self.reader.samples(clips))
+        reader = ClipReader(self.media, policy)
+        return self._noted(reader, reader.samples(clips))
+
+    def _load(self, clips: list[Clip], training: bool) -> Samples:
+        return self._noted(self.reader, self.reader.samples(clips, training))
+
+    def _pixels(self, clips: list[Clip], training: bool) -> list[Sample]:
+        return self._noted(self.reader, self.reader.pixels(clips))
+
+    def _noted(self, reader: ClipReader, found: Any) -> Any:
+        """Write down what was left out or masked, in media.jsonl and for the figures."""
+        known = set(self.notes)
+        self.notes += [note for note in reader.notes if note not in known]
+        write_lines(Path(self.folder) / MEDIA, [as_row(note) for note in self.notes])
+        return found
+
+    def media_tally(self) -> dict[str, Any]:
+        """What was left out, masked or repeated, by split: to stand next to every figure."""
+        splits = dict.fromkeys(note.split for note in self.notes)
+        return {split: tally(n for n in self.notes if n.split == split) for split in splits}
 
     def data(self, algo: Any) -> StepData:
         """The DataModule that `algo` trains on."""
         if algo.data == "sentences":
             return SentenceData(self.labelled, algo.batch_size, algo.steps(len(self.labelled.rows("train"))), self.seed)
-        node = self.tree["data"]
-        rows = len(self.corpus.clips("train")[: node["limit"]])
-        load = self.features if algo.data == "features" else self.pixels
-        return ClipData(
-            self.corpus, load, algo.batch_size, algo.steps(rows), self.seed, node["limit"], node["dev_limit"]
-        )  # fmt: skip
+        if hasattr(algo, "require"):
+            try:
+                algo.require(self.corpus.clips("train"))
+            except ValueError as error:
+                raise config.ConfigError(str(error)) from error
+        load = self._load if algo.data == "features" else self._pixels
+        loading = self.make("loader") if self.tree.get("loader") else None
+        length = getattr(algo, "length", None)
+        return ClipData(self.corpus, load, algo.batch_size, algo.steps, self.seed, length, loading)
 
     def check_verifier(self) -> None:
         """Refuse to train with a verifier whose held-out scores are too low (UnfitVerifier)."""
@@ -275,7 +299,7 @@ def adopt_verifier(tree: dict[str, Any]) -> dict[str, str]:
 def training_files(tree: Mapping[str, Any]) -> dict[str, str]:
     """The hashes of the verifier's training files, for the signature; those of the corpus itself are known by the corpus."""
     files = ((tree.get("verifier") or {}).get("data") or {}).get("files") or {}
-    root = tree["data"]["corpus"].get("root")
+    root = tree["data"].get("root")
     own = {n: Path(file) for n, file in files.items() if file and not (root and Path(root) in Path(file).parents)}
     return {f"verifier.data.files.{name}": file_sha256(file) for name, file in own.items() if file.is_file()}
 

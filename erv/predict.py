@@ -39,36 +39,34 @@ def main(cfg: DictConfig) -> None:
 
 def predict(cfg: DictConfig) -> Iterator[Prediction]:
     """The policy's answers, read by the verifier, as they are made."""
-    from erv.corpora.base import CorpusMissing
     from erv.lit.evaluation import answers
     from erv.measure import read
     from erv.parts import PROVIDED, Parts, adopt_verifier, resolve_checkpoints, training_config
-    from erv.stage import quiet
+    from erv.stage import REFUSED, quiet
 
     tree = config.plain(cfg)
     trained = training_config(tree)
-    corpus, data = tree["data"]["corpus"], trained.get("data") or {}
-    if corpus["taxonomy"] is None:
-        corpus["taxonomy"] = config.locate(data["corpus"]["_target_"]).taxonomy.name if data else "dfew"
-    tree["data"]["modalities"] = tree["data"]["modalities"] or data.get("modalities") or ["video", "audio"]
+    if tree["data"]["taxonomy"] is None and trained.get("data"):
+        tree["data"]["taxonomy"] = list(config.build(trained["data"]).taxonomy.labels)
+    if tree["media"]["modalities"] is None:
+        tree["media"]["modalities"] = (trained.get("media") or {}).get("modalities") or ["video", "audio"]
     adopt_verifier(tree)
     config.check(tree, PROVIDED)
     quiet(tree)
     try:
-        config.build(corpus).require()
+        config.build(tree["data"]).require()
         resolve_checkpoints(tree)
-    except CorpusMissing as error:
+        with tempfile.TemporaryDirectory() as folder:  # a run's folder that nobody needs
+            parts = Parts(tree, Path(folder))
+            plan, policy = parts.make("evaluation"), parts.policy.at("inference")
+            samples = parts.samples(parts.corpus.clips("test")[: plan.limit], policy)
+            for start in range(0, len(samples), plan.batch_size):
+                batch = samples[start : start + plan.batch_size]
+                for decoding in plan.decodings:
+                    for found in answers(policy, batch, parts.modalities, plan, decoding, parts.taxonomy, parts.seed):
+                        yield from read(found, parts.reward)
+    except REFUSED as error:
         raise ConfigError(str(error)) from error
-    with tempfile.TemporaryDirectory() as folder:  # a run's folder that nobody needs
-        parts = Parts(tree, Path(folder))
-        plan, policy = parts.make("evaluation"), parts.policy.at("inference")
-        clips = parts.corpus.clips("test")[: plan.limit]
-        for start in range(0, len(clips), plan.batch_size):
-            batch = clips[start : start + plan.batch_size]
-            samples = list(zip(batch, parts.features(batch, policy), strict=True))
-            for decoding in plan.decodings:
-                for found in answers(policy, samples, parts.modalities, plan, decoding, parts.taxonomy, parts.seed):
-                    yield from read(found, parts.reward)
 
 
 def as_object(prediction: Prediction) -> dict[str, Any]:

@@ -15,9 +15,10 @@ Decoding = Literal["sampled", "greedy"]
 class Clip:
     """One video clip with its emotion label.
 
-    `video` is a path that PyAV can open; `label` is a label of the corpus' taxonomy ("" for a file that nobody has labelled);
-    `rationale` is the text between
-    the think tags that SFT imitates, where the corpus has one; `source` names the file and row the clip came from.
+    `video` is a path that PyAV can open, or a folder of pictures; `audio` is where the sound is, if not in `video`. `label` is a
+    label of the corpus' taxonomy ("" for a file that nobody has labelled); `rationale` is the text between the think tags that
+    SFT imitates, where the corpus has one; `source` names the file and row the clip came from; `weight` is how often a pass
+    over the data shows it, on average.
     """
 
     id: str
@@ -28,6 +29,8 @@ class Clip:
     subject: str | None = None
     language: str = "en"
     source: str = ""
+    audio: str | None = None
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from erv.config import ConfigError
 
 MODEL = "model"  # the folder inside a run that holds what it trained, in a form that loads anywhere
+MEDIA = "media.jsonl"  # the defects of clips that were met, and what was done about each
 METRICS = "metrics.json"  # written last: its presence means done
 _VERSIONS = ("torch", "lightning", "transformers", "hydra-core", "omegaconf", "torchmetrics", "peft", "av", "spacy")
 

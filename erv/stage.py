@@ -21,10 +21,13 @@ from tqdm import tqdm
 from erv import config
 from erv.command import overrides
 from erv.config import ConfigError
-from erv.corpora.base import CorpusMissing
+from erv.corpora.base import CorpusError, CorpusMissing
 from erv.judging import conclude, context
 from erv.lit.evaluation import answers
+from erv.lit.samples import Samples, UnusableClips
 from erv.measure import Evaluation, FailedVerdicts
+from erv.media.cache import CacheTooLarge
+from erv.media.pool import DecodersDie
 from erv.parts import PROVIDED, Parts, adopt_verifier, resolve_checkpoints, training_files
 from erv.predictions import IncompletePredictions, PredictionFile, keep_aside, key_of, part_file, read_parts
 from erv.records import Clip
@@ -33,7 +36,14 @@ from erv.verifier import UnfitVerifier
 
 _log = logging.getLogger(__name__)
 ORIGIN = "predictions.origin.json"  # what the rows of predictions.jsonl were made with
-CHUNK = 512  # clips whose features are in memory at once
+REFUSED = (
+    CorpusMissing,
+    CorpusError,
+    UnusableClips,
+    CacheTooLarge,
+    DecodersDie,
+    UnfitVerifier,
+)  # what a user can put right
 Shard = tuple[int, int]  # which share of how many
 
 
@@ -48,9 +58,12 @@ def open_stage(cfg: DictConfig, shard: Shard | None = None) -> Iterator[tuple[Ru
     tree = config.plain(cfg)
     quiet(tree)
     try:
-        config.build(tree["data"]["corpus"]).require()
+        corpus = config.build(tree["data"])
+        corpus.require()
+        for warning in corpus.warnings():
+            _log.warning("%s", warning)
         adopted = adopt_verifier(tree) if tree["stage"] == "evaluate" else {}
-        identities = adopted | resolve_checkpoints(tree) | training_files(tree)
+        identities = adopted | resolve_checkpoints(tree) | training_files(tree) | {"data": corpus.digest()}
         signature = config.signature(cfg, identities)
         run = Run(Path(tree["paths"]["runs"]) / tree["group"] / tree["name"] / signature)
         parts = Parts(tree, run.folder)
@@ -69,7 +82,7 @@ def open_stage(cfg: DictConfig, shard: Shard | None = None) -> Iterator[tuple[Ru
                 seed_everything(tree["seed"], workers=True, verbose=False)
                 _log.info("run %s", run.folder)
                 yield run, parts
-    except (CorpusMissing, UnfitVerifier) as error:
+    except REFUSED as error:
         raise ConfigError(str(error)) from error
 
 
@@ -92,37 +105,41 @@ def evaluated_clips(parts: Parts, plan: Evaluation) -> list[Clip]:
 def evaluate(run: Run, parts: Parts) -> dict[str, Any]:
     """Answers to the evaluation split, read by the verifier and the judges; the files of the run's folder and the figures."""
     plan: Evaluation = parts.make("evaluation")
-    clips = evaluated_clips(parts, plan)
-    write_answers(run.folder, parts, plan, clips)
-    return conclude(
-        run.folder,
-        clips,
-        plan,
-        parts.settings,
-        parts.taxonomy,
-        parts.judges,
-        parts.reward,
-        context(run.folder, parts.taught),
-    )
+    clips = write_answers(run.folder, parts, plan, evaluated_clips(parts, plan))
+    seen_against = context(run.folder, parts.taught)
+    found = conclude(
+        run.folder, clips, plan, parts.settings, parts.taxonomy, parts.judges, parts.reward, seen_against
+    )  # fmt: skip
+    return {"media": parts.media_tally(), **found}
 
 
-def write_answers(folder: Path, parts: Parts, plan: Evaluation, clips: list[Clip], shard: Shard | None = None) -> None:
-    """Sample what is not there yet, all or one share of it; every batch is on disk before the next one is begun."""
+def write_answers(
+    folder: Path, parts: Parts, plan: Evaluation, clips: list[Clip], shard: Shard | None = None
+) -> list[Clip]:
+    """Sample what is not there yet, all or one share of it; every batch is on disk before the next one is begun.
+
+    Returns the clips that can be used: those that the settings leave out for their defects have no answer.
+    """
     mine = clips if shard is None else clips[shard[0] :: shard[1]]
     policy = parts.policy.at("inference")
     policy.model.to(parts.device).eval()  # Lightning leaves it on the CPU
+    samples = parts.samples(mine, policy)
     _refuse_other_origin(folder, parts, plan)
     there = read_parts(folder).keys()
     file = PredictionFile(part_file(folder, shard))
     for decoding, count in plan.decodings.items():
-        todo = [clip for clip in mine if any((clip.id, decoding, i) not in there for i in range(count))]
-        with tqdm(total=len(todo), desc=f"answers ({decoding})", unit="clip") as bar:
-            for start in range(0, len(todo), CHUNK):
-                part = todo[start : start + CHUNK]
-                samples = list(zip(part, parts.features(part, policy), strict=True))
-                for found in answers(policy, samples, parts.modalities, plan, decoding, parts.taxonomy, parts.seed):
-                    file.append(p for p in found if key_of(p) not in there)
-                    bar.update(len(found) // count)
+        absent = [any((clip.id, decoding, i) not in there for i in range(count)) for clip in samples.clips]
+        todo = _only(samples, [place for place, yes in enumerate(absent) if yes])
+        with tqdm(total=len(todo), desc=f"answers ({decoding})", unit="clip", disable=not todo) as bar:
+            for found in answers(policy, todo, parts.modalities, plan, decoding, parts.taxonomy, parts.seed):
+                file.append(p for p in found if key_of(p) not in there)
+                bar.update(len(found) // count)
+    return list(samples.clips)
+
+
+def _only(samples: Samples, places: list[int]) -> Samples:
+    """Some of `samples`, read when they are wanted as well."""
+    return Samples([samples.clips[i] for i in places], lambda i, turn: samples.read(places[i], turn), samples.encode)
 
 
 def _refuse_other_origin(folder: Path, parts: Parts, plan: Evaluation) -> None:

@@ -16,14 +16,14 @@ from safetensors.torch import load_file
 from erv.policy import load_policy
 
 SMALL_DFEW = [
-    "data.corpus.partial=true", "evaluation.limit=2", "evaluation.max_new_tokens=16", "evaluation.samples=1",
+    "data.expect=none", "evaluation.limit=2", "evaluation.max_new_tokens=16", "evaluation.samples=1",
 ]  # fmt: skip
 SMALL_DFEW_TRAINING = [
     "trainer=cpu", "trainer.val_check_interval=1", "data.dev_limit=2", "algo.iterations=1", "algo.max_new_tokens=16",
     "verifier.gate=null",
 ]  # fmt: skip
 SMALL_ROBERTA = [
-    "verifier.model.checkpoint=models/erv", "data.corpus.partial=true", "trainer=cpu", "trainer.val_check_interval=1",
+    "verifier.model.checkpoint=models/erv", "data.expect=none", "trainer=cpu", "trainer.val_check_interval=1",
     "+trainer.limit_train_batches=1",
 ]  # fmt: skip
 
@@ -46,7 +46,7 @@ def test_a_sweep_makes_one_run_per_value_and_leaves_nothing_where_it_was_started
         (["optim.lr=fast"], "optim.lr"),
         (["reward.explanation.threshold=2"], "threshold is a probability in [0, 1], got 2"),
         (["seed=9"], "no finished run with seed 9"),
-        (["data.modalities=[video,smell]"], "smell"),
+        (["media.modalities=[video,smell]"], "smell"),
     ],
 )
 def test_bad_input_stops_before_anything_is_trained(demo, overrides, message):
@@ -142,6 +142,8 @@ def small(command):
     """The command with what makes it small: fewer clips and steps, the same code."""
     if {"erv.report", "erv.doctor", "erv.label"} & set(command):
         return command
+    if "erv.predict" in command:
+        return [*command, "evaluation.max_new_tokens=16"]
     if "+exp=verifier_roberta" in command:
         return [*command, *SMALL_ROBERTA]
     if any("dfew" in word for word in command):
@@ -163,7 +165,7 @@ def test_every_command_of_the_readme_runs(demo, tmp_path, corpus):
     commands = readme_commands()
     assert len(commands) >= 9
     for line in commands:
-        words = line.split()
+        words = [word.replace("/data/", f"{tmp_path}/papers_data/") for word in line.split()]
         if words[0] == "export":
             assert words[1].startswith("ERV_DATA=")
             env["ERV_DATA"] = str(tmp_path / "papers_data")

@@ -133,7 +133,7 @@ def test_the_signature_is_that_of_the_result():
         "group=other",
         "checkpoint.every=7",
     )
-    other = ("seed=1", "reward.explanation.threshold=0.2", "algo.objective.beta=0", "data.modalities=[video]")
+    other = ("seed=1", "reward.explanation.threshold=0.2", "algo.objective.beta=0", "media.modalities=[video]")
     assert {config.signature(composed("+exp=grpo_demo", o)) for o in same} == {base}
     assert len({config.signature(composed("+exp=grpo_demo", o)) for o in other} | {base}) == 5
     assert config.signature(composed("+exp=grpo_demo"), {"policy.checkpoint": "abc"}) != base

@@ -164,9 +164,7 @@ def test_dfew_in_both_packagings(corpus, tmp_path, layout):
 
 
 def test_dfew_says_what_is_missing(tmp_path):
-    with pytest.raises(
-        CorpusMissing, match=r"(?s)DFEW is not at .*single_trainset_5.csv.*academic use.*data.corpus.root"
-    ):
+    with pytest.raises(CorpusMissing, match=r"(?s)DFEW is not at .*single_trainset_5.csv.*academic use.*data.root"):
         DFEWCorpus(str(tmp_path)).require()
     write_dfew(tmp_path, "label", b"")
     (tmp_path / "clip" / "2.mp4").unlink()

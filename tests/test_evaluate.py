@@ -18,7 +18,7 @@ import erv.predict
 from erv.emotions import DFEW
 from erv.predictions import FILE
 
-SMALL = ["+exp=evaluate_demo", "data.corpus.clips=48", "data.corpus.dev=8", "data.corpus.test=8"]
+SMALL = ["+exp=evaluate_demo", "data.clips=48", "data.dev=8", "data.test=8"]
 POLICY = [*SMALL, "checkpoint=runs/demo/grpo_erv"]
 CONCURRENCY = 3
 
@@ -60,12 +60,21 @@ def kill_when(process, ready):
 
 
 @pytest.fixture(scope="module")
-def whole(demo):
+def home(demo, tmp_path_factory):
+    """What evaluations need of the demo, in a folder of its own."""
+    root = tmp_path_factory.mktemp("home")
+    for name in ("data", "cache", "runs/demo/verifier", "runs/demo/sft", "runs/demo/grpo_erv"):
+        shutil.copytree(demo / name, root / name)
+    return root
+
+
+@pytest.fixture(scope="module")
+def whole(home):
     """An evaluation that nothing disturbed."""
-    return evaluate(demo, "whole", *POLICY)
+    return evaluate(home, "whole", *POLICY)
 
 
-def test_the_folder_of_an_evaluation(demo, whole):
+def test_the_folder_of_an_evaluation(home, whole):
     folder, printed = whole
     rows = [json.loads(line) for line in (folder / FILE).read_text().splitlines()]
     assert len(rows) == 8 * 3
@@ -93,11 +102,11 @@ def test_the_folder_of_an_evaluation(demo, whole):
     assert not list(folder.glob("predictions-*"))
 
 
-def test_killed_while_it_answers_it_goes_on_and_ends_the_same(demo, whole):
+def test_killed_while_it_answers_it_goes_on_and_ends_the_same(home, whole):
     """At most the batch being made is lost: rows that were written are neither made again nor lost."""
     arguments = [*POLICY, "evaluation.batch_size=1"]
-    process = started(demo, "killed", *arguments)
-    folder = demo / "runs" / "demo" / "killed"
+    process = started(home, "killed", *arguments)
+    folder = home / "runs" / "demo" / "killed"
     kill_when(process, lambda: any(f.stat().st_size for f in folder.glob(f"*/{FILE}")))
     (run,) = folder.iterdir()
     there = (run / FILE).read_text()
@@ -106,36 +115,36 @@ def test_killed_while_it_answers_it_goes_on_and_ends_the_same(demo, whole):
     assert not (run / "metrics.json").exists()
     with (run / FILE).open("a") as file:
         file.write('{"clip_id": "0-0000')  # what a kill in the middle of a write leaves
-    again, _ = evaluate(demo, "killed", *arguments)
+    again, _ = evaluate(home, "killed", *arguments)
     assert again == run
     assert (run / FILE).read_text() == (whole[0] / FILE).read_text()
     assert figures(run)["sampled"] == figures(whole[0])["sampled"]
 
 
-def test_two_processes_make_what_one_makes(demo, whole):
-    folder, _ = evaluate(demo, "shares", *POLICY, "devices=2", "evaluation.batch_size=3")
+def test_two_processes_make_what_one_makes(home, whole):
+    folder, _ = evaluate(home, "shares", *POLICY, "devices=2", "evaluation.batch_size=3")
     assert (folder / FILE).read_text() == (whole[0] / FILE).read_text()
     assert not list(folder.glob("predictions-*"))
     assert figures(folder)["greedy"] == figures(whole[0])["greedy"]
 
 
-def test_shares_made_by_hand_and_rows_that_do_not_belong(demo, whole):
-    done = command(demo, "byhand", *POLICY, "shard=1/2")
+def test_shares_made_by_hand_and_rows_that_do_not_belong(home, whole):
+    done = command(home, "byhand", *POLICY, "shard=1/2")
     assert done.returncode == 0, done.stderr
-    (run,) = (demo / "runs" / "demo" / "byhand").iterdir()
+    (run,) = (home / "runs" / "demo" / "byhand").iterdir()
     (part,) = run.glob("predictions-*")
     assert part.name == "predictions-1-of-2.jsonl"
     rows = part.read_text().splitlines()
     assert len(rows) == 4 * 3
     other = json.loads(rows[0]) | {"clip_id": "of another corpus"}
     (run / "predictions-0-of-2.jsonl").write_text(json.dumps(other) + "\n")
-    done = command(demo, "byhand", *POLICY)
+    done = command(home, "byhand", *POLICY)
     assert done.returncode == 1
     assert "1 answers are to clips or samples that are not evaluated here, first clip of another corpus" in done.stderr
     (run / "predictions-0-of-2.jsonl").write_text("")
-    folder, _ = evaluate(demo, "byhand", *POLICY)
+    folder, _ = evaluate(home, "byhand", *POLICY)
     assert (folder / FILE).read_text() == (whole[0] / FILE).read_text()
-    done = command(demo, "byhand", *POLICY, "shard=2/2")
+    done = command(home, "byhand", *POLICY, "shard=2/2")
     assert (done.returncode, "shard is k/n with k from 0 to n - 1" in done.stderr) == (2, True)
 
 
@@ -246,7 +255,7 @@ def test_several_judges_and_a_human_on_the_command_line(tmp_path, endpoint):
     assert figures(again)["sampled"] == found["sampled"] | {"judge_reward": None}  # verdicts are part of the file
 
 
-def test_predictions_are_judged_without_a_model(demo, whole):
+def test_predictions_are_judged_without_a_model(home, whole):
     """Neither torch nor transformers nor lightning; the figures are those of the run that the file is of."""
     line = ["erv.evaluate", *SMALL, f"predictions={whole[0]}", "name=light", "verifier=null"]
     code = (
@@ -255,11 +264,11 @@ def test_predictions_are_judged_without_a_model(demo, whole):
         "finally:\n    print([m for m in ('torch', 'transformers', 'lightning') if m in sys.modules])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=demo, env=environment(demo), capture_output=True, text=True, check=False
+        [sys.executable, "-c", code], cwd=home, env=environment(home), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "[]"
-    found, of_run = figures(run_of(demo, "light")), figures(whole[0])
+    found, of_run = figures(run_of(home, "light")), figures(whole[0])
     same = set(found["sampled"]) - {
         "judge_reward",
         "copy_rate",
@@ -298,27 +307,27 @@ def perturbed(source, target):
     return target
 
 
-def test_the_training_verifier_may_not_judge_another_one_may(demo):
-    verifier = run_of(demo, "verifier") / "model"
-    shutil.copytree(verifier, demo / "copied")
+def test_the_training_verifier_may_not_judge_another_one_may(home):
+    verifier = run_of(home, "verifier") / "model"
+    shutil.copytree(verifier, home / "copied")
     own = [*POLICY, "judge=verifier", "evaluation.limit=4"]
-    for place in (verifier, demo / "copied"):
+    for place in (verifier, home / "copied"):
         for reward in ([], ["verifier=null", "reward=answers"]):  # it is known from the policy's run, too
-            done = command(demo, "v", *own, f"judge.verifier.verifier.checkpoint={place}", *reward)
+            done = command(home, "v", *own, f"judge.verifier.verifier.checkpoint={place}", *reward)
             assert done.returncode == 2
             assert "is the verifier whose reward the policy was trained with" in done.stderr
-    other = perturbed(verifier, demo / "another")
-    folder, _ = evaluate(demo, "v", *own, f"judge.verifier.verifier.checkpoint={other}")
+    other = perturbed(verifier, home / "another")
+    folder, _ = evaluate(home, "v", *own, f"judge.verifier.verifier.checkpoint={other}")
     assert figures(folder)["judge"] == "verifier"
 
 
-def test_sentences_are_read_as_in_training_without_being_told(demo, whole):
+def test_sentences_are_read_as_in_training_without_being_told(home, whole):
     """The simplest command: verifier and reward are those of the policy's own run."""
-    done = command(demo, "simple", "checkpoint=runs/demo/grpo_erv", "data=synthetic", *SMALL[1:], "judge=oracle",
+    done = command(home, "simple", "checkpoint=runs/demo/grpo_erv", "data=synthetic", *SMALL[1:], "judge=oracle",
                    "evaluation.max_new_tokens=76")  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "explanations are read by the verifier of the policy's training" in done.stdout
-    found, told = figures(run_of(demo, "simple", "evaluate")), figures(whole[0])
+    found, told = figures(run_of(home, "simple", "evaluate")), figures(whole[0])
     assert found["sampled"] == told["sampled"]
 
 
@@ -343,30 +352,30 @@ def test_sentences_are_read_as_in_training_without_being_told(demo, whole):
         ([*POLICY, "judge=human"], "judge.human.sheets"),
     ],
 )
-def test_bad_input_is_said_before_anything_is_made(demo, arguments, message):
-    before = set((demo / "runs").rglob(FILE))
-    done = command(demo, None, *arguments)
+def test_bad_input_is_said_before_anything_is_made(home, arguments, message):
+    before = set((home / "runs").rglob(FILE))
+    done = command(home, None, *arguments)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr
-    assert set((demo / "runs").rglob(FILE)) == before
+    assert set((home / "runs").rglob(FILE)) == before
 
 
-def test_predictions_that_are_not_all_there(demo, whole, tmp_path):
+def test_predictions_that_are_not_all_there(home, whole, tmp_path):
     lines = (whole[0] / FILE).read_text().splitlines()
     (tmp_path / "less.jsonl").write_text("\n".join(lines[1:]) + "\n")
     (tmp_path / "twice.jsonl").write_text("\n".join([*lines, lines[0]]) + "\n")
-    done = command(demo, "less", *SMALL, f"predictions={tmp_path / 'less.jsonl'}", "verifier=null")
+    done = command(home, "less", *SMALL, f"predictions={tmp_path / 'less.jsonl'}", "verifier=null")
     assert (done.returncode, "1 answers are missing" in done.stderr) == (2, True)
-    done = command(demo, "twice", *SMALL, f"predictions={tmp_path / 'twice.jsonl'}", "verifier=null")
+    done = command(home, "twice", *SMALL, f"predictions={tmp_path / 'twice.jsonl'}", "verifier=null")
     assert (done.returncode, "1 clips are answered twice" in done.stderr) == (2, True)
     folder, _ = evaluate(
-        demo, "less", *SMALL, f"predictions={tmp_path / 'less.jsonl'}", "verifier=null", "partial=true"
+        home, "less", *SMALL, f"predictions={tmp_path / 'less.jsonl'}", "verifier=null", "partial=true"
     )
     assert figures(folder)["clips"] == 8
 
 
-def test_predict_says_what_evaluate_says(demo, whole):
+def test_predict_says_what_evaluate_says(home, whole):
     """The same text for the same clip, through a folder and an odd file name; rewards come with a gold label."""
     rows = [json.loads(line) for line in (whole[0] / FILE).read_text().splitlines()]
     greedy = [row for row in rows if row["decoding"] == "greedy"][:2]
@@ -374,12 +383,12 @@ def test_predict_says_what_evaluate_says(demo, whole):
         json.loads(line)["id"]: json.loads(line)["video"]
         for line in (whole[0] / "clips.jsonl").read_text().splitlines()
     }
-    folder = demo / "some clips"
+    folder = home / "some clips"
     folder.mkdir()
     for name, row in zip(("a.mp4", "it's = odd.MP4"), greedy, strict=True):
         shutil.copy(clips[row["clip_id"]], folder / name)
     arguments = ["some clips", "checkpoint=runs/demo/grpo_erv", "evaluation.max_new_tokens=76"]
-    done = command(demo, None, *arguments, "output=json", module="predict")
+    done = command(home, None, *arguments, "output=json", module="predict")
     assert done.returncode == 0, done.stderr
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["text"] for row in found] == [row["text"] for row in greedy]
@@ -387,16 +396,16 @@ def test_predict_says_what_evaluate_says(demo, whole):
     assert [row["clip_id"] for row in found] == ["some clips/a.mp4", "some clips/it's = odd.MP4"]
     assert not {"gold", "rewards", "verdicts"} & found[0].keys()
     arguments[0] = "some clips/it's = odd.MP4"
-    done = command(demo, None, *arguments, "output=json", f"gold={greedy[1]['gold'].upper()}", module="predict")
+    done = command(home, None, *arguments, "output=json", f"gold={greedy[1]['gold'].upper()}", module="predict")
     (row,) = [json.loads(line) for line in done.stdout.splitlines()]
     assert (row["gold"], row["rewards"]) == (greedy[1]["gold"], greedy[1]["rewards"])
-    assert not (demo / "runs" / "predict").exists()
+    assert not (home / "runs" / "predict").exists()
 
 
-def test_predict_to_be_read(demo, whole):
+def test_predict_to_be_read(home, whole):
     clip = json.loads((whole[0] / "clips.jsonl").read_text().splitlines()[0])["video"]
     done = command(
-        demo, None, clip, "checkpoint=runs/demo/grpo_erv", "gold=sad", "evaluation.max_new_tokens=40", module="predict"
+        home, None, clip, "checkpoint=runs/demo/grpo_erv", "gold=sad", "evaluation.max_new_tokens=40", module="predict"
     )
     assert done.returncode == 0, done.stderr
     assert "answer  " in done.stdout
@@ -414,8 +423,8 @@ def test_predict_to_be_read(demo, whole):
         (["copied", "checkpoint=runs/demo/grpo_erv", "output=xml"], "output is panel or json, got 'xml'"),
     ],
 )
-def test_predict_explains_what_is_wrong(demo, arguments, message):
-    done = command(demo, None, *arguments, module="predict")
+def test_predict_explains_what_is_wrong(home, arguments, message):
+    done = command(home, None, *arguments, module="predict")
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr

@@ -363,12 +363,17 @@ class Corpus:
     def clips(self, split):
         return [Clip(f"{split}{i}", "x.mp4", "sad", split) for i in range(3)]
 
+    def identity(self, clip):
+        return f"dfew/{clip.id}"
+
 
 def test_text_about_evaluation_clips_is_refused():
     refuse_overlap(Corpus(), {"train0", "elsewhere"}, "labels.jsonl")
     for split in ("dev", "test"):
         with pytest.raises(ValueError, match=f"1 of its clips are evaluation clips of this corpus, first {split}1"):
             refuse_overlap(Corpus(), {"train0", f"{split}1"}, "labels.jsonl")
+        with pytest.raises(ValueError, match=f"first dfew/{split}2"):
+            refuse_overlap(Corpus(), {f"dfew/{split}2"}, "labels.jsonl")
 
 
 def test_the_command_refuses_evaluation_clips(endpoint, corpus, tmp_path):
@@ -376,8 +381,8 @@ def test_the_command_refuses_evaluation_clips(endpoint, corpus, tmp_path):
     file = write_jsonl(tmp_path / "t.jsonl", [{"text": "He is sad.", "clip": clip}])
     server = endpoint()
     p = corpus.parameters
-    given = ["data=synthetic", f"data.corpus.root={corpus.root}", f"seed={p['seed']}", "data.corpus.clips=48",
-             "data.corpus.dev=8", "data.corpus.test=8"]  # fmt: skip
+    given = ["data=synthetic", f"data.root={corpus.root}", f"seed={p['seed']}", "data.clips=48",
+             "data.dev=8", "data.test=8"]  # fmt: skip
     done = label(tmp_path, server, f"task.input={file}", *given)
     assert done.returncode == 2
     assert f"1 of its clips are evaluation clips of this corpus, first {clip}" in done.stderr

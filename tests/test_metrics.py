@@ -175,7 +175,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say():
     """1,000 studies on a test set whose classes are as uneven as DFEW's: 95 % intervals hold the truth in 93 to 97 %."""
     truth, tables = studies(np.random.default_rng(0), [100, 80, 110, 90, 60, 29, 36], 1000)
     covered = dict.fromkeys(truth, 0)
-    drawn = weights(tables[0].strata, 1000, 0)  # they do not depend on what a study found
+    drawn = weights(tables[0].strata, 500, 0)  # they do not depend on what a study found
     for study in tables:
         draws = figures_of(study)(drawn)
         for name, value in truth.items():

@@ -7,13 +7,10 @@ import sys
 import hydra
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from erv.command import conf_folder
 from erv.config import plain
 from erv.lit.grpo import frozen_copy
-from erv.lit.order import StepBatches
 from erv.policy import load_policy, save_policy
 from erv.rationale import compose
 
@@ -77,20 +74,6 @@ def test_placeholders_and_features_must_agree(policy, corpus):
 
     with pytest.raises(ValueError, match=r"3 prompts have a placeholder for audio but features of 0 clips were given"):
         policy.model.embed(replace(batch, audio=None))
-
-
-@given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 30), st.integers(0, 30))
-def test_a_resumed_order_is_the_rest_of_the_whole_one(size, batch_size, steps, cursor):
-    if batch_size > size:
-        with pytest.raises(ValueError, match="lower batch_size"):
-            StepBatches(size, batch_size, steps, 0)
-        return
-    whole, resumed = StepBatches(size, batch_size, steps, 7), StepBatches(size, batch_size, steps, 7)
-    resumed.cursor = min(cursor, steps)
-    assert list(resumed) == list(whole)[resumed.cursor :]
-    seen = [i for batch in whole for i in batch]
-    for start in range(0, len(seen) - size + 1, size):
-        assert sorted(seen[start : start + size]) == list(range(size))  # a pass sees every sample once
 
 
 def test_tokenizers_are_the_same_in_every_process(tmp_path):

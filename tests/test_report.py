@@ -138,13 +138,22 @@ def test_answers_made_elsewhere_lack_no_settings(tmp_path, capsys):
     assert "40 test clips a run, 1 answer each, made elsewhere, explanations" in text
 
 
+def test_what_is_only_trained_on_is_no_difference_between_stages(tmp_path):
+    for stage, limit, fold in (("sft", 1000, 5), ("grpo", None, 5), ("evaluate", None, 4)):
+        write_run(tmp_path, stage, 0, config={"data": {"_target_": "D", "limit": limit, "fold": fold}}, stage=stage)
+    found = {result.arm: result.settings for result in load([tmp_path])}
+    assert found == {"sft": {"data.fold": 5}, "grpo": {"data.fold": 5}, "evaluate": {"data.fold": 4}}
+    write_run(tmp_path, "sft", 0, config={"data": {"_target_": "D", "limit": 500, "fold": 5}}, stage="sft")
+    assert [r.label for r in load([tmp_path])][:2] == ["sft (limit=500)", "sft (limit=1000)"]
+
+
 def test_folds_are_averaged_when_asked(tmp_path):
     for fold in (1, 2):
-        write_run(tmp_path, "grpo", 0, 2, 2 * fold, config={"data": {"corpus": {"_target_": "D", "fold": fold}}})
+        write_run(tmp_path, "grpo", 0, 2, 2 * fold, config={"data": {"_target_": "D", "fold": fold}})
     assert len(rows_of(load([tmp_path]))) == 2
-    (row,) = rows_of(load([tmp_path], ["seed", "data.corpus.fold"]))
+    (row,) = rows_of(load([tmp_path], ["seed", "data.fold"]))
     assert (row.label, len(row.runs)) == ("grpo", 2)
-    for over in (["seed", "data.corpus.fold"], ["seed", "data.corpus"]):
+    for over in (["seed", "data.fold"], ["seed", "data"]):
         (row,) = rows_of(load([tmp_path], over), over)
         assert row.figure("fcr").value == 0.375  # every second and every fourth
         assert row.figure("fcr").sd == pytest.approx(0.1768, abs=1e-4)
@@ -216,9 +225,9 @@ def test_without_a_judge_only_what_was_measured_is_shown(tmp_path, capsys):
 
 
 def test_other_label_sets_stand_side_by_side(tmp_path, capsys):
-    write_run(tmp_path, "grpo", 0, config={"data": {"corpus": {"_target_": "erv.corpora.dfew.DFEWCorpus"}}})
+    write_run(tmp_path, "grpo", 0, config={"data": {"_target_": "erv.corpora.dfew.DFEWCorpus"}})
     rows = [prediction(i, 2, 2, gold="contempt", answer="contempt") for i in range(CLIPS)]
-    mafw = {"data": {"corpus": {"_target_": "erv.corpora.mafw.MAFWCorpus"}}}
+    mafw = {"data": {"_target_": "erv.corpora.mafw.MAFWCorpus"}}
     write_run(tmp_path, "grpo", 0, rows=rows, labels=MAFW, config=mafw)
     main([str(tmp_path), "--html", str(tmp_path / "page.html")])
     text = capsys.readouterr().out

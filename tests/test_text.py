@@ -24,7 +24,7 @@ def test_a_label_is_found_by_whole_words(text, label):
 def test_an_unknown_label_names_its_neighbours():
     with pytest.raises(ValueError, match=r"'suprise' is not a label of taxonomy 'dfew'.*nearest: .*surprise"):
         DFEW.index("suprise")
-    with pytest.raises(ValueError, match=r"unknown taxonomy 'ck'; known: dfew, mafw"):
+    with pytest.raises(ValueError, match=r"unknown taxonomy 'ck'; known: dfew, mafw, ravdess"):
         taxonomy("ck")
     assert (len(DFEW.labels), len(MAFW.labels)) == (7, 11)
 

@@ -276,7 +276,7 @@ def test_the_plot_is_a_picture():
 def trained(tmp_path_factory):
     """The demo's verifier as the command trains it, in half of its epochs; it needs few clips, but all sentences."""
     root = tmp_path_factory.mktemp("verifier")
-    small = ["data.corpus.clips=48", "data.corpus.dev=8", "data.corpus.test=8", "algo.epochs=6"]
+    small = ["data.clips=48", "data.dev=8", "data.test=8", "algo.epochs=6"]
     done = train(root, "+exp=verifier_demo", *small)
     return root, done.stdout
 
@@ -317,12 +317,12 @@ def test_the_exported_folder_is_an_ordinary_classifier(trained):
 def test_another_head_loss_and_noise_through_the_command(trained):
     """A local checkpoint of another family takes the taxonomy's head."""
     root, _ = trained
-    small = ["data.corpus.clips=48", "data.corpus.dev=8", "data.corpus.test=8", "+trainer.limit_train_batches=3",
+    small = ["data.clips=48", "data.dev=8", "data.test=8", "+trainer.limit_train_batches=3",
              "trainer.val_check_interval=2"]  # fmt: skip
     base = str(run_of(root, "verifier") / "model")
     other = ["verifier=bert_large", f"verifier.model.checkpoint={base}", "algo.loss.name=supcon+bce",
              "algo.loss.balance=effective", "verifier.data.noise.rate=0.2", "verifier.data.noise.shape=confusion",
-             "verifier.data.files.pseudo=${data.corpus.root}/labels.jsonl"]  # fmt: skip
+             "verifier.data.files.pseudo=${data.root}/labels.jsonl"]  # fmt: skip
     train(root, "+exp=verifier_demo", *small, "name=other", *other)
     metrics = json.loads((run_of(root, "other") / "metrics.json").read_text())
     assert metrics["sentences"]["loss"] == "supcon+bce"
@@ -340,9 +340,9 @@ def test_another_head_loss_and_noise_through_the_command(trained):
 def tree(corpus):
     """The demo's config on the tests' small corpus."""
     p = corpus.parameters
-    sizes = [f"data.corpus.{name}={p[name]}" for name in ("clips", "dev", "test")]
+    sizes = [f"data.{name}={p[name]}" for name in ("clips", "dev", "test")]
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        given = [f"seed={p['seed']}", f"data.corpus.root={corpus.root}", *sizes]
+        given = [f"seed={p['seed']}", f"data.root={corpus.root}", *sizes]
         return config.plain(compose("train", overrides=["+exp=verifier_demo", *given]))
 
 

@@ -59,6 +59,9 @@ class Processor:
     def __init__(self, ends):
         self.eos_ids = ends
 
+    def prompt_of(self, features, modalities):
+        return self.prompt(modalities)
+
     def prompt(self, modalities):
         return Prompt((0,) * 4, "")
 

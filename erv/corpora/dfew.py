@@ -7,96 +7,103 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
-import numpy as np
+from erv.corpora.base import CorpusError, CorpusMissing
+from erv.corpora.files import FileCorpus, Published, Row
+from erv.corpora.places import AUDIO_SUFFIXES, Places
+from erv.emotions import DFEW, Taxonomy
+from erv.records import Split
 
-from erv.corpora.base import CorpusMissing
-from erv.emotions import DFEW
-from erv.records import Clip, Split
-
-# (train, test) clips of fold 1 to 5, as published
-PUBLISHED = {1: (9356, 2341), 2: (9356, 2341), 3: (9357, 2340), 4: (9358, 2339), 5: (9361, 2336)}
 _LAYOUTS = (  # the two packagings in use: where the labels of a fold are, with what column name
     ("label/single_{split}set_{fold}.csv", "id"),
     ("EmoLabel_DataSplit/{split}(single-labeled)/set_{fold}.csv", "video_name"),
 )
-_CLIP_FOLDERS = ("clip", "videos")
+_CLIPS = ("clip", "videos", "Clip", "video", "data")  # of video files, or of folders of pictures
+_SPLITS: tuple[Split, Split] = ("train", "test")
+# Clips of fold 1 to 5 as published: train, and test by class 1 to 7
+_TRAIN = {1: 9356, 2: 9356, 3: 9357, 4: 9358, 5: 9361}
+_TEST = {
+    1: (489, 379, 534, 435, 294, 29, 181), 2: (489, 379, 534, 435, 294, 29, 181), 3: (489, 379, 534, 435, 294, 29, 180),
+    4: (489, 379, 534, 434, 294, 29, 180), 5: (489, 378, 533, 434, 293, 29, 180),
+}  # fmt: skip
+_TRAIN_5 = (1956, 1516, 2136, 1739, 1176, 116, 722)
 
 
-class DFEWCorpus:
-    """Fold `fold` of DFEW below `root`, in either packaging; the paper evaluates fold 5.
+@dataclass(kw_only=True)
+class DFEWCorpus(FileCorpus):
+    """Fold `fold` of DFEW, in either packaging; the paper evaluates fold 5, the literature averages all five.
 
-    DFEW has no dev split: the share `dev` of the training clips, drawn with a fixed seed, is held out for choices. With
-    `partial` counts other than the published ones are accepted.
+    A clip is a file such as 1.mp4 or 00001.mp4, or a folder of pictures; `audio` names a folder below the root with the
+    sound of the latter (1.wav). `clips_in` names the folder of the clips, where it is none of the usual ones.
     """
 
-    taxonomy = DFEW
+    name: ClassVar[str] = "dfew"
+    own: ClassVar[Taxonomy] = DFEW
+    how_to_get: ClassVar[str] = (
+        "DFEW is for academic use; its authors give it on request (https://dfew-dataset.github.io)"
+    )
 
-    def __init__(self, root: str, fold: int = 5, dev: float = 0.05, partial: bool = False) -> None:
-        if fold not in PUBLISHED:
-            raise ValueError(f"data.corpus.fold is 1 to 5, got {fold}")
-        if not 0 <= dev < 1:
-            raise ValueError(f"data.corpus.dev is the share of training clips held out, in [0, 1), got {dev}")
-        self.root, self.fold, self.dev, self.partial = Path(root), fold, dev, partial
+    fold: int = 5
+    clips_in: str | None = None
+    audio: str | None = None
 
-    def require(self) -> None:
-        """Raise CorpusMissing, saying what is expected where, when labels or clips are absent."""
-        for split, published in zip(("train", "test"), PUBLISHED[self.fold], strict=True):
-            found = len(list(self._rows(split)))
-            if found != published and not self.partial:
-                raise CorpusMissing(
-                    f"DFEW fold {self.fold} has {published} {split} clips, the label file lists {found}; fetch it again, or "
-                    "set data.corpus.partial=true"
-                )
-        for split in ("train", "test"):
-            absent = [id_ for id_, _ in self._rows(split) if self._find(id_) is None]
-            if absent:
-                raise CorpusMissing(
-                    f"{len(absent)} of DFEW's {split} clips are not below {self.root} (folders {' or '.join(_CLIP_FOLDERS)}), "
-                    f"first {absent[0]}.mp4; put them there, or set data.corpus.root"
-                )
+    def __post_init__(self) -> None:
+        """Check the fold."""
+        super().__post_init__()
+        if self.fold not in _TRAIN:
+            raise ValueError(f"data.fold is 1 to 5, got {self.fold}")
 
-    def prepare(self) -> None:
-        """Nothing: DFEW cannot be made."""
+    def published(self) -> dict[Split, Published]:
+        """Clips of the fold by split and class."""
+        train = dict(zip(DFEW.labels, _TRAIN_5, strict=True)) if self.fold == 5 else None
+        test = dict(zip(DFEW.labels, _TEST[self.fold], strict=True))
+        return {"train": Published(_TRAIN[self.fold], train), "test": Published(sum(_TEST[self.fold]), test)}
 
-    def clips(self, split: Split) -> list[Clip]:
-        """The clips of one split; "train" and "dev" share the fold's training list."""
-        rows = [*self._rows("test" if split == "test" else "train")]
-        if split != "test":
-            order = np.random.default_rng(self.fold).permutation(len(rows))
-            held = set(order[: round(self.dev * len(rows))].tolist())
-            rows = [row for i, row in enumerate(rows) if (i in held) == (split == "dev")]
-        return [
-            Clip(id_, str(self._find(id_)), DFEW.labels[label - 1], split, source=f"DFEW fold {self.fold}")
-            for id_, label in rows
-        ]
+    def rows(self) -> Iterator[Row]:
+        """The fold's label files."""
+        files = {split: self._label_file(split) for split in _SPLITS}
+        if not self._places.there:
+            raise CorpusMissing(self._expected("its clips are nowhere"))
+        for split, (file, column) in files.items():
+            with file.open(newline="", encoding="utf-8-sig") as lines:
+                for number, line in enumerate(csv.DictReader(lines), start=2):
+                    yield self._row(line, column, split, f"{file}:{number}")
 
-    def _rows(self, split: str) -> Iterator[tuple[str, int]]:
-        file, column = self._labels(split)
-        with file.open(newline="", encoding="utf-8-sig") as lines:
-            for number, row in enumerate(csv.DictReader(lines), start=2):
-                id_, label = (row.get(column) or "").strip().removesuffix(".mp4"), (row.get("label") or "").strip()
-                if not id_ or label not in {str(i) for i in range(1, 8)}:
-                    raise CorpusMissing(
-                        f"{file}:{number}: a row is {column},label with a label id from 1 to 7; got {list(row.values())}; "
-                        "fetch the file again"
-                    )
-                yield id_, int(label)
+    def _row(self, line: dict[str, str | None], column: str, split: Split, source: str) -> Row:
+        id_, label = (line.get(column) or "").strip().removesuffix(".mp4"), (line.get("label") or "").strip()
+        if not id_ or label not in {str(i) for i in range(1, 8)}:
+            raise CorpusError(
+                f"{source}: a row is {column},label with a label id from 1 to 7; got {list(line.values())}; fetch the file again"
+            )
+        names = (id_, id_.zfill(5))
+        plain = id_.lstrip("0") or "0"
+        sound = self._sounds.find(*names, plain) if self._sounds else None
+        return Row(plain, self._places.find(*names, plain), DFEW.labels[int(label) - 1], split, source, audio=sound)
 
-    def _labels(self, split: str) -> tuple[Path, str]:
-        names = [(self.root / name.format(split=split, fold=self.fold), column) for name, column in _LAYOUTS]
-        for file, column in names:
+    @cached_property
+    def _places(self) -> Places:
+        return Places(self.root, (self.clips_in,) if self.clips_in else _CLIPS)
+
+    @cached_property
+    def _sounds(self) -> Places | None:
+        return Places(self.root, (self.audio,), AUDIO_SUFFIXES) if self.audio else None
+
+    def _label_file(self, split: str) -> tuple[Path, str]:
+        for name, column in _LAYOUTS:
+            file = Path(self.root) / name.format(split=split, fold=self.fold)
             if file.is_file():
                 return file, column
-        listed = "\n  ".join(str(file) for file, _ in names)
-        raise CorpusMissing(
-            f"DFEW is not at {self.root}: the labels of fold {self.fold} ({split}) are expected in one of\n  {listed}\n"
-            f"and the clips in {self.root / _CLIP_FOLDERS[0]} or {self.root / _CLIP_FOLDERS[1]}. DFEW is for academic use; its "
-            "authors give it on request. Set data.corpus.root to where it is"
-        )
+        raise CorpusMissing(self._expected(f"the labels of fold {self.fold} ({split}) are not there"))
 
-    def _find(self, id_: str) -> Path | None:
-        names = [id_, id_.zfill(5)]
-        candidates = (self.root / folder / f"{name}.mp4" for folder in _CLIP_FOLDERS for name in names)
-        return next((path for path in candidates if path.is_file()), None)
+    def _expected(self, what: str) -> str:
+        labels = "\n  ".join(name.format(split="{train,test}", fold=self.fold) for name, _ in _LAYOUTS)
+        folders = ", ".join((self.clips_in,) if self.clips_in else _CLIPS)
+        return (
+            f"DFEW is not at {self.root}: {what}. Expected there are the labels in one of\n  {labels}\n"
+            f"and the clips (1.mp4, 00001.mp4 or folders of pictures 00001/) in one of {folders}.\n{self.how_to_get}. "
+            "Set data.root to where it is (or ERV_DATA to the folder above)"
+        )

@@ -51,7 +51,7 @@ class APIJudge:
         calls = self.llm.ledger()
         return {
             "kind": "api", "model": self.llm.model, "base_url": self.llm.base_url, "parameters": self.llm.parameters,
-            "prompt": self.prompt.version, "calls": calls.calls, "retries": calls.retries, "usd": self.llm.spent,
+            "prompt": self.prompt.version, "calls": calls.calls, "retries": calls.retries,
         }  # fmt: skip
 
     async def read(self, texts: Sequence[str], on_verdict: OnVerdict = lambda: None) -> list[Verdict | None]:

@@ -7,54 +7,84 @@ with the very next batch at any number of workers.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from erv.corpora.base import Corpus
-from erv.lit.order import StepBatches
-from erv.records import Clip, Split
+from erv.lit.order import Draw, StepBatches
+from erv.lit.samples import Sample, Samples
+from erv.records import Clip
 from erv.verifier import Sentences
 
-Sample = tuple[Clip, dict[str, Tensor]]
-Loader = Callable[[list[Clip]], list[dict[str, Tensor]]]
+Rows = Sequence[Any]
+
+
+@dataclass(frozen=True)
+class Loading:
+    """`workers` processes read `prefetch` batches ahead each; clips are sorted by length within `window` batches."""
+
+    workers: int = 0
+    prefetch: int = 2
+    window: int = 1
+
+    def __post_init__(self) -> None:
+        """Check what no type says."""
+        for name, least in (("workers", 0), ("prefetch", 1), ("window", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"loader.{name} is at least {least}, got {getattr(self, name)}")
 
 
 class _Rows(Dataset[Any]):
-    """A list as a data set whose batches are lists."""
+    """Rows by place, or by place and the pass over the data in which they are shown."""
 
-    def __init__(self, rows: Sequence[Any]) -> None:
+    def __init__(self, rows: Rows) -> None:
         self.rows = rows
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> Any:
-        return self.rows[index]
+    def __getitem__(self, index: int | Draw) -> Any:
+        place, turn = index if isinstance(index, tuple) else (index, 0)
+        return self.rows.raw(place, turn) if isinstance(self.rows, Samples) else self.rows[place]
 
 
 class StepData(pl.LightningDataModule):
     """Training rows in batches by step, dev rows in order. Lightning saves and restores the step of the next batch."""
 
-    def __init__(self, batch_size: int, steps: int, seed: int, eval_batch_size: int = 64) -> None:
+    def __init__(
+        self, batch_size: int, steps: int, seed: int, eval_batch_size: int = 64, loading: Loading | None = None
+    ) -> None:  # fmt: skip
         super().__init__()
         self.batch_size, self.steps, self.seed, self.eval_batch_size = batch_size, steps, seed, eval_batch_size
+        self.loading = loading or Loading()
         self.cursor = 0
-        self.train_rows: Sequence[Any] = []
-        self.dev_rows: Sequence[Any] = []
+        self.train_rows: Rows = []
+        self.dev_rows: Rows = []
+
+    def order(self) -> StepBatches:
+        """The batches of the whole run."""
+        return StepBatches([1.0] * len(self.train_rows), self.batch_size, self.steps, self.seed)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Batches `cursor` to `steps`."""
-        batches = StepBatches(len(self.train_rows), self.batch_size, self.steps, self.seed)
+        batches = self.order()
         batches.cursor = self.cursor
-        return DataLoader(_Rows(self.train_rows), batch_sampler=batches, collate_fn=list)
+        return self._loader(self.train_rows, batch_sampler=batches)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """The dev rows."""
-        return DataLoader(_Rows(self.dev_rows), batch_size=self.eval_batch_size, collate_fn=list)
+        return self._loader(self.dev_rows, batch_size=self.eval_batch_size)
+
+    def _loader(self, rows: Rows, **how: Any) -> DataLoader[Any]:
+        workers = self.loading.workers
+        if workers:
+            how |= {"prefetch_factor": self.loading.prefetch, "persistent_workers": True}
+        pinned = torch.cuda.is_available()
+        return DataLoader(_Rows(rows), collate_fn=list, num_workers=workers, pin_memory=pinned, **how)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Batches hold records; a module moves the tensors that it makes of them."""
@@ -71,29 +101,44 @@ class StepData(pl.LightningDataModule):
 
 
 class ClipData(StepData):
-    """Clips with what `load` gives for them (tower features for the policy, pixels for the towers' warm-up).
+    """Clips with what `load` gives for them: tower features, what the towers still have to see, or pixels.
 
-    `limit` keeps that many training clips, `dev_limit` that many dev clips: the first ones, which are a random draw in
-    every corpus here.
+    `load(clips, training)` is called for the train and the dev split; `steps` gives the batches of a run over so many clips as
+    it found usable, `length` the tokens of a clip's text.
     """
 
     def __init__(
-        self, corpus: Corpus, load: Loader, batch_size: int, steps: int, seed: int, limit: int | None = None,
-        dev_limit: int | None = None, eval_batch_size: int = 64,
+        self, corpus: Corpus, load: Callable[[list[Clip], bool], Samples | list[Sample]], batch_size: int,
+        steps: Callable[[int], int], seed: int, length: Callable[[Clip], int] | None = None,
+        loading: Loading | None = None, eval_batch_size: int = 64,
     ) -> None:  # fmt: skip
-        super().__init__(batch_size, steps, seed, eval_batch_size)
-        self.corpus, self.load, self.limit, self.dev_limit = corpus, load, limit, dev_limit
-
-    def samples(self, split: Split, limit: int | None = None) -> list[Sample]:
-        """The clips of a split with their tensors."""
-        clips = self.corpus.clips(split)[:limit]
-        return list(zip(clips, self.load(clips), strict=True))
+        super().__init__(batch_size, 0, seed, eval_batch_size, loading)
+        self.corpus, self.load, self.steps_of, self.length = corpus, load, steps, length
 
     def setup(self, stage: str) -> None:
-        """Load what training and its dev curve need."""
+        """Read what training and its dev curve need."""
         if stage == "fit" and not self.train_rows:
-            self.train_rows = self.samples("train", self.limit)
-            self.dev_rows = self.samples("dev", self.dev_limit)
+            self.train_rows = self.load(self.corpus.clips("train"), True)
+            self.dev_rows = self.load(self.corpus.clips("dev"), False)
+            self.steps = self.steps_of(round(sum(clip.weight for clip in self._clips())))
+
+    def order(self) -> StepBatches:
+        """The batches of the whole run, by the clips' weights and lengths."""
+        clips = self._clips()
+        lengths = [self.length(clip) for clip in clips] if self.length and self.loading.window > 1 else None
+        weights = [clip.weight for clip in clips]
+        return StepBatches(weights, self.batch_size, self.steps, self.seed, lengths, self.loading.window)
+
+    def _clips(self) -> Sequence[Clip]:
+        return self.train_rows.clips if isinstance(self.train_rows, Samples) else [clip for clip, _ in self.train_rows]
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> list[Sample]:
+        """The clips' tensors on the device."""
+        return [(clip, {name: v.to(device, non_blocking=True) for name, v in row.items()}) for clip, row in batch]
+
+    def on_after_batch_transfer(self, batch: list[Sample], dataloader_idx: int) -> list[Sample]:
+        """What is only decoded goes through the towers here, on the device."""
+        return self.train_rows.encode(batch) if isinstance(self.train_rows, Samples) else batch
 
 
 class SentenceData(StepData):

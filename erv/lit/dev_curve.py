@@ -8,8 +8,8 @@ import lightning.pytorch as pl
 
 from erv.emotions import Taxonomy
 from erv.judges.base import Judge
-from erv.lit.data import Sample
 from erv.lit.evaluation import answers
+from erv.lit.samples import Sample
 from erv.measure import Evaluation, judge_rewards, judged, read
 from erv.metrics.running import RunningFigures
 from erv.policy import Policy

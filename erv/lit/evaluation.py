@@ -10,7 +10,7 @@ import torch
 from erv.emotions import Taxonomy
 from erv.grpo.rollout import Rollout, rollout
 from erv.grpo.sampling import Sampling
-from erv.lit.data import Sample
+from erv.lit.samples import Sample
 from erv.measure import Evaluation
 from erv.policy import Policy
 from erv.predictions import made
@@ -29,8 +29,8 @@ def generate(
 ) -> Rollout:  # fmt: skip
     """`group_size` answers per clip; the one way answers are generated, in training and in evaluation."""
     model, processor = policy.model, policy.processor
-    prompt = processor.prompt(modalities)
-    collated = processor.collate([prompt] * len(batch), [features for _, features in batch]).to(model.device)
+    rows = [features for _, features in batch]
+    collated = processor.collate([processor.prompt_of(row, modalities) for row in rows], rows).to(model.device)
     training = model.training
     model.eval()
     with torch.no_grad():

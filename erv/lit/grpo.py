@@ -29,12 +29,12 @@ from erv.grpo.rollout import Rollout
 from erv.grpo.sampling import Sampling
 from erv.grpo.verify import first_groups, prefix_tolerance, verify_shared_prefix
 from erv.judges.base import Judge
-from erv.lit.data import Sample
 from erv.lit.dev_curve import DevCurve
 from erv.lit.evaluation import generate, prompt_seed
 from erv.lit.grpo_record import Scored, completion_metrics, completion_rows
 from erv.lit.nonfinite import NonFinite
 from erv.lit.optim import Optim
+from erv.lit.samples import Sample
 from erv.policy import Policy, save_policy
 from erv.policy.model import PolicyBatch
 from erv.rewards.total import TotalReward
@@ -84,7 +84,6 @@ class GRPO(DevCurve):
             )
         self.model = policy.model
         self.reference = frozen_copy(policy.model) if objective.beta > 0 else None
-        self.prompt = policy.processor.prompt(self.modalities)
         self.rows: list[dict[str, Any]] = []  # the completions of the last iteration, for completions.parquet
 
     def steps(self, rows: int) -> int:
@@ -179,8 +178,11 @@ class GRPO(DevCurve):
 
     def cut(self, batch: list[Sample], mask: Tensor, prompts: list[int]) -> list[list[int]]:
         """The clips `prompts` in micro-batches within the token budget; none if `mask` leaves nothing to train on."""
-        media = sum(batch[0][1][name].shape[:-1].numel() for name in self.modalities)  # an upper bound
-        sizes = [len(self.prompt.ids) + media] * len(prompts)
+        rows = [batch[i][1] for i in prompts]
+        media = [sum(value.shape[:-1].numel() for value in row.values()) for row in rows]  # an upper bound
+        sizes = [
+            len(self.policy.processor.prompt_of(r, self.modalities).ids) + m for r, m in zip(rows, media, strict=True)
+        ]
         cuts = (
             micro_batches(sizes, mask.sum(1).tolist(), self.group_size, self.token_budget) if bool(mask.any()) else ()
         )
@@ -192,7 +194,8 @@ class GRPO(DevCurve):
     ) -> tuple[Tensor, Tensor, Metrics]:  # fmt: skip
         """The policy's log-probs `[n, C]`, the loss and its metrics for the clips `cut` of the batch."""
         features = [batch[i][1] for i in cut]
-        collated = self.policy.processor.collate([self.prompt] * len(cut), features).to(self.device)
+        prompts = [self.policy.processor.prompt_of(row, self.modalities) for row in features]
+        collated = self.policy.processor.collate(prompts, features).to(self.device)
         rows = rows_of(cut, self.group_size)
         tokens, mask, sampled = rollout.tokens[rows], rollout.mask[rows], rollout.logps[rows]
         ref = None

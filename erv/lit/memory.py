@@ -114,12 +114,6 @@ def estimate(sizes: HumanOmniConfig, setup: Setup) -> dict[str, int]:
     return {name: int(value) for name, value in {**stays, **update, **generate, "peak": peak}.items()}
 
 
-def cache_bytes(sizes: HumanOmniConfig) -> int:
-    """Bytes of one clip in the tower cache, half precision."""
-    picture = sizes.num_frames * sizes.grid**2 * sizes.vision_config.hidden_size
-    return 2 * (picture + sizes.audio_tokens * sizes.audio_config.d_model)
-
-
 def _activations(sizes: HumanOmniConfig, setup: Setup, rows: int, prompt: int) -> int:
     """Bytes that autograd keeps for a micro-batch of `rows` prompts with their answers."""
     layers = sizes.text_config.num_hidden_layers

@@ -10,8 +10,8 @@ import torch
 
 from erv.grpo.advantages import Advantages
 from erv.grpo.objective import Metrics
-from erv.lit.data import Sample
 from erv.lit.grpo_record import Scored
+from erv.lit.samples import Sample
 
 _log = logging.getLogger(__name__)
 FOLDER = "nonfinite"

@@ -11,11 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from erv.emotions import Taxonomy
-from erv.lit.data import Sample
 from erv.lit.optim import Optim
+from erv.lit.samples import Sample
 from erv.policy import Policy, save_policy
 from erv.policy.model import IGNORE, PolicyBatch
+from erv.policy.prompts import MEDIA_IDS
 from erv.rationale import compose
+from erv.records import Clip
 
 
 class SFT(pl.LightningModule):
@@ -39,14 +41,15 @@ class SFT(pl.LightningModule):
         self.model = policy.model
         width = policy.model.config.text_config.hidden_size
         self.head = nn.Linear(width * len(self.modalities), len(taxonomy.labels)) if emotion_head else None
-        self.prompt = policy.processor.prompt(self.modalities)
 
     def collate(self, batch: list[Sample]) -> tuple[PolicyBatch, Tensor]:
         """The batch, and the weight of each label `[B, L]`."""
         processor = self.policy.processor
-        targets = [processor.target_ids(compose(_rationale(clip), clip.label)) for clip, _ in batch]
+        targets = [processor.target_ids(compose(clip.rationale or "", clip.label)) for clip, _ in batch]
         tails = [len(processor.target_ids(f"{clip.label}</answer>")) for clip, _ in batch]
-        collated = processor.collate([self.prompt] * len(batch), [f for _, f in batch], targets).to(self.device)
+        rows = [features for _, features in batch]
+        prompts = [processor.prompt_of(row, self.modalities) for row in rows]
+        collated = processor.collate(prompts, rows, targets).to(self.device)
         ends = collated.attention_mask.sum(1, keepdim=True)
         places = torch.arange(collated.input_ids.shape[1], device=self.device)[None]
         tail = torch.tensor(tails, device=self.device)[:, None]
@@ -70,9 +73,33 @@ class SFT(pl.LightningModule):
         parts = {"loss/text": (nll * weight).sum() / weight.sum()}
         if self.head is not None:
             gold = torch.tensor([self.taxonomy.index(clip.label) for clip, _ in batch], device=self.device)
-            means = torch.cat([tokens.mean(1) for tokens in media.values()], dim=1)  # [B, D * modalities]
-            parts["loss/emotion"] = F.cross_entropy(self.head(means), gold) * self.emotion_weight
+            parts["loss/emotion"] = F.cross_entropy(self.head(self.means(batch, media)), gold) * self.emotion_weight
         return torch.stack(list(parts.values())).sum(), parts
+
+    def means(self, batch: list[Sample], media: dict[int, Tensor]) -> Tensor:
+        """Mean media tokens of each clip `[B, D * modalities]`, zero for a modality it has not."""
+        columns = []
+        for name in self.modalities:
+            has = torch.tensor([name in features for _, features in batch], device=self.device)
+            column = torch.zeros(len(batch), self.model.config.text_config.hidden_size, device=self.device)
+            if has.any():
+                column = column.index_put((has.nonzero()[:, 0],), media[MEDIA_IDS[name]].mean(1).float())
+            columns.append(column)
+        return torch.cat(columns, dim=1)
+
+    def require(self, clips: Sequence[Clip]) -> None:
+        """Raise ValueError when there is nothing to imitate for some clips."""
+        without = [clip for clip in clips if clip.rationale is None]
+        if without:
+            raise ValueError(
+                f"SFT imitates rationales, and {len(without):,} of {len(clips):,} training clips have none, first "
+                f"{without[0].id} ({without[0].source}); use a corpus with rationales, such as data=emer_cold_start or your own "
+                "data=manifest"
+            )
+
+    def length(self, clip: Clip) -> int:
+        """Tokens of what is imitated: clips with as many share batches."""
+        return len(self.policy.processor.target_ids(compose(clip.rationale or "", clip.label)))
 
     def steps(self, rows: int) -> int:
         """Batches of `epochs` passes over `rows` samples."""
@@ -97,9 +124,3 @@ class SFT(pl.LightningModule):
     def save(self, folder: str) -> None:
         """Write the policy."""
         save_policy(self.policy, folder)
-
-
-def _rationale(clip: Any) -> str:
-    if clip.rationale is None:
-        raise ValueError(f"SFT needs a rationale for every clip; {clip.id} ({clip.source}) has none")
-    return str(clip.rationale)

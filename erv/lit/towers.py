@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_accuracy
 
 from erv.emotions import Taxonomy
-from erv.lit.data import ClipData, Sample
+from erv.lit.data import ClipData
 from erv.lit.optim import Optim
+from erv.lit.samples import Sample
 from erv.policy import Policy, save_policy
 
 
@@ -68,7 +69,7 @@ class TowerWarmup(pl.LightningModule):
     @torch.no_grad()
     def measure(self, data: ClipData) -> dict[str, Any]:
         """Accuracy of each head on the dev split."""
-        rows = list(data.dev_rows) or data.samples("dev", data.dev_limit)
+        rows = list(data.dev_rows)
         self.model.eval()
         gold = self.labels(rows)
         starts = range(0, len(rows), 64)

@@ -9,84 +9,67 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
+from filelock import FileLock
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from tqdm import tqdm
 
 Features = dict[str, Tensor]
+_SPARE_BYTES = 10**9  # of the disk, left to everything else
+
+
+class CacheTooLarge(Exception):
+    """The features would not fit on the disk; the message gives sizes and ways out."""
 
 
 class TowerCache:
     """Features of clips under `root/<hash of towers and preprocessing>/`, in shards that any number of processes add to.
 
-    `towers` identifies the towers' weights, `preprocessing` everything between the file and the towers.
+    `towers` identifies the towers' weights, `preprocessing` everything between the file and the towers. A key is the sha256 of
+    a clip's bytes. A shard is complete or absent, whenever its writer is killed.
     """
 
     def __init__(self, root: str, towers: str, preprocessing: str) -> None:
         digest = hashlib.sha256(f"{towers}\n{preprocessing}".encode()).hexdigest()[:16]
         self.folder = Path(root) / digest
-        self._shards: dict[str, Path] = {}
+        self._entries: dict[str, tuple[Path, list[str]]] = {}
         self._seen: set[Path] = set()
-        self._keys: dict[str, str] = {}
+        self._opened: dict[Path, Any] = {}
 
-    def key(self, path: str) -> str:
-        """sha256 of the clip's bytes."""
-        if path not in self._keys:
-            with open(path, "rb") as file:
-                self._keys[path] = hashlib.file_digest(file, "sha256").hexdigest()
-        return self._keys[path]
+    def __getstate__(self) -> dict[str, Any]:
+        """A process that reads along opens the shards itself."""
+        return {**self.__dict__, "_opened": {}}
 
-    def missing(self, paths: Sequence[str]) -> list[str]:
-        """Those of `paths` that have no entry yet, each once."""
+    def missing(self, keys: Iterable[str]) -> list[str]:
+        """Those of `keys` that have no entry, each once; what other processes wrote meanwhile counts."""
         self._scan()
-        return [path for path in dict.fromkeys(paths) if self.key(path) not in self._shards]
+        return [key for key in dict.fromkeys(keys) if key not in self._entries]
 
-    def build(
-        self,
-        paths: Sequence[str],
-        encode: Callable[[list[str]], list[Features]],
-        batch_size: int = 32,
-        shard: int = 512,
-    ) -> None:
-        """Encode what is missing, `batch_size` clips at a time; a shard is complete or absent, whenever this is killed."""
-        todo = self.missing(paths)
-        pending: dict[str, Tensor] = {}
-        for start in tqdm(range(0, len(todo), batch_size), desc="towers", unit="batch", disable=not todo):
-            batch = todo[start : start + batch_size]
-            for path, features in zip(batch, encode(batch), strict=True):
-                pending |= {f"{self.key(path)}/{name}": value.half().contiguous() for name, value in features.items()}
-            if start + batch_size >= len(todo) or (start // batch_size + 1) * batch_size % shard < batch_size:
-                self._write(pending)
-                pending = {}
+    def read(self, key: str) -> Features:
+        """The features of a clip, half precision, mapped from the shard. Raises LookupError when there are none."""
+        if key not in self._entries:
+            self._scan()
+        if key not in self._entries:
+            raise LookupError(f"{self.folder} has no tower features of the clip with sha256 {key}; build them first")
+        shard, names = self._entries[key]
+        if shard not in self._opened:
+            self._opened[shard] = safe_open(shard, framework="pt").__enter__()
+        return {name: self._opened[shard].get_tensor(f"{key}/{name}") for name in names}
 
-    def load(self, paths: Sequence[str]) -> list[Features]:
-        """The float32 features of each path; KeyError-free: a path without an entry is named with the remedy."""
-        absent = self.missing(paths)
-        if absent:
-            raise LookupError(
-                f"{len(absent)} clips have no tower features in {self.folder}, first {absent[0]}; build them"
-            )
-        by_shard: dict[Path, list[str]] = {}
-        for path in dict.fromkeys(paths):
-            by_shard.setdefault(self._shards[self.key(path)], []).append(path)
-        found = {path: features for shard, group in by_shard.items() for path, features in self._read(shard, group)}
-        return [found[path] for path in paths]
-
-    def _read(self, shard: Path, paths: list[str]) -> Iterator[tuple[str, Features]]:
-        with safe_open(shard, framework="pt") as file:
-            names: dict[str, list[str]] = {}
-            for entry in file.keys():  # noqa: SIM118 - a safetensors file is no mapping
-                names.setdefault(entry.split("/")[0], []).append(entry)
-            for path in paths:
-                yield path, {e.split("/")[1]: file.get_tensor(e).float() for e in names[self.key(path)]}
-
-    def _write(self, tensors: dict[str, Tensor]) -> None:
+    def write(self, features: dict[str, Features]) -> None:
+        """Add a shard with the features of these clips."""
+        tensors = {
+            f"{key}/{name}": value.half().contiguous()
+            for key, found in features.items()
+            for name, value in found.items()
+        }
         self.folder.mkdir(parents=True, exist_ok=True)
         target = self.folder / f"{uuid.uuid4().hex}.safetensors"
         temporary = target.with_suffix(".tmp")
@@ -95,11 +78,35 @@ class TowerCache:
             os.fsync(file.fileno())
         temporary.replace(target)
 
+    def claim(self, part: int, parts: int, wait: bool = False) -> FileLock:
+        """The right to make part number `part` of `parts`; raises filelock.Timeout at once while another process has it.
+
+        A process that dies gives its claim back.
+        """
+        place = self.folder / "claims"
+        place.mkdir(parents=True, exist_ok=True)
+        return FileLock(place / f"{part}-{parts}.lock", timeout=-1 if wait else 0)
+
+    def require_space(self, clips: int, bytes_each: int) -> None:
+        """Raise CacheTooLarge when the features of `clips` more clips would fill the disk."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        needed, free = clips * bytes_each, shutil.disk_usage(self.folder).free
+        if needed + _SPARE_BYTES > free:
+            raise CacheTooLarge(
+                f"the tower outputs of {clips:,} clips take {needed / 1e9:,.1f} GB, {self.folder.parent} has {free / 1e9:,.1f} "
+                "GB free; set paths.cache (ERV_CACHE) to a larger disk, or media.cache_towers=false to run the towers for every "
+                "batch"
+            )
+
     def _scan(self) -> None:
         for shard in sorted(self.folder.glob("*.safetensors")) if self.folder.is_dir() else []:
             if shard not in self._seen:
                 with safe_open(shard, framework="pt") as file:
-                    self._shards |= {entry.split("/")[0]: shard for entry in file.keys()}  # noqa: SIM118
+                    for entry in file.keys():  # noqa: SIM118 - a safetensors file is no mapping
+                        key, name = entry.split("/")
+                        self._entries.setdefault(key, (shard, []))
+                        if self._entries[key][0] == shard:
+                            self._entries[key][1].append(name)
                 self._seen.add(shard)
 
 

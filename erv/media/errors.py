@@ -1,20 +1,18 @@
-"""What can be wrong with a media file; every message names the file and the remedy."""
+"""What can be wrong with a clip's files; every message names the file and the remedy."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 
 class MediaError(Exception):
-    """A clip that cannot be used as it is."""
+    """A file that cannot be used as it is. `problem` is the reason alone, without the file's name and the remedy."""
 
     def __init__(self, path: str, problem: str, remedy: str) -> None:
         super().__init__(f"{path}: {problem}; {remedy}")
-        self.path = path
+        self.path, self.problem, self.remedy = path, problem, remedy
 
-    def __reduce__(self) -> tuple[Callable[..., MediaError], tuple[str, ...]]:
-        """Errors cross process borders in data-loading workers; the default needs the constructor's own arguments."""
-        return (_rebuild, (self.__class__.__name__, self.path, str(self)))
+    def __reduce__(self) -> tuple[type[MediaError], tuple[str, str, str]]:
+        """Errors cross process borders; the default would pass the message alone."""
+        return type(self), (self.path, self.problem, self.remedy)
 
 
 class MissingMedia(MediaError):
@@ -22,16 +20,8 @@ class MissingMedia(MediaError):
 
 
 class CorruptMedia(MediaError):
-    """The file cannot be decoded to the end of what is needed."""
+    """The file cannot be decoded to the end of what is needed, or is larger than the limits allow."""
 
 
-class NoVideo(MediaError):
+class NoVideo(CorruptMedia):
     """The file holds no picture track, or one without frames."""
-
-
-def _rebuild(name: str, path: str, message: str) -> MediaError:
-    kind = {c.__name__: c for c in (MissingMedia, CorruptMedia, NoVideo)}.get(name, MediaError)
-    error = kind.__new__(kind)
-    Exception.__init__(error, message)
-    error.path = path
-    return error

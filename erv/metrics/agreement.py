@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import norm
 
-from erv.metrics.intervals import interval, weights
+from erv.metrics.intervals import drawn, interval
 from erv.metrics.scores import UNKNOWN
 
 _LABELS = 64  # more than any taxonomy has
@@ -91,5 +91,5 @@ def _estimate(figure: Callable[[np.ndarray], np.ndarray], n: int, resamples: int
     value = float(figure(np.ones((1, n)))[0]) if n else np.nan
     if np.isnan(value):
         return Estimate(None, None, n)
-    draws = figure(weights(np.zeros(n, dtype=np.int64), resamples, seed))
+    draws = np.concatenate([figure(part) for part in drawn(np.zeros(n, dtype=np.int64), resamples, seed)])
     return Estimate(value, interval(draws[~np.isnan(draws)]), n)

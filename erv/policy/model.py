@@ -253,5 +253,5 @@ def _check_placeholders(ids: Tensor, batch: PolicyBatch) -> None:
         if wanted != given:
             raise ValueError(
                 f"{wanted} prompts have a placeholder for {name} but features of {given} clips were given; "
-                f"give each placeholder its clip, or leave {name} out of data.modalities"
+                f"give each placeholder its clip, or leave {name} out of media.modalities"
             )

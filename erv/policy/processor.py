@@ -6,17 +6,19 @@ Spec: policy.md section 5. What differs between stages, if anything does, is in 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerFast, WhisperFeatureExtractor
 
-from erv.media.audio import read_audio
+from erv.media.audio import RATE, read_audio
+from erv.media.containers import Limits
+from erv.media.decode import Wanted
 from erv.media.frames import read_frames
+from erv.media.pictures import fit
 from erv.policy.model import IGNORE, PolicyBatch
 from erv.policy.prompts import (
     AUDIO_ID,
@@ -29,11 +31,10 @@ from erv.policy.prompts import (
     Preprocessing,
     Prompt,
     Stage,
+    Style,
     split_ids,
 )
 
-RATE = 16000
-PAD_COLOUR = (127, 127, 127)
 SILENCE_SECONDS = 10  # what the released code puts in the place of a missing sound track
 
 
@@ -64,6 +65,7 @@ class Processor:
         self.question, self.preprocessing = question, preprocessing
         self.style = STYLES[preprocessing]["inference"]
         self._mel = WhisperFeatureExtractor(feature_size=mel_bins)
+        self._prompts: dict[tuple[Style, tuple[str, ...], str], Prompt] = {}
         self.end_id = int(tokenizer.eos_token_id)
         self.eos_ids = [int(i) for i in eos_ids] if eos_ids else [self.end_id]
         self.pad_id = int(tokenizer.pad_token_id)
@@ -87,37 +89,45 @@ class Processor:
             f"seconds {self.audio_seconds}{silence}"
         )
 
-    def load_media(self, path: str, modalities: Sequence[str] = ("video", "audio")) -> dict[str, Tensor]:
-        """Decode a clip: {"video": frames `[T, 3, S, S]`, "audio": log-mel `[M, L]`}, without "audio" for a silent file.
+    def wanted(self, modalities: Sequence[str] = ("video", "audio")) -> Wanted:
+        """What is to be decoded of a clip."""
+        return Wanted(self.num_frames, self.image_size, self.style.aspect, self.audio_seconds, RATE, tuple(modalities))
 
-        With preprocessing "paper" a file without a sound track gets silence, as in the released code; what cannot be
-        decoded is an error all the same.
+    def tensors(self, pictures: np.ndarray | None, wave: np.ndarray | None) -> dict[str, Tensor]:
+        """What the towers take of a decoded clip: {"video": `[T, 3, S, S]` in [-1, 1], "audio": log-mel `[M, L]`}.
+
+        With preprocessing "paper" a clip with a picture and no sound gets silence, as in the released code.
         """
         media: dict[str, Tensor] = {}
-        if "video" in modalities:
-            media["video"] = self.normalise(read_frames(path, self.num_frames))
-        wave = read_audio(path, RATE) if "audio" in modalities else None
-        if wave is None and "audio" in modalities and self.preprocessing == "paper":
+        if pictures is not None:
+            values = torch.from_numpy(pictures).permute(0, 3, 1, 2).float()
+            media["video"] = (values / 255 - 0.5) / 0.5
+        if wave is None and self.fills_silence:
             wave = np.zeros(SILENCE_SECONDS * RATE, dtype=np.float32)
         if wave is not None:
             media["audio"] = self.log_mel(wave)
         return media
 
+    @property
+    def fills_silence(self) -> bool:
+        """Whether a missing sound track is replaced by silence, as the released code has it."""
+        return self.preprocessing == "paper"
+
+    def load_media(self, path: str, modalities: Sequence[str] = ("video", "audio")) -> dict[str, Tensor]:
+        """`tensors` of a file, decoded in this process; raises MediaError for what cannot be decoded."""
+        wanted, limits = self.wanted(modalities), Limits()
+        pictures, wave = None, None
+        if "video" in modalities:
+            pictures = fit(read_frames(path, wanted.num_frames, limits), wanted.side, wanted.aspect)
+        if "audio" in modalities:
+            sound = read_audio(path, RATE, wanted.seconds, limits)
+            wave = None if sound is None else sound.wave
+        media = self.tensors(pictures, wave)
+        return {name: value for name, value in media.items() if name in modalities}
+
     def normalise(self, frames: np.ndarray) -> Tensor:
-        """uint8 `[T, H, W, 3]` -> `[T, 3, S, S]` in [-1, 1], resized bicubically as SigLIP does; see `Style.aspect`."""
-        height, width = frames.shape[1:3]
-        side = max(height, width)
-        size = (self.image_size, self.image_size)
-        pictures = []
-        for frame in frames:
-            picture = Image.fromarray(frame)
-            if self.style.aspect == "pad":
-                canvas = Image.new("RGB", (side, side), PAD_COLOUR)
-                canvas.paste(picture, ((side - width) // 2, (side - height) // 2))
-                picture = canvas
-            pictures.append(np.asarray(picture.resize(size, Image.Resampling.BICUBIC)))
-        values = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float()
-        return (values / 255 - 0.5) / 0.5
+        """uint8 `[T, H, W, 3]` -> `[T, 3, S, S]` in [-1, 1]; see `Style.aspect`."""
+        return self.tensors(fit(frames, self.image_size, self.style.aspect), None)["video"]
 
     def log_mel(self, wave: np.ndarray) -> Tensor:
         """16 kHz mono `[S]` -> Whisper log-mel `[M, L]` of exactly `audio_seconds` (zero-padded or cut)."""
@@ -127,9 +137,19 @@ class Processor:
         )
         return features["input_features"][0].float()
 
+    def prompt_of(self, features: Mapping[str, Tensor], modalities: Sequence[str]) -> Prompt:
+        """The prompt of a clip: with those of `modalities` that it has."""
+        return self.prompt([name for name in modalities if name in features])
+
     def prompt(self, modalities: Sequence[str] = ("video", "audio"), question: str | None = None) -> Prompt:
         """The chat prompt of this stage, with VIDEO_ID / AUDIO_ID where the media of `modalities` go."""
         question = question or self.question
+        key = (self.style, tuple(modalities), question)
+        if key not in self._prompts:
+            self._prompts[key] = self._prompt(modalities, question)
+        return self._prompts[key]
+
+    def _prompt(self, modalities: Sequence[str], question: str) -> Prompt:
         chat = [{"role": "user", "content": self.style.content(modalities, question)}]
         if self.style.system is not None:
             chat = [{"role": "system", "content": self.style.system}, *chat]

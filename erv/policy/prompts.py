@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 IMAGE_ID, VIDEO_ID, AUDIO_ID = -200, -201, -202
+MEDIA_IDS = {"video": VIDEO_ID, "audio": AUDIO_ID}
 PLACEHOLDERS = {"<image>": IMAGE_ID, "<video>": VIDEO_ID, "<audio>": AUDIO_ID}
 QUESTION = (
     "As an emotional recognition expert; throughout the video, which emotion conveyed by the characters is the most "

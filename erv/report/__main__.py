@@ -44,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument(
         "--over", action="append", default=["seed"], metavar="KEY",
-        help="a key whose runs are averaged over beside the seed, such as data.corpus.fold; may be repeated",
+        help="a key whose runs are averaged over beside the seed, such as data.fold; may be repeated",
     )  # fmt: skip
     parser.add_argument(
         "--verifiers", action="store_true", help="the table of the trained verifiers below RUNS instead"

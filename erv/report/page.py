@@ -40,7 +40,7 @@ def page(
     first, second = _pair(rows, comparisons)
     data = {
         "runs": [{**clips.about(run), "row": place} for place, row in enumerate(rows) for run in row.runs],
-        "clips": clips.rows, "hues": clips.hues, "neutral": "neutral", "curves": drawn,
+        "clips": clips.rows, "hues": clips.hues, "neutral": sorted({run.taxonomy.neutral for run in runs}), "curves": drawn,
         "several_seeds": any(len(row.runs) > 1 for row in rows), "a": first, "b": second,
     }  # fmt: skip
     plotly = _plotly() if drawn else ""

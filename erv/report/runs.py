@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from erv.emotions import DFEW, MAFW, Taxonomy
+from erv.emotions import DFEW, MAFW, MELD, MER, MERR, RAVDESS, Taxonomy
 from erv.metrics.curves import Curves, read_curves
 from erv.metrics.summary import Settings
 from erv.records import Decoding, Prediction
@@ -62,7 +62,7 @@ class Result:
     @property
     def corpus(self) -> str | None:
         """What it was measured on, in words; None for answers of unknown origin."""
-        corpus = at(self.config, "data.corpus") or {}
+        corpus = self.config.get("data") or {}
         if "_target_" not in corpus:
             return None
         fold = f" fold {corpus['fold']}" if corpus.get("fold") is not None else ""
@@ -96,8 +96,9 @@ class Result:
     @property
     def taxonomy(self) -> Taxonomy:
         """The corpus' label set: a built-in one, with its synonyms, where the labels are its."""
-        labels = tuple(self.labels)
-        return next((t for t in (DFEW, MAFW) if t.labels == labels), Taxonomy("labels", labels))
+        labels, known = tuple(self.labels), (DFEW, MAFW, RAVDESS, MELD, MER, MERR)
+        neutral = str(at(self.config, "data.neutral") or "neutral")
+        return next((t for t in known if t.labels == labels), Taxonomy("labels", labels, neutral=neutral))
 
     @property
     def counting(self) -> Settings:

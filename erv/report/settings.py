@@ -9,18 +9,22 @@ from pathlib import Path
 from typing import Any
 
 Settings = Mapping[str, Any]
-# What a run is measured with: it must be seen wherever it differs, whatever the runs' stages.
-MEASURED_WITH = ("data.corpus", "evaluation", "judge", "metrics")
+# What a run is measured with: it must be seen wherever it differs, whatever the runs' stages, but for what is only trained on.
+MEASURED_WITH = ("data", "media.modalities", "evaluation", "judge", "metrics")
+_TRAINED_ON = ("data.limit", "data.dev_limit", "data.dev", "data.weights")
 # Keys that differ between runs of one row without being another setting: names, places, and what is not signed (* is any).
-_NO_SETTINGS = ("name", "group", "stage", "paths", "logger", "launch", "checkpoint", "data.cache", "trainer.devices",
-                "trainer.accelerator", "trainer.num_nodes", "trainer.enable_progress_bar", "evaluation.batch_size",
-                "evaluation.max_failed", "partial", "devices", "shard", "export_human_task", "human_items", "dry_run",
-                *(f"judge.*.{key}" for key in ("cache", "batch_size", "device", "sheets", "grammar")),
-                *(f"judge.*.llm.{key}" for key in ("cache", "concurrency", "timeout_s", "attempts", "backoff_s",
-                                                   "max_backoff_s", "breaker", "price", "key_variable")))  # fmt: skip
+_NO_SETTINGS = (
+    "name", "group", "stage", "paths", "logger", "launch", "checkpoint", "media.cache", "media.workers", "media.timeout_s",
+    "media.memory_gb", "loader.workers", "loader.prefetch", "trainer.devices", "trainer.accelerator", "trainer.num_nodes",
+    "trainer.enable_progress_bar", "evaluation.batch_size", "evaluation.max_failed", "partial", "devices", "shard",
+    "export_human_task", "human_items", "dry_run",
+    *(f"judge.*.{key}" for key in ("cache", "batch_size", "device", "sheets", "grammar")),
+    *(f"judge.*.llm.{key}" for key in ("cache", "concurrency", "timeout_s", "attempts", "backoff_s", "max_backoff_s", "breaker",
+                                       "price", "key_variable")),
+)  # fmt: skip
 # What is made anew for every seed: told apart only where two runs would have the same seed otherwise.
-OF_A_SEED = ("group", "policy.checkpoint", "verifier.model.checkpoint", "verifier.data.files",
-             "data.corpus.root", "data.corpus.seed", "predictions")  # fmt: skip
+OF_A_SEED = ("group", "policy.checkpoint", "verifier.model.checkpoint", "verifier.data.files", "data.root", "data.seed",
+             "predictions")  # fmt: skip
 SEED = "seed"
 
 
@@ -28,21 +32,20 @@ def varying(configs: Sequence[Mapping[str, Any]], over: Iterable[str] = (SEED,))
     """For each config the values of the keys that vary, by dotted key; the keys in `over` are averaged over and do not count.
 
     Keys are compared within a stage, since stages share few (answers made elsewhere are one of their own); what runs are
-    measured with, between all. A part that some
-    configs do not have is one key, and so is a part that is of another class; the keys below it are compared among those
-    that have it.
+    measured with, between all. A part that some configs do not have is one key, and so is a part that is of another class;
+    the keys below it are compared among those that have it.
     """
     found: list[dict[str, Any]] = [{} for _ in configs]
     left_out = {*_NO_SETTINGS, *OF_A_SEED, *over}
     made_here = {i: config for i, config in enumerate(configs) if not config.get("predictions")}
     for key in MEASURED_WITH:
         compared = made_here if key == "evaluation" else dict(enumerate(configs))  # how answers were asked for, here
-        _compare(key, {i: at(config, key) for i, config in compared.items()}, found, left_out)
+        _compare(key, {i: at(config, key) for i, config in compared.items()}, found, left_out | {*_TRAINED_ON})
     stages: dict[Any, dict[int, Any]] = {}
     for i, config in enumerate(configs):
         stages.setdefault(config.get("stage") if i in made_here else "predictions", {})[i] = config
     for members in stages.values():
-        _compare("", members, found, left_out | {*MEASURED_WITH})
+        _compare("", members, found, left_out | {"evaluation", "judge", "metrics"})
     return found
 
 

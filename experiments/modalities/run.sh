@@ -13,8 +13,8 @@ for seed in "$@"; do
   common="+exp=sft_demo seed=$seed group=modalities"
   common+=" policy.checkpoint=$from/towers verifier.model.checkpoint=$from/verifier"
   side_by_side \
-    "$common name=sft_picture data.modalities=[video]" \
-    "$common name=sft_voice data.modalities=[audio]"
+    "$common name=sft_picture media.modalities=[video]" \
+    "$common name=sft_voice media.modalities=[audio]"
   for run in "$from"/sft/*/; do
     if grep -q "^seed: $seed$" "$run/config.yaml"; then both+=("$run"); fi
   done

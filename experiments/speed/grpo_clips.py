@@ -12,7 +12,8 @@ import yaml
 from torch import Tensor
 
 from erv.corpora.synthetic import SyntheticCorpus
-from erv.media.cache import TowerCache
+from erv.lit.samples import ClipReader
+from erv.media.settings import MediaSettings
 from erv.policy import Policy, load_policy
 from erv.rationale import compose
 from erv.records import Clip, RewardParts
@@ -36,11 +37,8 @@ def load(clips: int) -> tuple[Policy, list[tuple[Clip, dict[str, Tensor]]], Medi
             texts=[compose(c.rationale, c.label) for c in corpus.clips("train")],
         )  # fmt: skip
         policy.processor.eos_ids[:] = [NEVER]
-        cache = TowerCache(f"{folder}/cache", policy.towers_sha256(), policy.processor.identity())
-        paths = [clip.video for clip in chosen]
-        cache.build(paths, policy.encode_files)
-        media = [policy.processor.load_media(path) for path in paths]
-        return policy, list(zip(chosen, cache.load(paths), strict=True)), media
+        samples = ClipReader(MediaSettings(cache=f"{folder}/cache"), policy).samples(chosen)
+        return policy, samples[:], [policy.processor.load_media(clip.video) for clip in chosen]
 
 
 def encoder(policy: Policy, media: Media) -> Callable[[Any, int], Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -72,6 +72,10 @@ class TextProcessor:
 
     def __init__(self, length: int) -> None:
         self.length = length
+
+    def prompt_of(self, features: Mapping[str, Tensor], modalities: Sequence[str]) -> Prompt:
+        """The same prompt for every clip."""
+        return self.prompt(modalities)
 
     def prompt(self, modalities: Sequence[str]) -> Prompt:
         """As many ids as a prompt has; the ids themselves come with the sample."""

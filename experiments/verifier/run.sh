@@ -14,7 +14,7 @@ server=
 trap '[[ -z "$server" ]] || kill "$server"; rm -rf "$work"' EXIT
 
 for seed in "$@"; do
-  common="+exp=verifier_demo seed=$seed group=$group data.corpus.clips=48 data.corpus.dev=8 data.corpus.test=8" # clips do not matter
+  common="+exp=verifier_demo seed=$seed group=$group data.clips=48 data.dev=8 data.test=8" # clips do not matter
   # shellcheck disable=SC2086 # the words are overrides
   python -m erv.train $common name=all
   corpus="$data/synthetic/48-$seed"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from filelock import FileLock
 
@@ -24,17 +24,18 @@ class SyntheticCorpus:
     was made.
     """
 
+    name: ClassVar[str] = "synthetic"
     taxonomy = DFEW
 
     def __init__(
-        self, root: str, seed: int = 0, clips: int = 3000, dev: int = 400, test: int = 600, workers: int | None = None
-    ) -> None:
+        self, root: str, seed: int = 0, clips: int = 3000, dev: int = 400, test: int = 600, workers: int | None = None,
+        limit: int | None = None, dev_limit: int | None = None,
+    ) -> None:  # fmt: skip
         if dev + test >= clips:
-            raise ValueError(
-                f"dev + test must leave clips to train on: {dev} + {test} of {clips}; raise data.corpus.clips"
-            )
+            raise ValueError(f"dev + test must leave clips to train on: {dev} + {test} of {clips}; raise data.clips")
         self.root = Path(root)
         self.workers = workers or len(os.sched_getaffinity(0))
+        self.limits = {"train": limit, "dev": dev_limit}
         self.parameters = {"version": VERSION, "seed": seed, "clips": clips, "dev": dev, "test": test}
 
     def require(self) -> None:
@@ -67,10 +68,22 @@ class SyntheticCorpus:
         temporary.replace(done)
 
     def clips(self, split: Split) -> list[Clip]:
-        """The clips of `split`, with `video` as a path that opens from here."""
+        """The clips of `split`, with `video` as a path that opens from here; the first `limit` and `dev_limit` of them."""
         rows = [json.loads(line) for line in (self.root / "manifest.jsonl").read_text().splitlines()]
         keep = [{k: v for k, v in row.items() if k != "sha256"} for row in rows if row["split"] == split]
-        return [Clip(**{**row, "video": str(self.root / row["video"])}) for row in keep]
+        return [Clip(**{**row, "video": str(self.root / row["video"])}) for row in keep[: self.limits.get(split)]]
+
+    def digest(self) -> str:
+        """What it is made of; the same parameters make the same bytes."""
+        return json.dumps([self.parameters, self.limits], sort_keys=True)
+
+    def identity(self, clip: Clip) -> str:
+        """Ids hold the seed."""
+        return f"{self.name}/{clip.id}"
+
+    def warnings(self) -> list[str]:
+        """None: the corpus is what it was made to be."""
+        return []
 
 
 def _write_lines(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -90,13 +90,13 @@ function ordered(found) {
 }
 
 function emotion(label, gold, extra) {
-  const grey = label === page.data.neutral ? " neutral" : "";
+  const grey = page.data.neutral.includes(label) ? " neutral" : "";
   return el("span", { class: `emotion${grey}${label === gold ? " gold" : ""}${extra ?? ""}`, style: { "--hue": page.data.hues[label] ?? 0 } }, label);
 }
 
 function sentence([text, emotions], gold) {
   const first = emotions.find((label) => label === gold) ?? emotions[0];
-  const kind = first === undefined ? " plain" : first === page.data.neutral ? " neutral" : "";
+  const kind = first === undefined ? " plain" : page.data.neutral.includes(first) ? " neutral" : "";
   const node = el("span", { class: `sentence${kind}`, style: { "--hue": page.data.hues[first] ?? 0 } }, text);
   node.append(...emotions.map((label) => emotion(label, gold)));
   return [node, " "];
