@@ -17,24 +17,15 @@ from omegaconf import OmegaConf
 ALLOWED_TARGETS = ("erv.", "torch.", "lightning.", "transformers.", "peft.")
 # Where results are written and on what machine they are made does not change them.
 # The corpus counts by what its clips are, wherever it lies: an identity of its own. A star stands for any one key.
-_CALLS = (
-    "cache",
-    "concurrency",
-    "timeout_s",
-    "attempts",
-    "backoff_s",
-    "max_backoff_s",
-    "breaker",
-    "price",
-    "key_variable",
-)
+_CALLS = ("cache", "concurrency", "timeout_s", "attempts", "backoff_s", "max_backoff_s", "breaker", "price",
+          "key_variable")  # fmt: skip
 UNSIGNED = (
     "name", "group", "paths", "logger", "launch", "checkpoint", "data", "media.cache", "media.workers", "media.timeout_s",
     "media.memory_gb", "loader.workers", "loader.prefetch", "trainer.accelerator", "trainer.devices", "trainer.num_nodes",
-    "trainer.enable_progress_bar", "dry_run", "mode", "results", "max_failed", "task.input", "evaluation.batch_size",
-    "evaluation.max_failed", *(f"llm.{key}" for key in _CALLS), *(f"judge.*.llm.{key}" for key in _CALLS), "judge.*.cache",
-    "judge.*.batch_size", "judge.*.device", "judge.*.sheets", "predictions", "partial", "devices", "shard",
-    "export_human_task", "human_items",
+    "trainer.enable_progress_bar", "dry_run", "mode", "results", "max_failed", "task.input",
+    *(f"llm.{key}" for key in _CALLS), *(f"judge.*.llm.{key}" for key in _CALLS), "judge.*.cache", "judge.*.batch_size",
+    "judge.*.device", "judge.*.sheets", "evaluation.batch_size", "evaluation.max_failed", "predictions", "partial",
+    "devices", "shard", "export_human_task", "human_items",
 )  # fmt: skip
 ROOT_KEYS = (
     "name", "group", "stage", "seed", "data", "media", "augment", "loader", "policy", "verifier", "reward", "judge", "algo",

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +18,12 @@ from erv.command import overrides
 from erv.config import ConfigError
 from erv.corpora.base import CorpusError, CorpusMissing
 from erv.emotions import Taxonomy, taxonomy
-from erv.judges.base import Judge
 from erv.judging import CLIPS, assess, context, export, spoken, tell_costs
 from erv.measure import Evaluation, FailedVerdicts, judges_of
+from erv.metrics.summary import Settings
 from erv.predictions import FILE, IncompletePredictions, check_complete, key_of, read_foreign
 from erv.records import Clip, Prediction
-from erv.run import Run, file_sha256
+from erv.run import METRICS, Run, file_sha256
 
 if TYPE_CHECKING:
     from erv.rewards.total import TotalReward
@@ -43,6 +45,8 @@ def evaluate_file(cfg: DictConfig) -> None:
         found = read_foreign(file, {clip.id: clip.label for clip in clips}, names)
         _refuse_incomplete(found, _expected(clips[: plan.limit], file), bool(cfg.partial), str(file))
         judges = judges_of(tree, names)
+        settings: Settings = config.build(tree["metrics"])
+        settings.require(names)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     if cfg.dry_run:
@@ -52,27 +56,35 @@ def evaluate_file(cfg: DictConfig) -> None:
     if run.done:
         _log.info("done already: %s", run.folder)
     else:
+        answered = {p.clip_id for p in found}
+        clips = [clip for clip in clips if clip.id in answered]
         with run.open(tree, overrides(), devices=False):
-            _finish_file(run, tree, found, clips, judges, plan, names, file)
+            try:
+                reward, seen_against = _reward(tree, run), context(file.parent)
+                metrics = assess(run.folder, found, plan, settings, names, judges, reward, seen_against, clips)
+            except FailedVerdicts as error:
+                sys.exit(f"erv: {error}")
+            _finish(run, tree, metrics | {"predictions": str(file), "evaluation": _how(file, plan, found)})
     if cfg.export_human_task:
         export(run.folder, names, int(cfg.human_items), tree["seed"])
 
 
-def _finish_file(
-    run: Run, tree: dict[str, Any], found: list[Prediction], clips: Sequence[Clip], judges: Sequence[Judge], plan: Evaluation,
-    names: Taxonomy, file: Path,
-) -> None:  # fmt: skip
-    try:
-        settings = config.build(tree["metrics"])
-        metrics = assess(
-            run.folder, found, plan, settings, names, judges, _reward(tree, run), context(file.parent), clips
-        )
-    except FailedVerdicts as error:
-        sys.exit(f"erv: {error}")
+def _finish(run: Run, tree: dict[str, Any], metrics: dict[str, Any]) -> None:
     print("\n".join(spoken(metrics)))
-    arm = {"arm": tree["name"], "stage": tree["stage"], "seed": tree["seed"], "signature": run.folder.name}
-    run.finish({**arm, "predictions": str(file), **metrics})
+    run.finish(
+        {"arm": tree["name"], "stage": tree["stage"], "seed": tree["seed"], "signature": run.folder.name, **metrics}
+    )
     _log.info("done: %s", run.folder)
+
+
+def _how(file: Path, plan: Evaluation, found: Sequence[Prediction]) -> dict[str, Any]:
+    """How the answers were made: as the run says that they are of; of others' only the split and their number is known."""
+    told = file.parent / METRICS
+    if file.name == FILE and told.is_file():
+        how: dict[str, Any] = json.loads(told.read_text()).get("evaluation") or {}
+        return how
+    unknown = dict.fromkeys(("temperature", "top_p", "max_new_tokens"))
+    return {**asdict(plan), **unknown, "samples": max(p.sample for p in found) + 1}
 
 
 def _reward(tree: dict[str, Any], run: Run) -> TotalReward | None:
@@ -135,7 +147,7 @@ def _expected(clips: Sequence[Clip], file: Path) -> list[str]:
 def _refuse_incomplete(found: Sequence[Prediction], clips: Sequence[str], partial: bool, where: str) -> None:
     """IncompletePredictions for an answer that stands there twice, and unless `partial` for clips without one."""
     keys = [key_of(p) for p in found]
-    twice = sorted({key for key in keys if keys.count(key) > 1}) if len(set(keys)) < len(keys) else []
+    twice = sorted(key for key, count in Counter(keys).items() if count > 1)
     if twice:
         raise IncompletePredictions(
             f"{where}: {len(twice)} clips are answered twice, first {twice[0][0]}; delete the rows that do not belong, or number "

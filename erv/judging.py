@@ -92,7 +92,7 @@ def spoken(metrics: Mapping[str, Any]) -> Iterator[str]:
         if decoding in metrics:
             yield f"{decoding:8} {_figures(metrics[decoding])}"
             yield from _judges(metrics[decoding])
-    for found in metrics["diagnosis"]:
+    for found in metrics.get("diagnosis", ()):
         yield f"! {found['rule']}: {found['finding']}"
         yield f"  {', '.join(f'{name} {value:.3f}' for name, value in found['figures'].items())}"
         yield f"  try: {found['advice']}"

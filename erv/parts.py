@@ -159,6 +159,10 @@ class Parts:
     def settings(self) -> Settings:
         """How figures are counted."""
         settings: Settings = self.make("metrics")
+        try:
+            settings.require(self.taxonomy)
+        except ValueError as error:
+            raise config.ConfigError(str(error)) from error
         return settings
 
     @cached_property

@@ -22,6 +22,8 @@ from erv.config import ConfigError
 if TYPE_CHECKING:
     from erv.records import Prediction
 
+_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-name", "-cn", "--config-path", "-cp", "--config-dir", "-cd")
+
 
 @command("predict")
 def main(cfg: DictConfig) -> None:
@@ -39,6 +41,7 @@ def main(cfg: DictConfig) -> None:
 
 def predict(cfg: DictConfig) -> Iterator[Prediction]:
     """The policy's answers, read by the verifier, as they are made."""
+    from erv.emotions import DFEW, MAFW
     from erv.lit.evaluation import answers
     from erv.measure import read
     from erv.parts import PROVIDED, Parts, adopt_verifier, resolve_checkpoints, training_config
@@ -46,10 +49,11 @@ def predict(cfg: DictConfig) -> Iterator[Prediction]:
 
     tree = config.plain(cfg)
     trained = training_config(tree)
-    if tree["data"]["taxonomy"] is None and trained.get("data"):
-        tree["data"]["taxonomy"] = list(config.build(trained["data"]).taxonomy.labels)
-    if tree["media"]["modalities"] is None:
-        tree["media"]["modalities"] = (trained.get("media") or {}).get("modalities") or ["video", "audio"]
+    corpus, media = tree["data"], tree["media"]
+    if corpus["taxonomy"] is None:
+        labels = config.build(trained["data"]).taxonomy if trained.get("data") else DFEW
+        corpus["taxonomy"] = labels.name if labels in (DFEW, MAFW) else list(labels.labels)
+    media["modalities"] = media["modalities"] or (trained.get("media") or {}).get("modalities") or ["video", "audio"]
     adopt_verifier(tree)
     config.check(tree, PROVIDED)
     quiet(tree)
@@ -108,7 +112,9 @@ def show(prediction: Prediction) -> None:
 
 def with_clips(arguments: Sequence[str]) -> list[str]:
     """Hydra's arguments, with the bare ones (and whatever exists as a file) as `clips=[…]`."""
-    clips = [a for a in arguments if not a.startswith("-") and ("=" not in a or Path(a).exists())]
+    values = {i + 1 for i, a in enumerate(arguments) if a in _WITH_VALUE}
+    bare = [a for i, a in enumerate(arguments) if i not in values and not a.startswith("-")]
+    clips = [a for a in bare if "=" not in a or Path(a).exists()]
     if not clips:
         return list(arguments)
     quoted = ",".join("'" + clip.replace("\\", "\\\\").replace("'", "\\'") + "'" for clip in clips)

@@ -81,7 +81,8 @@ def rule(taxonomy: Taxonomy) -> Callable[[str], str]:
     """The normalisation of a data set; ValueError for one that the released code does not count."""
     if taxonomy.name not in RULES:
         raise ValueError(
-            f"the released code counts answers on {' and '.join(RULES)}, this is {taxonomy.name!r}; set metrics.unknown=wrong"
+            f"the released code counts answers on {' and '.join(RULES)}, this is {taxonomy.name!r}; set "
+            "metrics.unknown=wrong metrics.answers=erv"
         )
     return RULES[taxonomy.name]
 

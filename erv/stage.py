@@ -77,7 +77,7 @@ def open_stage(cfg: DictConfig, shard: Shard | None = None) -> Iterator[tuple[Ru
                 yield run, parts
         else:
             if tree.get("evaluation"):
-                _ = parts.judges  # what they lack is said before anything is trained
+                _ = parts.judges, parts.settings  # what cannot be is said before anything is trained
             with run.open(tree, overrides()):
                 seed_everything(tree["seed"], workers=True, verbose=False)
                 _log.info("run %s", run.folder)
@@ -98,8 +98,8 @@ def quiet(tree: Mapping[str, Any]) -> None:
 
 
 def evaluated_clips(parts: Parts, plan: Evaluation) -> list[Clip]:
-    """The clips that the plan is about."""
-    return parts.corpus.clips(plan.split)[: plan.limit]
+    """The clips that the plan is about, those left out that the policy cannot see (media.on_…)."""
+    return list(parts.samples(parts.corpus.clips(plan.split)[: plan.limit], parts.policy.at("inference")).clips)
 
 
 def evaluate(run: Run, parts: Parts) -> dict[str, Any]:

@@ -65,6 +65,7 @@ def fit(run: Run, parts: Parts) -> tuple[Any, StepData]:
 
 def finish(run: Run, parts: Parts, algo: Any, data: StepData) -> None:
     """Measure what was trained, and write it: from then on the run is done."""
+    from erv.judging import spoken
     from erv.stage import evaluate, finish_run
 
     if hasattr(algo, "measure"):
@@ -72,6 +73,7 @@ def finish(run: Run, parts: Parts, algo: Any, data: StepData) -> None:
     else:
         measured = evaluate(run, parts) if parts.tree["evaluation"] else {}
         log_figures(algo, measured)
+        print("\n".join(spoken(measured)))
     finish_run(run, parts, measured)
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -275,6 +276,7 @@ def test_predictions_are_judged_without_a_model(home, whole):
     }  # these need the reward's rules and the spaCy of the corpus
     assert {k: found["sampled"][k] for k in same} == {k: of_run["sampled"][k] for k in same}
     assert found["diagnosis"] == of_run["diagnosis"]
+    assert found["evaluation"] == of_run["evaluation"]
 
 
 def test_the_released_figures_from_a_released_file(tmp_path):
@@ -293,6 +295,15 @@ def test_the_released_figures_from_a_released_file(tmp_path):
     )
     folder, _ = evaluate(tmp_path, "w", "predictions=p.jsonl", "taxonomy=dfew", group="evaluate")
     assert (found["unknown_rate"], figures(folder)["sampled"]["unknown_rate"]) == (6 / 60, 5 / 60)
+
+
+def test_the_released_rules_know_two_data_sets(tmp_path):
+    (tmp_path / "p.jsonl").write_text('{"id": 1, "gold": "joy", "text": "<answer>joy</answer>"}\n')
+    done = command(tmp_path, "g", "predictions=p.jsonl", "taxonomy=goemotions", "metrics.unknown=legacy_erv")
+    assert (done.returncode, "counts answers on dfew and mafw, this is 'goemotions'" in done.stderr) == (2, True)
+    found = figures(evaluate(tmp_path, "g", "predictions=p.jsonl", "taxonomy=goemotions", group="evaluate")[0])
+    assert found["evaluation"] | {"samples": 1, "temperature": None} == found["evaluation"]
+    assert found["sampled"]["war"] == 1
 
 
 def perturbed(source, target):
@@ -428,3 +439,32 @@ def test_predict_explains_what_is_wrong(home, arguments, message):
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_bare_arguments_are_clips():
+    quoted = erv.predict.with_clips(["a.mp4", "it's.mp4", "checkpoint=x", "--cfg", "job", "-m", "gold=sad"])
+    assert quoted == ["checkpoint=x", "--cfg", "job", "-m", "gold=sad", "clips=['a.mp4','it\\'s.mp4']"]
+    assert erv.predict.with_clips(["clips=[a.mp4]"]) == ["clips=[a.mp4]"]
+
+
+def test_a_clip_that_cannot_be_read_is_left_out_of_everything(home, whole):
+    """Of eight clips one is broken: with on_corrupt=skip the figures are those of the other seven, also when judged again."""
+    clip = json.loads((whole[0] / "clips.jsonl").read_text().splitlines()[2])
+    video = Path(clip["video"])
+    sound = video.read_bytes()
+    video.write_bytes(sound[:600])
+    try:
+        done = command(home, "refused", *POLICY)
+        assert done.returncode == 2
+        assert clip["id"] in done.stderr
+        folder, _ = evaluate(home, "broken", *POLICY, "media.on_corrupt=skip")
+    finally:
+        video.write_bytes(sound)
+    found = figures(folder)
+    assert (found["clips"], found["media"]["test"]) == (7, found["media"]["test"])
+    others = [
+        row for row in map(json.loads, (whole[0] / FILE).read_text().splitlines()) if row["clip_id"] != clip["id"]
+    ]
+    assert [json.loads(line) for line in (folder / FILE).read_text().splitlines()] == others
+    again, _ = evaluate(home, "broken_again", *SMALL, f"predictions={folder}", "verifier=null")
+    assert figures(again)["sampled"]["war"] == found["sampled"]["war"]

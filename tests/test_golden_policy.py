@@ -10,8 +10,8 @@ import pytest
 import released
 import soundfile
 import torch
+from clips import write_clip
 from safetensors.torch import load_file
-from test_media import write_video
 from transformers import WhisperFeatureExtractor
 
 from erv.media.audio import read_audio
@@ -205,7 +205,7 @@ def test_sound_is_the_mean_of_its_channels(tmp_path):
 
 
 def test_a_clip_without_sound_is_silence_in_the_paper_and_nothing_otherwise(tmp_path):
-    path = write_video(tmp_path / "silent.mp4", [np.zeros((32, 32, 3), dtype=np.uint8)] * 9)
+    path = write_clip(tmp_path / "silent.mp4", frames=9, audio=None)
     mel = processor("paper").load_media(path)["audio"]
     assert list(mel[None].shape) == PROMPTS["audio"]["no_audio_mel_shape"]
     assert (

@@ -30,7 +30,7 @@ from erv.metrics.scores import (
 from erv.metrics.style import style
 from erv.rationale import parse
 from erv.records import Prediction, Verdict
-from erv.released import label, one_line
+from erv.released import label, one_line, rule
 
 Unknown = Literal["wrong", "legacy_erv", "legacy_humanomni"]
 _CLASSES: dict[Unknown, Classes] = {"wrong": "fixed", "legacy_erv": "known", "legacy_humanomni": "union"}
@@ -60,6 +60,11 @@ class Settings:
                 raise ValueError(f"metrics.{key} is one of {', '.join(known)}, got {value!r}")
         if self.resamples < 1:
             raise ValueError(f"metrics.resamples is at least 1, got {self.resamples}")
+
+    def require(self, taxonomy: Taxonomy) -> None:
+        """Raise ValueError where the released rules know nothing of the labels."""
+        if self.unknown == "legacy_erv" or self.answers == "released":
+            rule(taxonomy)
 
 
 DEFAULT = Settings()

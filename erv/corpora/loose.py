@@ -2,39 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from erv.corpora.base import CorpusMissing
+from erv.corpora.places import VIDEO_SUFFIXES
 from erv.emotions import of_labels
 from erv.emotions import taxonomy as named
 from erv.records import Clip, Split
 
-VIDEO = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v")
 
+class LooseClips:
+    """The clips `paths`, files or folders of files; of one `taxonomy` (a name, or a list of labels).
 
-class GivenFiles:
-    """The clips `paths`, files or folders of files, of one `taxonomy` (a name or a list of labels; None: DFEW's).
-
-    `gold` is the label of them all; it is "" in their records where nobody knows it.
+    `gold` is the label of them all, "" in their records where it is unknown.
     """
 
-    name: ClassVar[str] = "files"
+    name: ClassVar[str] = "loose"
+    root = "."
 
-    def __init__(
-        self, paths: Sequence[str], taxonomy: str | Sequence[str] | None = None, gold: str | None = None
-    ) -> None:
-        given = taxonomy or "dfew"
-        self.taxonomy = named(given) if isinstance(given, str) else of_labels("given", tuple(given))
-        self.gold = self.taxonomy.label_of(gold) if gold else ""
-        self.paths = [Path(path) for path in paths]
-
-    @property
-    def root(self) -> str:
-        """Where the command was started."""
-        return "."
+    def __init__(self, paths: Sequence[str], taxonomy: str | Sequence[str] = "dfew", gold: str | None = None) -> None:
+        self.taxonomy = named(taxonomy) if isinstance(taxonomy, str) else of_labels("loose_labels", tuple(taxonomy))
+        label = self.taxonomy.normalise(gold) or gold or ""
+        if label:
+            self.taxonomy.index(label)
+        self.paths, self.gold = [Path(path) for path in paths], label
 
     def require(self) -> None:
         """Raise CorpusMissing for a path that is not there, or a folder without clips."""
@@ -44,7 +37,9 @@ class GivenFiles:
             if not path.exists():
                 raise CorpusMissing(f"{path}: no such file or folder")
             if not self._files(path):
-                raise CorpusMissing(f"{path}: no clip is in this folder (files that end in {', '.join(VIDEO)})")
+                raise CorpusMissing(
+                    f"{path}: no clip is in this folder (files that end in {', '.join(VIDEO_SUFFIXES)})"
+                )
 
     def prepare(self) -> None:
         """Nothing: the files are there."""
@@ -55,12 +50,12 @@ class GivenFiles:
         return [Clip(str(file), str(file), self.gold, split, source="files") for file in dict.fromkeys(files)]
 
     def digest(self) -> str:
-        """sha256 of the paths."""
-        return hashlib.sha256("\n".join(map(str, self.paths)).encode()).hexdigest()
+        """The paths and the label: such clips are no data set."""
+        return f"{[str(path) for path in self.paths]} {self.gold}"
 
     def identity(self, clip: Clip) -> str:
-        """The clip's path."""
-        return f"{self.name}/{clip.id}"
+        """Its path."""
+        return clip.id
 
     def warnings(self) -> list[str]:
         """None."""
@@ -69,5 +64,5 @@ class GivenFiles:
     @staticmethod
     def _files(path: Path) -> list[Path]:
         if path.is_dir():
-            return sorted(file for file in path.iterdir() if file.suffix.lower() in VIDEO)
+            return sorted(file for file in path.iterdir() if file.suffix.lower() in VIDEO_SUFFIXES)
         return [path]
