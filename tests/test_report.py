@@ -130,7 +130,9 @@ def test_answers_made_elsewhere_lack_no_settings(tmp_path, capsys):
     """A file of predictions has no policy, reward or temperature: those are no columns beside a run that has them."""
     own = {"policy": {"checkpoint": "a"}, "evaluation": {"temperature": 0.7}, "predictions": None}
     write_run(tmp_path, "own", 0, config=own, stage="evaluate")
-    write_run(tmp_path, "theirs", 0, config={"predictions": "answers.txt", "reward": None}, stage="evaluate")
+    how = {"evaluation": {"split": "test", "samples": 1, "temperature": None}}
+    theirs = {"predictions": "answers.txt", "reward": None}
+    write_run(tmp_path, "theirs", 0, config=theirs, stage="evaluate", metrics=how)
     main([str(tmp_path)])
     text = capsys.readouterr().out
     assert re.match(r"\| arm +\| seeds \| WAR", text)

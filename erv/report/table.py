@@ -90,10 +90,11 @@ def _measured(run: Result) -> str:
     several = (
         f"{counts[0]} to {counts[-1]} answers" if len(counts) > 1 else f"{counts[0]} answer{'s' * (counts[0] > 1)}"
     )
-    if run.config.get("predictions"):
-        how = f"{several} each, made elsewhere"
-    else:
-        how = f"{several} each at T = {plan['temperature']}" if run.decoding == "sampled" else "greedy answers"
+    how = "greedy answers"
+    if run.decoding == "sampled":  # of answers made elsewhere no temperature is known
+        how = f"{several} each" + (
+            f" at T = {plan['temperature']}" if plan.get("temperature") is not None else ", made elsewhere"
+        )
     judge = f"explanations read by judge '{run.judge}'" if run.judge else "explanations read by no judge"
     return f"{run.metrics['clips']} {plan.get('split', '')} clips a run, {how}, {judge}"
 
