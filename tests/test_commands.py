@@ -12,7 +12,9 @@ import torch
 import yaml
 from commands import ROOT, environment, run_of, train
 from safetensors.torch import load_file
+from trees import clip_at
 
+from erv.corpora.manifest import TEMPLATE
 from erv.policy import load_policy
 
 SMALL_DFEW = [
@@ -134,12 +136,15 @@ def test_the_wheel_finds_its_configs_from_any_folder(tmp_path):
 
 
 def readme_commands():
-    text = (ROOT / "README.md").read_text()
-    return [line for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL) for line in block.splitlines() if line]
+    texts = [(ROOT / name).read_text() for name in ("README.md", "docs/data.md")]
+    blocks = [block for text in texts for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL)]
+    return [line for block in blocks for line in block.splitlines() if line]
 
 
 def small(command):
     """The command with what makes it small: fewer clips and steps, the same code."""
+    if "erv.doctor" in command and "data=dfew" in command:
+        return [*command, "data.expect=none"]
     if {"erv.report", "erv.doctor", "erv.label"} & set(command):
         return command
     if "erv.predict" in command:
@@ -161,6 +166,9 @@ def test_every_command_of_the_readme_runs(demo, tmp_path, corpus):
     (tmp_path / "texts.jsonl").write_text('{"text": "He is sad."}\n')
     shutil.copy(next(demo.rglob("labels.jsonl")), tmp_path / "labels.jsonl")
     write_dfew(tmp_path / "papers_data" / "DFEW", corpus)
+    (tmp_path / "own.csv").write_text(TEMPLATE)
+    for name in ("anna_01", "ben_04"):
+        clip_at(tmp_path / "clips" / f"{name}.mp4", corpus.clips("train")[0].video)
     env = {k: v for k, v in environment(tmp_path).items() if not k.startswith("ERV_")}
     commands = readme_commands()
     assert len(commands) >= 9
@@ -228,3 +236,7 @@ def test_no_experiment_is_said(tmp_path):
     done = train(tmp_path, check=False)
     assert done.returncode == 2
     assert "no experiment is chosen; add +exp=NAME with one of evaluate_demo, evaluate_dfew, grpo_demo" in done.stderr
+
+
+def test_the_template_of_the_docs_is_the_one_that_is_tested():
+    assert TEMPLATE.strip() in (ROOT / "docs" / "data.md").read_text()
