@@ -14,6 +14,7 @@ from clips import cut, write_clip, write_folder, write_wav
 from commands import environment, train
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from erv import lineage
 from erv.command import conf_folder
@@ -319,3 +320,33 @@ def test_weights_are_not_tested_on_what_they_were_trained_on(demo):
     assert [training.stage for training in trained] == ["towers", "sft", "grpo"]
     assert lineage.shared(trained, {f"synthetic/{id_}" for id_ in test}) == []
     assert lineage.read(demo) is None
+
+
+def weights_of(folder):
+    return load_file(folder / "model" / "model.safetensors")
+
+
+def test_towers_are_trained_and_clips_augmented_through_the_commands(demo):
+    small = ["+exp=sft_demo", "+debug=demo", "evaluation.limit=2", "loader.workers=1"]
+    both = ["policy.train=[language_model,mm_projector,audio_projector,bert_gate,vision_tower]", "augment=strong"]
+    refused = train(demo, *small, *both, "name=towers_trained", check=False)
+    assert refused.returncode == 2
+    assert "policy.train has vision_tower, so the towers see other inputs or change at every step" in refused.stderr
+    train(demo, *small, *both, "media.cache_towers=false", "name=towers_trained")
+    train(demo, *small, "media.cache_towers=false", "name=augmented", "augment=strong")
+    train(demo, *small, "media.cache_towers=false", "name=augmented_again", "augment=strong", "loader.workers=0")
+    before = weights_of(next((demo / "runs" / "demo" / "towers").iterdir()))
+    trained, augmented, again, plain_run = (
+        weights_of(next((demo / "runs" / "demo" / name).iterdir()))
+        for name in ("towers_trained", "augmented", "augmented_again", "sft")
+    )
+    tower = "vision_tower.encoder.layers.0.self_attn.q_proj.weight"
+    assert torch.equal(before[tower], augmented[tower])
+    assert not torch.equal(before[tower], trained[tower])
+    assert torch.equal(before["audio_tower.conv1.weight"], trained["audio_tower.conv1.weight"])
+    projector = "audio_projector.0.weight"
+    assert torch.equal(augmented[projector], again[projector])  # the same at any number of workers
+    assert not torch.equal(augmented[projector], plain_run[projector])
+    done = train(demo, "+exp=grpo_demo", "+debug=demo", "name=x", "media.cache_towers=false", both[0], check=False)
+    assert done.returncode == 2
+    assert "it trains no towers; policy.train has vision_tower" in done.stderr

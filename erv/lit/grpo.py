@@ -78,6 +78,12 @@ class GRPO(DevCurve):
         self.verify_shared_prefix, self.judge, self.dev_temperature = verify_shared_prefix, judge, dev_temperature
         if self.sampling.temperature == 0:
             raise ValueError("GRPO compares samples: algo.sampling.temperature must be above 0, got 0; set 1")
+        towers = [part for part in ("vision_tower", "audio_tower") if part in getattr(policy.model, "trained", ())]
+        if towers:
+            raise ValueError(
+                f"GRPO reads a clip's features once for all its answers and updates, so it trains no towers; policy.train has "
+                f"{', '.join(towers)}: leave them out (the paper freezes both), or train them with SFT"
+            )
         if not is_known(policy.model.language_model):
             _log.warning(
                 "%s shares no prefix: every answer runs its prompt anew", type(policy.model.language_model).__name__
