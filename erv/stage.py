@@ -36,14 +36,8 @@ from erv.verifier import UnfitVerifier
 
 _log = logging.getLogger(__name__)
 ORIGIN = "predictions.origin.json"  # what the rows of predictions.jsonl were made with
-REFUSED = (
-    CorpusMissing,
-    CorpusError,
-    UnusableClips,
-    CacheTooLarge,
-    DecodersDie,
-    UnfitVerifier,
-)  # what a user can put right
+# what a user can put right
+REFUSED = (CorpusMissing, CorpusError, UnusableClips, CacheTooLarge, DecodersDie, UnfitVerifier)
 Shard = tuple[int, int]  # which share of how many
 
 
@@ -98,8 +92,8 @@ def quiet(tree: Mapping[str, Any]) -> None:
 
 
 def evaluated_clips(parts: Parts, plan: Evaluation) -> list[Clip]:
-    """The clips that the plan is about, those left out that the policy cannot see (media.on_…)."""
-    return list(parts.samples(parts.corpus.clips(plan.split)[: plan.limit], parts.policy.at("inference")).clips)
+    """The clips that the plan is about; which of them can be read, `write_answers` finds out."""
+    return parts.corpus.clips(plan.split)[: plan.limit]
 
 
 def evaluate(run: Run, parts: Parts) -> dict[str, Any]:
@@ -107,9 +101,7 @@ def evaluate(run: Run, parts: Parts) -> dict[str, Any]:
     plan: Evaluation = parts.make("evaluation")
     clips = write_answers(run.folder, parts, plan, evaluated_clips(parts, plan))
     seen_against = context(run.folder, parts.taught)
-    found = conclude(
-        run.folder, clips, plan, parts.settings, parts.taxonomy, parts.judges, parts.reward, seen_against
-    )  # fmt: skip
+    found = conclude(run.folder, clips, plan, parts.settings, parts.taxonomy, parts.judges, parts.reward, seen_against)
     return {"media": parts.media_tally(), **found}
 
 
