@@ -24,8 +24,8 @@ UNSIGNED = (
     "media.memory_gb", "loader.workers", "loader.prefetch", "trainer.accelerator", "trainer.devices", "trainer.num_nodes",
     "trainer.enable_progress_bar", "dry_run", "mode", "results", "max_failed", "task.input",
     *(f"llm.{key}" for key in _CALLS), *(f"judge.*.llm.{key}" for key in _CALLS), "judge.*.cache", "judge.*.batch_size",
-    "judge.*.device", "judge.*.sheets", "evaluation.batch_size", "evaluation.max_failed", "predictions", "partial",
-    "devices", "shard", "export_human_task", "human_items",
+    "judge.*.device", "judge.*.sheets", "evaluation.batch_size", "evaluation.max_failed", "evaluation.on_leak", "predictions",
+    "partial", "devices", "shard", "export_human_task", "human_items",
 )  # fmt: skip
 ROOT_KEYS = (
     "name", "group", "stage", "seed", "data", "media", "augment", "loader", "policy", "verifier", "reward", "judge", "algo",

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -40,7 +40,8 @@ class Evaluation:
     """What is measured: `samples` answers per clip at `temperature`, and one greedy answer when `greedy`.
 
     `limit` keeps the first clips of the split; None keeps all. A run is complete when no judge failed on more than the share
-    `max_failed` of its explanations: a failed verdict counts as no emotion, so that many it may at most hide.
+    `max_failed` of its explanations: a failed verdict counts as no emotion, so that many it may at most hide. `on_leak`: what
+    to do when the policy or the verifier was trained on clips that are evaluated.
     """
 
     split: Split = "test"
@@ -52,6 +53,7 @@ class Evaluation:
     batch_size: int = 64
     limit: int | None = None
     max_failed: float = 0.01
+    on_leak: Literal["error", "warn"] = "error"
 
     def __post_init__(self) -> None:
         for key, least in (("samples", 0), ("max_new_tokens", 1), ("batch_size", 1)):

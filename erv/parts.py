@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,17 @@ from typing import Any
 import torch
 import yaml
 
-from erv import config
+from erv import config, lineage
 from erv.corpora.base import Corpus, refuse_overlap
 from erv.emotions import Taxonomy
 from erv.judges.base import Judge
 from erv.judges.verifier import VerifierJudge
 from erv.lit.data import ClipData, SentenceData, StepData
 from erv.lit.samples import ClipReader, Sample, Samples
-from erv.measure import judges_of
+from erv.measure import Evaluation, judges_of
 from erv.media.cache import tensors_sha256
 from erv.media.defects import Note, as_row, tally
+from erv.media.journal import fingerprint
 from erv.media.settings import MediaSettings
 from erv.metrics.summary import Settings
 from erv.policy import Policy
@@ -47,6 +48,8 @@ class Parts:
         self.tree, self.folder = tree, str(folder)
         self.seed, self.group, self.run_name = tree["seed"], tree["group"], f"{tree['name']}-s{tree['seed']}"
         self.notes: list[Note] = []
+        self._readers: dict[str, ClipReader] = {}
+        self._splits: dict[str, dict[str, Any]] = {}
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -212,23 +215,34 @@ class Parts:
 
     def samples(self, clips: list[Clip], policy: Policy | None = None) -> Samples:
         """The usable ones of `clips`, as `policy` (default: this stage's) sees them outside training."""
-        if policy is None or policy is self.policy:
-            return self._noted(self.reader, self.reader.samples(clips))
-        reader = ClipReader(self.media, policy)
-        return self._noted(reader, reader.samples(clips))
+        reader = self.reader
+        if policy is not None and policy.processor.identity() != self.policy.processor.identity():
+            reader = self._readers.setdefault(policy.processor.identity(), ClipReader(self.media, policy))
+        found = reader.samples(clips)
+        self._note(reader, clips)
+        return found
 
     def _load(self, clips: list[Clip], training: bool) -> Samples:
-        return self._noted(self.reader, self.reader.samples(clips, training))
+        found = self.reader.samples(clips, training)
+        self._note(self.reader, clips)
+        return found
 
     def _pixels(self, clips: list[Clip], training: bool) -> list[Sample]:
-        return self._noted(self.reader, self.reader.pixels(clips))
+        found = self.reader.pixels(clips)
+        self._note(self.reader, clips)
+        return found
 
-    def _noted(self, reader: ClipReader, found: Any) -> Any:
-        """Write down what was left out or masked, in media.jsonl and for the figures."""
+    def _note(self, reader: ClipReader, clips: Sequence[Clip]) -> None:
+        """Write down what was left out or masked (media.jsonl), and which bytes the clips are (env.json, as the doctor does)."""
         known = set(self.notes)
         self.notes += [note for note in reader.notes if note not in known]
         write_lines(Path(self.folder) / MEDIA, [as_row(note) for note in self.notes])
-        return found
+        for split in {clip.split for clip in clips} - self._splits.keys():
+            mine = [clip for clip in clips if clip.split == split]
+            names = ((self.corpus.identity(c), reader.hashes.of(c.video, c.audio)) for c in mine)
+            self._splits[split] = {"clips": len(mine), "sha256": fingerprint(names)}
+            data = {"corpus": self.corpus.name, "digest": self.corpus.digest(), **self._splits}
+            note_environment(Path(self.folder), data=data)
 
     def media_tally(self) -> dict[str, Any]:
         """What was left out, masked or repeated, by split: to stand next to every figure."""
@@ -248,6 +262,36 @@ class Parts:
         loading = self.make("loader") if self.tree.get("loader") else None
         length = getattr(algo, "length", None)
         return ClipData(self.corpus, load, algo.batch_size, algo.steps, self.seed, length, loading)
+
+    def note_training(self, model: str, clips: Sequence[Clip]) -> None:
+        """Write beside a model what it, and those it was made from, were trained on."""
+        start = (self.tree.get("policy") or {}).get("checkpoint") if clips else None
+        seen = [self.corpus.identity(clip) for clip in clips]
+        if not clips:  # a verifier: the clips that its sentences are about
+            seen = [c if "/" in c else f"{self.corpus.name}/{c}" for c in self.labelled.clips]
+        before = (lineage.read(start) if start else None) or []
+        own = lineage.Training(self.tree["stage"], Path(self.folder).name, tuple(sorted(set(seen))))
+        lineage.write(model, [*before, own])
+
+    def refuse_leaks(self) -> None:
+        """ConfigError (or, by choice, a warning) when a model of this run was trained on clips that it is evaluated on."""
+        plan: Evaluation = self.make("evaluation")
+        evaluated = {self.corpus.identity(clip) for clip in self.corpus.clips(plan.split)[: plan.limit]}
+        for key in CHECKPOINTS:
+            group, *rest = key.split(".")
+            node: Any = self.tree.get(group) or {}
+            for name in rest:
+                node = (node or {}).get(name)
+            known = lineage.read(node) if node else []
+            if known is None:
+                _log.warning("nobody knows what %s=%s was trained on: it may have seen the evaluation clips", key, node)
+            for line in lineage.shared(known or [], evaluated):
+                message = f"the evaluation clips are no clean test of {key}={node}: {line}"
+                if plan.on_leak == "error":
+                    raise config.ConfigError(
+                        f"{message}; use other weights or another fold, or set evaluation.on_leak=warn"
+                    )
+                _log.warning("%s", message)
 
     def check_verifier(self) -> None:
         """Refuse to train with a verifier whose held-out scores are too low (UnfitVerifier)."""

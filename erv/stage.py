@@ -36,8 +36,6 @@ from erv.verifier import UnfitVerifier
 
 _log = logging.getLogger(__name__)
 ORIGIN = "predictions.origin.json"  # what the rows of predictions.jsonl were made with
-# what a user can put right
-REFUSED = (CorpusMissing, CorpusError, UnusableClips, CacheTooLarge, DecodersDie, UnfitVerifier)
 Shard = tuple[int, int]  # which share of how many
 
 
@@ -51,7 +49,7 @@ def open_stage(cfg: DictConfig, shard: Shard | None = None) -> Iterator[tuple[Ru
     config.check(cfg, PROVIDED)
     tree = config.plain(cfg)
     quiet(tree)
-    try:
+    with user_errors():
         corpus = config.build(tree["data"])
         corpus.require()
         for warning in corpus.warnings():
@@ -70,13 +68,21 @@ def open_stage(cfg: DictConfig, shard: Shard | None = None) -> Iterator[tuple[Ru
                 seed_everything(tree["seed"], workers=True, verbose=False)
                 yield run, parts
         else:
-            if tree.get("evaluation"):
+            if is_evaluated(tree):
                 _ = parts.judges, parts.settings  # what cannot be is said before anything is trained
+                parts.refuse_leaks()
             with run.open(tree, overrides()):
                 seed_everything(tree["seed"], workers=True, verbose=False)
                 _log.info("run %s", run.folder)
                 yield run, parts
-    except REFUSED as error:
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """What a user can put right becomes a ConfigError: a missing corpus, clips that cannot be used, a full disk, …"""
+    try:
+        yield
+    except (CorpusMissing, CorpusError, UnusableClips, CacheTooLarge, DecodersDie, UnfitVerifier) as error:
         raise ConfigError(str(error)) from error
 
 
@@ -94,6 +100,20 @@ def quiet(tree: Mapping[str, Any]) -> None:
 def evaluated_clips(parts: Parts, plan: Evaluation) -> list[Clip]:
     """The clips that the plan is about; which of them can be read, `write_answers` finds out."""
     return parts.corpus.clips(plan.split)[: plan.limit]
+
+
+def is_evaluated(tree: Mapping[str, Any]) -> bool:
+    """Whether the run ends with an evaluation on clips."""
+    return "_target_" in (tree.get("evaluation") or {})
+
+
+def screen_evaluation(parts: Parts) -> None:
+    """Read the evaluation clips before training begins: what cannot be used is said now, not in days.
+
+    Towers that are not trained see them as they will in the end, so that nothing is computed twice.
+    """
+    if is_evaluated(parts.tree):
+        parts.samples(evaluated_clips(parts, parts.make("evaluation")), parts.policy.at("inference"))
 
 
 def evaluate(run: Run, parts: Parts) -> dict[str, Any]:
@@ -137,7 +157,9 @@ def _only(samples: Samples, places: list[int]) -> Samples:
 def _refuse_other_origin(folder: Path, parts: Parts, plan: Evaluation) -> None:
     """Rows made by other weights or in another way belong to another evaluation: they are put aside, and all are made anew."""
     made_by = {"policy": parts.policy.sha256(), "seed": parts.seed, "modalities": list(parts.modalities)}
-    made_by |= {key: value for key, value in asdict(plan).items() if key not in ("batch_size", "limit", "max_failed")}
+    made_by |= {
+        key: value for key, value in asdict(plan).items() if key not in ("batch_size", "limit", "max_failed", "on_leak")
+    }
     with FileLock(folder / ".lock-origin"):  # shares start at the same time
         file = folder / ORIGIN
         if not file.is_file() or json.loads(file.read_text()) != made_by:

@@ -37,11 +37,15 @@ def fit(run: Run, parts: Parts) -> tuple[Any, StepData]:
     from lightning.pytorch.callbacks import TQDMProgressBar
 
     from erv.lit.callbacks import Completions, LastCheckpoint, StepSeed
+    from erv.lit.data import ClipData
+    from erv.run import MODEL
+    from erv.stage import screen_evaluation
 
     tree = parts.tree
     if "reward" in config.wanted(tree["algo"], ["reward"]):
         parts.check_verifier()
         parts.note_verifier()
+    screen_evaluation(parts)
     algo = parts.make("algo")
     for part, (size, trained) in algo.policy.model.part_sizes().items() if hasattr(algo, "policy") else ():
         _log.info("%-16s %15s parameters, %s", part, f"{size:,}", f"{trained:,} trained" if trained else "frozen")
@@ -59,7 +63,9 @@ def fit(run: Run, parts: Parts) -> tuple[Any, StepData]:
         num_sanity_val_steps=0, callbacks=callbacks,
     )  # fmt: skip
     trainer.fit(algo, data, ckpt_path=run.last_checkpoint, weights_only=True)
-    algo.save(str(run.folder / "model"))
+    model = str(run.folder / MODEL)
+    algo.save(model)
+    parts.note_training(model, data.clips() if isinstance(data, ClipData) else ())
     return algo, data
 
 

@@ -15,8 +15,10 @@ from commands import environment, train
 from hypothesis import given
 from hypothesis import strategies as st
 
+from erv import lineage
 from erv.command import conf_folder
 from erv.config import plain
+from erv.corpora.synthetic import SyntheticCorpus
 from erv.lit.order import StepBatches
 from erv.lit.samples import ClipReader, UnusableClips
 from erv.media.augment import Augment
@@ -156,9 +158,9 @@ def test_every_problem_is_listed_at_once_and_nothing_is_lost(policy, odd, tmp_pa
     with pytest.raises(UnusableClips) as caught:
         reader.samples(odd)
     message = str(caught.value)
-    assert "1 clips are corrupt; replace them, or set media.on_corrupt=skip or mask:" in message
+    assert "clips that are corrupt: 1; replace them, or set media.on_corrupt=skip or mask:" in message
     assert "truncated: " in message
-    assert "1 clips are missing; replace them, or set media.on_missing=skip or mask:" in message
+    assert "clips that are not there: 1; replace them, or set media.on_missing=skip or mask:" in message
     assert "silent" not in message
     kept = ClipReader(settings(tmp_path, on_missing="skip", on_corrupt="skip"), policy)
     samples = kept.samples(odd)
@@ -264,10 +266,15 @@ def test_what_was_left_out_is_in_the_run_folder_and_beside_the_figures(demo, tmp
         "algo.epochs=1", "algo.batch_size=8", "evaluation.samples=1", "evaluation.max_new_tokens=12",
         "trainer.val_check_interval=2", "loader.workers=1", "loader.window=2",
     ]  # fmt: skip
-    refused = train(tmp_path, *command, check=False)
-    assert refused.returncode == 2
-    assert "1 clips are corrupt; replace them, or set media.on_corrupt=skip or mask:\n    clips/cut: " in refused.stderr
-    assert "Traceback" not in refused.stderr
+    for skipped, message in (
+        ([], "clips that are not there: 1; replace them, or set media.on_missing=skip or mask:\n    clips/absent: "),
+        (["media.on_missing=skip"],
+         "clips that are corrupt: 1; replace them, or set media.on_corrupt=skip or mask:\n    clips/cut: "),
+    ):  # fmt: skip
+        refused = train(tmp_path, *command, *skipped, check=False)  # what is evaluated is read before training begins
+        assert refused.returncode == 2
+        assert message in refused.stderr
+        assert "Traceback" not in refused.stderr
     train(tmp_path, *command, "media.on_corrupt=skip", "media.on_missing=skip")
     (metrics,) = tmp_path.glob("runs/demo/sft/*/metrics.json")
     found = json.loads(metrics.read_text())
@@ -283,3 +290,32 @@ def test_what_was_left_out_is_in_the_run_folder_and_beside_the_figures(demo, tmp
         ("clips/cut", "corrupt", "skip"), ("clips/silent", "no_audio", "mask"), ("clips/absent", "missing", "skip"),
     }  # fmt: skip
     assert all(r["reason"] for r in rows)
+    began = json.loads((metrics.parent / "env.json").read_text())["data"]
+    assert (began["corpus"], began["test"]["clips"], began["train"]["clips"] + began["dev"]["clips"]) == (
+        "manifest",
+        9,
+        34,
+    )
+    trained_on = json.loads((metrics.parent / "model" / "trained_on.json").read_text())
+    assert [row["stage"] for row in trained_on] == ["towers", "sft", "sft"]
+    assert "manifest/clips/silent" in trained_on[-1]["clips"]
+    assert "manifest/clips/cut" not in trained_on[-1]["clips"]
+
+
+def test_weights_are_not_tested_on_what_they_were_trained_on(demo):
+    command = [sys.executable, "-m", "erv.evaluate", "+exp=evaluate_demo", "data.clips=48", "data.dev=8", "data.test=8",
+               "checkpoint=runs/demo/grpo_erv", "evaluation.split=train"]  # fmt: skip
+    done = subprocess.run(command, cwd=demo, env=environment(demo), capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "the evaluation clips are no clean test of policy.checkpoint=" in done.stderr
+    assert "its towers run" in done.stderr
+    assert "was trained on 32 of them, first synthetic/0-" in done.stderr
+    assert "use other weights or another fold, or set evaluation.on_leak=warn" in done.stderr
+    test = [
+        clip.id
+        for clip in SyntheticCorpus(str(demo / "data" / "synthetic" / "48-0"), clips=48, dev=8, test=8).clips("test")
+    ]
+    trained = lineage.read(next((demo / "runs" / "demo" / "grpo_erv").glob("*/model")))
+    assert [training.stage for training in trained] == ["towers", "sft", "grpo"]
+    assert lineage.shared(trained, {f"synthetic/{id_}" for id_ in test}) == []
+    assert lineage.read(demo) is None

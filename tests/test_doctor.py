@@ -1,16 +1,24 @@
 """The doctor: counts and bytes without allocation, equal to what really happens where that can be run."""
 
+import hashlib
 import json
+import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
+import trees
+from clips import cut, write_clip
 from commands import environment
+from safetensors.torch import load_file
 from test_policy_forward import tiny
 
+from erv.corpora.dfew import DFEWCorpus
+from erv.corpora.manifest import ManifestCorpus
 from erv.grpo.stream import stream_states
 from erv.lit import memory
+from erv.media.journal import fingerprint
 from erv.policy.model import HumanOmni
 
 ALL = ("language_model", "mm_projector", "audio_projector", "bert_gate")
@@ -115,8 +123,9 @@ def test_the_page_names_parts_memory_and_the_remedy(tmp_path):
 
 def test_nothing_is_allocated_and_lightning_is_not_imported(tmp_path):
     code = (
-        "import sys, resource, erv.doctor\n"
-        "erv.doctor.main()\n"
+        "import sys, resource\n"
+        "from erv.doctor.__main__ import main\n"
+        "main()\n"
         "print('lightning' in sys.modules, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
     command = [sys.executable, "-c", code, "policy=humanomni_7b", "trainer=gpu"]
@@ -140,3 +149,122 @@ def test_the_environment_without_a_policy(tmp_path):
     assert set(found) == {"environment"}
     assert found["environment"]["versions"]["torch"] == torch.__version__
     assert found["environment"]["free_gb"]["runs"] > 0
+
+
+@pytest.fixture
+def dfew(tmp_path):
+    """A tree in DFEW's layout with one clip of each kind: whole, silent, short, truncated; another fold beside it."""
+    root, one = tmp_path / "DFEW", trees.one_clip(tmp_path)
+    rows = {"train": [(i, 1 + i % 7) for i in range(1, 13)], "test": [(i, 1 + i % 7) for i in range(20, 24)]}
+    trees.dfew(root, "label", rows, one)
+    trees.dfew(root, "label", {"train": [(i, 1 + i % 7) for i in range(4, 24)], "test": [(1, 2)]}, one, fold=1)
+    for number in range(1, 24):  # no two alike
+        write_clip(root / "clip" / f"{number}.mp4", frames=30 + number)
+    write_clip(root / "clip" / "3.mp4", frames=40, audio=None)
+    write_clip(root / "clip" / "4.mp4", frames=3)
+    write_clip(tmp_path / "whole.mp4", frames=40, faststart=True)
+    cut(tmp_path / "whole.mp4", root / "clip" / "5.mp4", 0.5)
+    return root
+
+
+def test_a_data_set_with_a_truncated_clip(tmp_path, dfew):
+    given = ["data=dfew", f"data.root={dfew}", "data.expect=none", "media.workers=1"]
+    done = doctor(tmp_path, *given, check=False)
+    assert done.returncode == 1
+    page = done.stdout
+    for line in (
+        "data: dfew at", "all            12        4", "decoded: 16 clips", "video: h264 15", "44100 Hz, 2 channels 14",
+        "fps: 25 to 25, median 25", "5 (train): ends in the middle of a packet", "3 (train): has no sound track",
+        "1 corrupt (stop the run)", "1 no_audio (masked)", "4 (train): has 3 frames, the policy takes 8",
+        "note: not as published: train: 12 clips, published are 9,361",
+        "note: of the 4 test clips other folds train on 4 by fold 1: do not start from their weights",
+        "training would stop here: clips that are corrupt: 1; replace them, or set media.on_corrupt=skip or mask",
+    ):  # fmt: skip
+        assert line in page, f"{line}\n{page}"
+    skipping = doctor(tmp_path, *given, "media.on_corrupt=skip")
+    assert "1 corrupt (left out)" in skipping.stdout
+    assert "training would stop" not in skipping.stdout
+    whole = doctor(tmp_path, *[g for g in given if "expect" not in g], "media.on_corrupt=skip", check=False)
+    assert whole.returncode == 1
+    assert "decoded: 16 clips" in whole.stdout  # what is there is described all the same
+    assert "training would stop here: dfew at" in whole.stdout
+
+
+def test_the_manifest_is_what_a_run_records(tmp_path, dfew):
+    given = ["data=dfew", f"data.root={dfew}", "data.expect=none", "media.on_corrupt=skip", "media.workers=1", "--json"]
+    found = json.loads(doctor(tmp_path, *given).stdout)["data"]
+    assert found["fails"] == []
+    assert found["classes"]["test"]["sad"] == 1
+    assert found["defects"]["train"] == {"mask": {"no_audio": 1}, "repeat": {"short": 1}, "skip": {"corrupt": 1}}
+    summary = found["manifest"]
+    assert summary == json.loads((tmp_path / summary["file"]).with_suffix(".json").read_text())
+    rows = [json.loads(line) for line in (tmp_path / summary["file"]).read_text().splitlines()]
+    assert len(rows) == 16
+    by_id = {row["id"]: row for row in rows}
+    content = (dfew / "clip" / "1.mp4").read_bytes()
+    assert by_id["1"]["sha256"] == hashlib.sha256(content).hexdigest()
+    assert by_id["1"]["facts"]["frames"] == 31
+    names = [(f"dfew/{row['id']}", row["sha256"]) for row in rows if row["split"] == "test"]
+    assert summary["sha256"]["test"] == fingerprint(names)
+    corpus = DFEWCorpus(root=str(dfew), expect="none")
+    assert summary["digest"] == corpus.digest()
+    as_corpus = ManifestCorpus(file=str(tmp_path / summary["file"]), root=str(dfew), taxonomy="dfew")
+    assert {c.id for c in as_corpus.clips("test")} == {c.id for c in corpus.clips("test")}
+    again = json.loads(doctor(tmp_path, *given, "sample=2").stdout)["data"]
+    assert (again["decoded"], again["manifest"]["sha256"]) == (4, summary["sha256"])
+
+
+def test_the_same_file_twice_and_the_same_person_twice(tmp_path):
+    one = trees.one_clip(tmp_path)
+    for name in ("a", "b", "c"):
+        trees.clip_at(tmp_path / f"{name}.mp4", one)
+    lines = ["video,label,split,subject", "a.mp4,sad,train,anna", "b.mp4,sad,train,ben", "c.mp4,happy,test,anna"]
+    (tmp_path / "own.csv").write_text("\n".join(lines) + "\n")
+    given = ["data=manifest", "data.file=own.csv", "data.taxonomy=dfew", "data.dev=0", "media.workers=1"]
+    page = doctor(tmp_path, *given).stdout
+    assert "note: the same file under several names: 1 times, first a (train) = b (train) = c (test)" in page
+    assert "note: the same file in several splits: a leak: 1 times" in page
+    assert "note: 1 subjects are in train and in test, first anna" in page
+
+
+def test_data_that_is_not_there_or_cannot_be(tmp_path):
+    done = doctor(tmp_path, "data=dfew", check=False)
+    assert done.returncode == 1
+    for words in ("DFEW is not at", "label/single_{train,test}set_5.csv", "on request", "Set data.root"):
+        assert words in done.stdout
+    for given, message in (
+        (["data=dfew", "data.fodl=3"], "did you mean 'data.fold'"), (["data=dfew", "sample=0"], "sample is the number of clips"),
+        (["data=dfew", "media.on_corrupt=ignore"], "media.on_corrupt must be one of error, skip, mask, got 'ignore'"),
+        (["cache=build"], "cache=build needs data=NAME"),
+        (["cache=fill", "data=dfew"], "cache is build, or left out; got 'fill'"),
+    ):  # fmt: skip
+        done = doctor(tmp_path, *given, check=False)
+        assert done.returncode == 2, done.stderr
+        assert message in done.stderr
+
+
+def test_keys_are_said_to_be_there_and_never_shown(tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    done = doctor(tmp_path)
+    assert "OPENAI_API_KEY set" in done.stdout
+    assert "HF_TOKEN not set" in done.stdout
+    assert "sk-very" not in done.stdout + done.stderr
+
+
+def test_the_tower_cache_is_built_ahead_by_several_processes(demo, tmp_path):
+    """What the doctor builds is what training finds: nothing is encoded again."""
+    shutil.copytree(demo / "data", tmp_path / "data")
+    model = next((demo / "runs" / "demo" / "towers").glob("*/model"))
+    small = ["data.clips=48", "data.dev=8", "data.test=8", "media.workers=1"]
+    given = ["data=synthetic", "policy=tiny", f"policy.checkpoint={model}", "cache=build", "devices=2", *small]
+    done = doctor(tmp_path, *given)
+    assert done.stderr.count("48 of 48 clips are in") == 2
+    shards = {f: f.stat().st_mtime_ns for f in tmp_path.glob("cache/towers/*/*.safetensors")}
+    assert shards
+    again = doctor(tmp_path, *[g for g in given if g != "devices=2"])
+    assert "48 of 48 clips" in again.stderr
+    assert {f: f.stat().st_mtime_ns for f in tmp_path.glob("cache/towers/*/*.safetensors")} == shards
+    keys = [e.split("/")[0] for shard in shards for e in load_file(shard)]
+    assert len(set(keys)) == 48
+    assert len(keys) == 96  # picture and sound of each, once

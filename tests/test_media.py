@@ -281,7 +281,7 @@ def test_what_was_done_is_counted_by_clip():
     assert refusal(notes) is None
     bad = [Note(str(i), "train", "corrupt", "error", "cannot be decoded") for i in range(7)]
     message = refusal([*notes, *bad])
-    assert "7 clips are corrupt; replace them, or set media.on_corrupt=skip or mask:" in message
+    assert "clips that are corrupt: 7; replace them, or set media.on_corrupt=skip or mask:" in message
     assert "  4: cannot be decoded" in message
     assert message.endswith("… and 2 more")
 

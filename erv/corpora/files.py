@@ -145,7 +145,8 @@ class FileCorpus(ABC):
         """What was left out of the rows, and how they differ from what was published."""
         _ = self._splits
         found = [f"{count:,} rows left out: {why}" for why, count in self._left_out.items()]
-        return found + [f"not as published: {deviation}" for deviation in self.deviations()]
+        deviations = self.deviations()
+        return found + ([f"not as published: {'; '.join(deviations)}"] if deviations else [])
 
     @cached_property
     def _rows(self) -> list[Row]:

@@ -120,16 +120,17 @@ class ClipData(StepData):
         if stage == "fit" and not self.train_rows:
             self.train_rows = self.load(self.corpus.clips("train"), True)
             self.dev_rows = self.load(self.corpus.clips("dev"), False)
-            self.steps = self.steps_of(round(sum(clip.weight for clip in self._clips())))
+            self.steps = self.steps_of(round(sum(clip.weight for clip in self.clips())))
 
     def order(self) -> StepBatches:
         """The batches of the whole run, by the clips' weights and lengths."""
-        clips = self._clips()
+        clips = self.clips()
         lengths = [self.length(clip) for clip in clips] if self.length and self.loading.window > 1 else None
         weights = [clip.weight for clip in clips]
         return StepBatches(weights, self.batch_size, self.steps, self.seed, lengths, self.loading.window)
 
-    def _clips(self) -> Sequence[Clip]:
+    def clips(self) -> Sequence[Clip]:
+        """The training clips that could be used."""
         return self.train_rows.clips if isinstance(self.train_rows, Samples) else [clip for clip, _ in self.train_rows]
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> list[Sample]:

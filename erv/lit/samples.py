@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import overload
 
 import torch
@@ -69,9 +70,7 @@ class ClipReader:
         self.augment = augment if augment != Augment() else None
         self.wanted = policy.processor.wanted(settings.modalities)
         self.hashes = Hashes(f"{settings.cache}/hashes")
-        self.book = FactBook(
-            f"{settings.cache}/facts", f"{self.wanted.num_frames} {settings.modalities} {settings.limits}"
-        )
+        self.book = FactBook.of(settings, self.wanted)
         self.notes: list[Note] = []
 
     def samples(self, clips: Sequence[Clip], training: bool = False) -> Samples:
@@ -88,7 +87,7 @@ class ClipReader:
                 "media.cache_towers=false (they then run for every batch), or leave that out"
             )
         keys = self._keys(clips)
-        cache = self._cache() if self.settings.cache_towers else None
+        cache = self._cache if self.settings.cache_towers else None
         facts = self._facts(clips, keys, cache)
         kept = self._settle(clips, facts)
         chosen = [i for i, names in enumerate(kept) if names]
@@ -138,7 +137,9 @@ class ClipReader:
     def _keys(self, clips: Sequence[Clip]) -> list[str | None]:
         return [self.hashes.of(clip.video, clip.audio) for clip in clips]
 
+    @cached_property
     def _cache(self) -> TowerCache:
+        """The towers' outputs; they are hashed once, since towers that change have no cache."""
         processor, names = self.policy.processor, " ".join(self.settings.modalities)
         return TowerCache(self.settings.cache, self.policy.towers_sha256(), f"{processor.identity()} {names}")
 

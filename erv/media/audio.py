@@ -10,8 +10,8 @@ import av
 import numpy as np
 import soundfile
 
-from erv.media.containers import Limits, damaged, opened
-from erv.media.errors import MissingMedia
+from erv.media.containers import Limits, opened
+from erv.media.errors import CorruptMedia, MissingMedia
 
 RATE = 16000
 _SNDFILE_SUFFIXES = (".wav", ".flac")
@@ -41,7 +41,7 @@ def read_audio(path: str, rate: int = RATE, seconds: float | None = None, limits
     sound = _by_sndfile(path, rate, seconds, limits) if Path(path).suffix.lower() in _SNDFILE_SUFFIXES else None
     sound = sound or _by_container(path, rate, seconds, limits)
     if sound is not None and not np.isfinite(sound.wave).all():
-        raise damaged(path, "holds sound that is not a number (NaN or infinite samples)")
+        raise CorruptMedia(path, "holds sound that is not a number (NaN or infinite samples)")
     return sound
 
 

@@ -13,7 +13,6 @@ from av.container import InputContainer
 from erv.media.errors import CorruptMedia, MissingMedia
 
 av.logging.set_level(None)  # what a decoder has to say about a damaged file comes out as a MediaError, once
-_REMEDY = "replace the file, or set media.on_corrupt=skip or mask"
 _TAIL_SECONDS, _TAIL_SHARE = 0.5, 0.05  # how much earlier than its header says a sound file may end
 
 
@@ -55,12 +54,7 @@ def opened(path: str, limits: Limits | None = None) -> Iterator[InputContainer]:
             limits.refuse(path, seconds=(container.duration or 0) / av.time_base)
             yield container
     except (av.error.FFmpegError, UnicodeDecodeError, OverflowError) as error:
-        raise damaged(path, f"cannot be decoded ({error})") from error
-
-
-def damaged(path: str, problem: str) -> CorruptMedia:
-    """The error for a file that is not what it was."""
-    return CorruptMedia(path, problem, _REMEDY)
+        raise CorruptMedia(path, f"cannot be decoded ({error})") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +81,7 @@ def picture_packets(container: InputContainer, path: str, limits: Limits) -> Pac
     count, end, shown = 0, 0.0, 0.0  # seconds up to which there is anything, and pictures
     for packet in container.demux():
         if packet.is_corrupt:
-            raise damaged(path, "ends in the middle of a packet, or holds a damaged one")
+            raise CorruptMedia(path, "ends in the middle of a packet, or holds a damaged one")
         if packet.size == 0 or packet.is_discard:
             continue
         time = packet.pts if packet.pts is not None else packet.dts
@@ -116,4 +110,4 @@ def picture_packets(container: InputContainer, path: str, limits: Limits) -> Pac
 
 def _refuse_early_end(path: str, found: float, declared: float) -> None:
     if declared and found < declared - max(_TAIL_SECONDS, _TAIL_SHARE * declared):
-        raise damaged(path, f"ends after {found:.1f} of {declared:.1f} s")
+        raise CorruptMedia(path, f"ends after {found:.1f} of {declared:.1f} s")

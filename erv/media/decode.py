@@ -134,5 +134,5 @@ def _pictures(path: str, wanted: Wanted, limits: Limits, facts: dict[str, Any]) 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, MediaError):
-        return f"{error.problem}; {error.remedy}"
+        return error.reason
     return f"cannot be decoded ({type(error).__name__}: {error})"

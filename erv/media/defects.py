@@ -68,9 +68,10 @@ def _found(facts: Facts, modalities: Sequence[str], num_frames: int) -> Iterable
     for name in facts.missing:
         if name in modalities:
             yield "missing", f"its {name} file is not there"
-    problems = {facts.video_problem if name == "video" else facts.audio_problem for name in modalities}
-    for problem in sorted(p for p in problems if p is not None):
-        yield "corrupt", problem
+    problems = [facts.video_problem if name == "video" else facts.audio_problem for name in modalities]
+    for problem in dict.fromkeys(problems):
+        if problem is not None:
+            yield "corrupt", problem
     if "audio" in modalities and facts.audio is None and facts.audio_problem is None and "audio" not in facts.missing:
         yield "no_audio", "has no sound track"
     if "video" in modalities and facts.frames:
@@ -94,19 +95,22 @@ def refusal(notes: Iterable[Note], most: int = 5) -> str | None:
     by_defect: dict[Defect, dict[str, str]] = {}
     for note in notes:
         if note.action == "error":
-            by_defect.setdefault(note.defect, {})[note.clip] = note.reason
+            by_defect.setdefault(note.defect, {}).setdefault(note.clip, note.reason)
     if not by_defect:
         return None
     lines = []
     for defect, clips in by_defect.items():
         choices = "repeat or skip" if defect == "short" else "skip or mask"
-        lines.append(f"{len(clips)} clips are {_SPOKEN[defect]}; replace them, or set media.on_{defect}={choices}:")
+        lines.append(f"clips {_SPOKEN[defect]}: {len(clips)}; replace them, or set media.on_{defect}={choices}:")
         lines += [f"  {clip}: {reason}" for clip, reason in list(clips.items())[:most]]
         lines += [f"  … and {len(clips) - most} more"] if len(clips) > most else []
     return "\n  ".join(lines)
 
 
-_SPOKEN = {"missing": "missing", "corrupt": "corrupt", "no_audio": "without sound", "short": "short"}
+_SPOKEN = {
+    "missing": "that are not there", "corrupt": "that are corrupt", "no_audio": "without sound",
+    "short": "that are short",
+}  # fmt: skip
 
 
 def as_row(note: Note) -> dict[str, Any]:

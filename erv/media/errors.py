@@ -4,11 +4,16 @@ from __future__ import annotations
 
 
 class MediaError(Exception):
-    """A file that cannot be used as it is. `problem` is the reason alone, without the file's name and the remedy."""
+    """A file that cannot be used as it is: its `path`, the `problem`, and what else may be done than replacing the file."""
 
-    def __init__(self, path: str, problem: str, remedy: str) -> None:
-        super().__init__(f"{path}: {problem}; {remedy}")
+    def __init__(self, path: str, problem: str, remedy: str = "") -> None:
+        super().__init__(f"{path}: {problem}; {remedy or 'replace the file, or set media.on_corrupt=skip or mask'}")
         self.path, self.problem, self.remedy = path, problem, remedy
+
+    @property
+    def reason(self) -> str:
+        """The problem, with the remedy where it is one of its own; without the file's name."""
+        return f"{self.problem}; {self.remedy}" if self.remedy else self.problem
 
     def __reduce__(self) -> tuple[type[MediaError], tuple[str, str, str]]:
         """Errors cross process borders; the default would pass the message alone."""

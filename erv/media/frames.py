@@ -11,8 +11,8 @@ import numpy as np
 from av.container import InputContainer
 from PIL import Image, UnidentifiedImageError
 
-from erv.media.containers import Limits, Packets, damaged, opened, picture_packets
-from erv.media.errors import MissingMedia, NoVideo
+from erv.media.containers import Limits, Packets, opened, picture_packets
+from erv.media.errors import CorruptMedia, MissingMedia, NoVideo
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 _SEEK_AHEAD = 12  # packets that are rather decoded than jumped over: a seek costs about that many
@@ -63,14 +63,14 @@ def pictures_of(
     if not packets.timed or len(found) < len(set(chosen)):  # there are no times, or they lied: what comes out counts
         total = sum(1 for _ in _decoded(path, limits))
         if total == 0:
-            raise NoVideo(path, "decodes to 0 frames", "replace the file or leave it out")
+            raise NoVideo(path, "decodes to 0 frames")
         chosen = frame_indices(total, num_frames)
         wanted = set(chosen)
         pictures = ((i, frame) for i, frame in enumerate(_decoded(path, limits)) if i in wanted)
         found = {index: frame.to_ndarray(format="rgb24") for index, frame in pictures}
     shapes = {picture.shape for picture in found.values()}
     if len(shapes) > 1:
-        raise damaged(path, f"changes its size within the clip ({', '.join(map(str, sorted(shapes)))})")
+        raise CorruptMedia(path, f"changes its size within the clip ({', '.join(map(str, sorted(shapes)))})")
     return np.stack([found[index] for index in chosen]), total
 
 
@@ -129,7 +129,7 @@ def _refuse_damage(frame: av.VideoFrame, path: str, limits: Limits) -> None:
     limits.refuse(path, pixels=frame.width * frame.height)  # a header may have said less
     if frame.is_corrupt:
         where = f" at {frame.time:.2f} s" if frame.time is not None else ""
-        raise damaged(path, f"has a damaged picture{where}")
+        raise CorruptMedia(path, f"has a damaged picture{where}")
 
 
 def frame_files(folder: Path) -> list[Path]:
@@ -148,7 +148,7 @@ def _read_folder(folder: Path, num_frames: int, limits: Limits) -> np.ndarray:
     chosen = frame_indices(len(files), num_frames)
     read = {index: _picture(files[index], limits) for index in set(chosen)}
     if len({picture.shape for picture in read.values()}) > 1:
-        raise damaged(str(folder), "holds pictures of several sizes")
+        raise CorruptMedia(str(folder), "holds pictures of several sizes")
     return np.stack([read[index] for index in chosen])
 
 
@@ -158,4 +158,4 @@ def _picture(file: Path, limits: Limits) -> np.ndarray:
             limits.refuse(str(file), pixels=picture.width * picture.height)
             return np.asarray(picture.convert("RGB"))
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise damaged(str(file), f"cannot be read ({error})") from error
+        raise CorruptMedia(str(file), f"cannot be read ({error})") from error

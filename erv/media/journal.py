@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from erv.media.decode import Facts
+from erv.media.decode import Facts, Wanted
 from erv.media.frames import frame_files
+from erv.media.settings import MediaSettings
 
 _RACY_S = 2.0  # a file that was just written may be written again within the same tick of the file system's clock
 
@@ -89,12 +90,22 @@ class Hashes:
         return digest
 
 
+def fingerprint(clips: Iterable[tuple[str, str | None]]) -> str:
+    """sha256 of clips by (name, hash of the bytes), whatever their order: the same data have the same."""
+    return hashlib.sha256(json.dumps(sorted(clips, key=str)).encode()).hexdigest()
+
+
 class FactBook:
     """Facts by the hash of a clip's bytes; `asked` is all that they depend on beside the bytes."""
 
     def __init__(self, folder: str | Path, asked: str) -> None:
         self._journal = Journal(Path(folder) / hashlib.sha256(asked.encode()).hexdigest()[:16])
         self._known: dict[str, Facts] = {}
+
+    @classmethod
+    def of(cls, settings: MediaSettings, wanted: Wanted) -> FactBook:
+        """The book for what is wanted of clips under these settings."""
+        return cls(f"{settings.cache}/facts", f"{wanted.num_frames} {wanted.modalities} {settings.limits}")
 
     def get(self, keys: Iterable[str]) -> dict[str, Facts]:
         """What is known of `keys`."""

@@ -172,7 +172,7 @@ class Decoders(Generic[Key]):
                     f"{f', the last on {worker.job.video}' if worker.job else ''}; that is rather this machine than the files: "
                     "look at its memory, lower media.workers or raise media.memory_gb"
                 ) from None
-            return self._lost(worker, f"ended its decoding process ({ending}); replace the file")
+            return self._lost(worker, f"ended its decoding process ({ending})")
         self._deaths = 0
         if not worker.ready:
             worker.ready = True

@@ -1,13 +1,7 @@
-"""`python -m erv.doctor policy=NAME trainer=NAME`: what this machine has, and what a training step would need of it.
-
-Nothing is trained, downloaded or allocated. With `--json` the same comes as one object. Exit code 1 when a GPU here is too
-small for the step.
-"""
+"""What a training step would need of a device. Nothing is trained, downloaded or allocated."""
 
 from __future__ import annotations
 
-import json
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from erv import config
-from erv.command import command
 from erv.config import ConfigError
-from erv.run import environment, find_model
+from erv.run import find_model
 
 if TYPE_CHECKING:
     from erv.lit.memory import Setup
@@ -25,37 +18,10 @@ if TYPE_CHECKING:
 
 CARDS = (16, 24, 40, 48, 80, 96, 141, 192)  # GB of memory of common accelerators
 RESERVED = 1.5e9  # context, libraries' workspaces and fragmentation, which no estimate sees
-_AS_JSON = "--json" in sys.argv
 
 
-@command("doctor")
-def main(cfg: DictConfig) -> None:
-    """Print what is here and, with a policy in the config, what a training step needs."""
-    found: dict[str, Any] = {"environment": _environment(cfg)}
-    if cfg.get("policy") is not None:
-        try:
-            found["policy"] = _policy(cfg)
-        except ValueError as error:  # sizes or settings that cannot be
-            raise ConfigError(f"policy: {error}") from error
-    print(json.dumps(found, indent=1) if _AS_JSON else _page(found))
-    if found.get("policy", {}).get("fits_here") is False:
-        sys.exit(1)
-
-
-def _environment(cfg: DictConfig) -> dict[str, Any]:
-    known = environment()
-    places = {name: Path(str(value)).absolute() for name, value in cfg.paths.items()}
-    return {
-        **{name: known[name] for name in ("python", "platform", "cpus", "devices", "versions", "commit")},
-        "free_gb": {name: round(shutil.disk_usage(_existing(place)).free / 1e9, 1) for name, place in places.items()},
-    }
-
-
-def _existing(path: Path) -> Path:
-    return next(folder for folder in (path, *path.parents) if folder.exists())
-
-
-def _policy(cfg: DictConfig) -> dict[str, Any]:
+def describe(cfg: DictConfig) -> dict[str, Any]:
+    """Parameters, bytes per device and the smallest card, for the step that `cfg` describes."""
     from erv.lit import memory
 
     sizes, source = _sizes(cfg)
@@ -128,18 +94,8 @@ def _smallest_gpu() -> float | None:
     return min((torch.cuda.get_device_properties(i).total_memory for i in range(count)), default=None)
 
 
-def _page(found: dict[str, Any]) -> str:
-    here = found["environment"]
-    versions = ", ".join(f"{name} {version}" for name, version in here["versions"].items())
-    lines = [
-        f"python {here['python']} on {here['platform']}, {here['cpus']} CPUs, GPUs: {', '.join(here['devices']) or 'none'}",
-        versions,
-        "free disk: " + ", ".join(f"{name} {free:,} GB" for name, free in here["free_gb"].items()),
-    ]
-    return "\n".join(lines + (_policy_lines(found["policy"]) if "policy" in found else []))
-
-
-def _policy_lines(policy: dict[str, Any]) -> list[str]:
+def page(policy: dict[str, Any]) -> list[str]:
+    """The same as lines to read."""
     step, total = policy["step"], sum(part["parameters"] for part in policy["parts"].values())
     lines = ["", f"{'part':<22} {'parameters':>15} {'trained':>15}"]
     lines += [f"{name:<22} {p['parameters']:>15,} {p['trained']:>15,}" for name, p in policy["parts"].items()]
@@ -151,13 +107,12 @@ def _policy_lines(policy: dict[str, Any]) -> list[str]:
         f"device(s), gradient checkpointing {'on' if step['gradient_checkpointing'] else 'off'}", "",
         f"{'one device holds':<22}",
     ]  # fmt: skip
-    lines += [f"{name:<22} {_size(size):>15}" for name, size in policy["bytes_per_device"].items() if size]
-    card = policy["smallest_card_gb"]
+    lines += [f"{name:<22} {spoken_size(size):>15}" for name, size in policy["bytes_per_device"].items() if size]
+    card, cached = policy["smallest_card_gb"], policy["cache_bytes_per_clip"]
     fits = {None: "", True: "; it fits here", False: "; it does NOT fit here"}[policy["fits_here"]]
     lines += [
         f"smallest card: {f'{card} GB' if card else f'none of up to {CARDS[-1]} GB'}{fits}",
-        f"tower cache: {_size(policy['cache_bytes_per_clip'])} a clip, {_size(1000 * policy['cache_bytes_per_clip'])} "
-        "per 1,000 clips",
+        f"tower cache: {spoken_size(cached)} a clip, {spoken_size(1000 * cached)} per 1,000 clips",
     ]
     if card is None or policy["fits_here"] is False:
         lines.append(
@@ -166,14 +121,9 @@ def _policy_lines(policy: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _size(count: float) -> str:
+def spoken_size(count: float) -> str:
+    """Bytes in the unit that fits."""
     for unit, size in (("GB", 1e9), ("MB", 1e6)):
         if count >= size:
             return f"{count / size:,.2f} {unit}"
     return f"{count / 1e3:,.1f} kB"
-
-
-if __name__ == "__main__":
-    if _AS_JSON:
-        sys.argv.remove("--json")  # Hydra's command line knows keys only
-    main()
