@@ -12,7 +12,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from erv.metrics.agreement import cohen_kappa, krippendorff_alpha, percent_agreement, wilson
-from erv.metrics.compare import average, bootstrap_p, compare, holm, mcnemar, sign_flip
+from erv.metrics.compare import average, bootstrap_p, compare, holm, mcnemar, sign_flip, student
 from erv.metrics.intervals import paired_difference
 from erv.metrics.scores import Table, scores
 
@@ -49,6 +49,14 @@ def test_several_answers_a_clip_are_tested_by_every_flip_of_signs(clips):
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
 def test_holm_is_statsmodels(p_values):
     assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])
+
+
+def test_the_mean_over_seeds_has_students_interval():
+    assert student([0.2, 0.3, 0.4]) == pytest.approx(
+        [0.3 - 0.24841, 0.3 + 0.24841], abs=1e-5
+    )  # 4.30265 * 0.1 / sqrt(3)
+    with pytest.raises(ValueError, match="two of them, got 1"):
+        student([0.2])
 
 
 def runs(clips=300, gain=0.0, seed=0, samples=1):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import lcm
+from math import lcm, sqrt
 from statistics import mean, stdev
 
 import numpy as np
@@ -150,3 +150,15 @@ def average(values: dict[tuple[int, int], float]) -> Average:
         stdev(by_fold) if len(folds) > 1 else None,
         len(values),
     )
+
+
+def student(values: Sequence[float], level: float = 0.95) -> list[float]:
+    """Student's interval of the mean of figures `[R]` of independent runs; ValueError for fewer than two."""
+    if len(values) < 2:
+        raise ValueError(
+            f"an interval over runs needs two of them, got {len(values)}; one run has its bootstrap interval"
+        )
+    from scipy.stats import t
+
+    half = float(t.ppf((1 + level) / 2, len(values) - 1)) * stdev(values) / sqrt(len(values))
+    return [mean(values) - half, mean(values) + half]

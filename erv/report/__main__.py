@@ -1,79 +1,127 @@
-"""`python -m erv.report RUNS…`: tables, JSON and an HTML page of every evaluated run below the given folders."""
+"""`python -m erv.report RUNS…`: one table of runs, as Markdown, CSV, JSON and an HTML page."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from erv.report import verifiers
-from erv.report.runs import Result, load
-from erv.report.table import as_csv, as_markdown
+if TYPE_CHECKING:
+    from erv.report.compare import Comparison
+    from erv.report.rows import Row
+    from erv.report.runs import Unfinished
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Parse the command line and write what it asks for; without an option, the table is printed."""
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m erv.report",
-        description="Tables and pages of the evaluated runs below RUNS. Figures are those of the sampled answers.",
-    )
+        description="One table of the evaluated runs below RUNS: a row per setting, mean ± sd over its seeds. Figures are those "
+        "of the sampled answers, of the greedy ones where there are no others.",
+    )  # fmt: skip
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUNS", help="a run's folder, or a folder of runs")
     output = parser.add_mutually_exclusive_group()
     output.add_argument(
-        "--json", action="store_true", help="print one JSON object per run and line, figures as fractions"
+        "--json", action="store_true", help="print one JSON object per row and line, figures as fractions"
     )
-    output.add_argument("--csv", action="store_true", help="print one line per run, figures as fractions")
+    output.add_argument("--csv", action="store_true", help="print one line per row, figures as fractions")
     parser.add_argument("--table", type=Path, metavar="FILE", help="write the table as Markdown to FILE as well")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with curves and clips to FILE")
-    parser.add_argument("--clips", type=int, default=50, metavar="N", help="clips on the page (default 50)")
     parser.add_argument(
-        "--baseline", action="append", metavar="ARM",
-        help="compare every arm with ARM, clip by clip; may be repeated (default: grpo and sft, where they are)",
+        "--html", type=Path, metavar="FILE", help="write one page with curves, confusion and clips to FILE"
+    )
+    parser.add_argument("--clips", type=int, metavar="N", help="the first N clips on the page (default: all)")
+    parser.add_argument(
+        "--embed",
+        action="store_true",
+        help="put the clips' files into the page (default: it plays them from where they are)",
+    )
+    parser.add_argument(
+        "--baseline", action="append", metavar="ROW",
+        help="compare every row with this one, clip by clip: an arm or a row's whole label; may be repeated "
+        "(default: grpo and sft where they are, else the first row)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--over", action="append", default=["seed"], metavar="KEY",
+        help="a key whose runs are averaged over beside the seed, such as data.fold; may be repeated",
     )  # fmt: skip
     parser.add_argument(
         "--verifiers", action="store_true", help="the table of the trained verifiers below RUNS instead"
     )
-    options = parser.parse_args(arguments)
-    if options.verifiers:
-        _verifiers(options)
-        return
-    results = load(options.runs)
-    if not results:
-        sys.exit(
-            f"erv.report: no evaluated run below {', '.join(map(str, options.runs))} (no metrics.json with figures)"
-        )
-    arms = {result.arm for result in results}
-    unknown = [arm for arm in options.baseline or () if arm not in arms]
-    if unknown:
-        sys.exit(f"erv.report: no run of baseline {', '.join(unknown)}; there are {', '.join(sorted(arms))}")
-    baselines = options.baseline or [arm for arm in ("grpo", "sft") if arm in arms]
-    _print(results, baselines, options)
+    return parser
 
 
-def _verifiers(options: argparse.Namespace) -> None:
+def main(arguments: list[str] | None = None) -> None:
+    """Do what the command line asks for; without an option, the table is printed."""
+    options = parser().parse_args(arguments)
+    missing = [folder for folder in options.runs if not folder.exists()]
+    if missing:
+        sys.exit(f"erv.report: there is no {', '.join(map(str, missing))}; give the folders of runs")
+    text = _verifiers(options) if options.verifiers else _runs(options)
+    print(text, end="")
+
+
+def _verifiers(options: argparse.Namespace) -> str:
+    from erv.report import verifiers
+
     found = verifiers.load_verifiers(options.runs)
     if not found:
         sys.exit(f"erv.report: no trained verifier below {', '.join(map(str, options.runs))}")
     text = verifiers.as_markdown(found)
-    print(text, end="")
     if options.table:
         options.table.write_text(text)
+    return text
 
 
-def _print(results: list[Result], baselines: list[str], options: argparse.Namespace) -> None:
-    if options.json:
-        print("\n".join(json.dumps(result.row(), ensure_ascii=False) for result in results))
-    elif options.csv:
-        print(as_csv(results), end="")
-    else:
-        print(as_markdown(results, baselines), end="")
+def _runs(options: argparse.Namespace) -> str:
+    """Write the files that were asked for; returns what is to be printed."""
+    from erv.report import export, table
+    from erv.report.compare import against
+    from erv.report.rows import load, rows_of
+    from erv.report.runs import unfinished
+
+    rows, waiting = rows_of(load(options.runs, options.over), options.over), unfinished(options.runs)
+    if not rows:
+        also = "".join(f"\n  unfinished: {run.folder}" for run in waiting)
+        sys.exit(
+            f"erv.report: no evaluated run below {', '.join(map(str, options.runs))} (no metrics.json with figures){also}"
+        )
+    baselines = _baselines(rows, options.baseline)
+    # two baselines are compared once, as the first minus the second
+    found = [against(base, [row for row in rows if row not in baselines[i:]]) for i, base in enumerate(baselines)]
+    comparisons = [comparison for comparison in found if comparison.rows]
+    markdown = table.as_markdown(rows, comparisons, waiting)
     if options.table:
-        options.table.write_text(as_markdown(results, baselines))
+        options.table.write_text(markdown)
     if options.html:
-        from erv.report.page import page
+        _write_page(options, rows, comparisons, waiting)
+    if not (options.json or options.csv):
+        return markdown
+    for run in waiting:
+        print(f"erv.report: unfinished, left out: {run.folder}", file=sys.stderr)
+    return export.as_json(rows, comparisons) if options.json else export.as_csv(rows, comparisons)
 
-        options.html.write_text(page(results, baselines, options.clips))
+
+def _baselines(rows: Sequence[Row], names: Sequence[str] | None) -> list[Row]:
+    """The rows that the others are compared with; exits when a name is none of theirs."""
+    known = {row.arm for row in rows} | {row.label for row in rows}
+    unknown = [name for name in names or () if name not in known]
+    if unknown:
+        sys.exit(f"erv.report: no run of baseline {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+    wanted = names or [name for name in ("grpo", "sft") if name in known] or [rows[0].label]
+    return [row for name in wanted for row in rows if name in (row.arm, row.label)]
+
+
+def _write_page(
+    options: argparse.Namespace, rows: Sequence[Row], comparisons: Sequence[Comparison], waiting: Sequence[Unfinished]
+) -> None:
+    from erv.report.page import page
+
+    options.html.parent.mkdir(parents=True, exist_ok=True)
+    html = page(rows, comparisons, waiting, options.html, options.clips, options.embed)
+    options.html.write_text(html, encoding="utf-8", errors="replace")  # half a surrogate pair has no UTF-8
+    print(f"erv.report: {options.html}, {options.html.stat().st_size / 1e6:.1f} MB", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,115 +1,87 @@
-"""The HTML page: tables, learning curves, and clips with what every arm said about them. One file, nothing to fetch."""
+"""The HTML page: one file that fetches nothing. Tables are in its text; curves and clips are data for its own scripts."""
 
 from __future__ import annotations
 
 import base64
+import gzip
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
-from erv.records import Prediction
-from erv.report.runs import FIGURES, Result
-from erv.report.table import arms, difference, pairs
+from erv import __version__
+from erv.report.clips import Clips
+from erv.report.compare import Comparison
+from erv.report.curves import curves
+from erv.report.rows import Row
+from erv.report.runs import Unfinished
+from erv.report.sections import content
 
-CURVES = {
-    "train/reward": "Reward of the sampled answers",
-    "dev/fcr": "FCR on dev clips",
-    "dev/war": "WAR on dev clips",
-    "dev/verifier_reward": "R_E by the verifier, on dev clips",
-    "dev/judge_reward": "R_E by the judge, on dev clips",
-    "train/kl": "KL to the reference",
-    "train/completions/mean_length": "Tokens of an answer",
-    "train/frac_reward_zero_std": "Share of groups without reward spread",
-}
-COLOURS = ("#4477AA", "#CC6677", "#228833", "#AA3377", "#CCBB44", "#66CCEE", "#BBBBBB")  # Tol's bright scheme
+SCRIPTS = ("page.js", "clips.js", "charts.js")
+_HERE = Path(__file__).parent / "templates"
 
 
-def page(results: Sequence[Result], baselines: Sequence[str], clips: int) -> str:
-    """The page as HTML."""
+def page(
+    rows: Sequence[Row], comparisons: Sequence[Comparison], unfinished: Sequence[Unfinished], file: Path,
+    limit: int | None = None, embed: bool = False,
+) -> str:  # fmt: skip
+    """The page as HTML, to be written to `file`: clips are played from where they lie, seen from there.
+
+    `limit` keeps the first clips only; `embed` puts the clips themselves into the page.
+    """
+    runs = [run for row in rows for run in row.runs]
+    clips = Clips(runs, file.parent, limit, embed)
+    packed = [pack(clips.answers(run)) for run in runs]
+    drawn = curves(runs)
+    first, second = _pair(rows, comparisons)
+    data = {
+        "runs": [{**clips.about(run), "row": place} for place, row in enumerate(rows) for run in row.runs],
+        "clips": clips.rows, "hues": clips.hues, "neutral": sorted({run.taxonomy.neutral for run in runs}), "curves": drawn,
+        "several_seeds": any(len(row.runs) > 1 for row in rows), "a": first, "b": second,
+    }  # fmt: skip
+    plotly = _plotly() if drawn else ""
+    scripts = [(_HERE / name).read_text() for name in SCRIPTS]
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    shown = _first_seed(results)
+        loader=jinja2.FileSystemLoader(_HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
     return environment.get_template("page.html.j2").render(
-        results=results, figures=FIGURES, arms=_table(results), differences=_differences(results, baselines),
-        curves=_curves(results), clips=_clips(shown, clips), run=results[0], seed=shown[0].seed,
+        **content(rows, comparisons, bool(drawn)), unfinished=unfinished, version=__version__, embedded=embed,
+        policy=_policy([*scripts, plotly]), css=Markup((_HERE / "page.css").read_text()),
+        scripts=[Markup(script) for script in scripts], data=pack(data), packed=packed, curves=drawn,
+        plotly=pack(plotly, text=True) if plotly else None,
     )  # fmt: skip
 
 
-def _first_seed(results: Sequence[Result]) -> list[Result]:
-    seed = min(result.seed for result in results)
-    return [result for result in results if result.seed == seed]
+def pack(value: Any, text: bool = False) -> str:
+    """JSON (or text as it is), gzipped, in base64: small, and without a character that means something in HTML."""
+    content = value if text else json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return base64.b64encode(gzip.compress(content.encode(), 6, mtime=0)).decode()
 
 
-def _table(results: Sequence[Result]) -> list[dict[str, Any]]:
-    return [
-        {"label": arm.label, "seeds": len(arm.runs), "figures": [arm.figure(name) for name in FIGURES]}
-        for arm in arms(results)
-    ]
+def _plotly() -> str:
+    from plotly.offline import get_plotlyjs
+
+    return str(get_plotlyjs())
 
 
-def _differences(results: Sequence[Result], baselines: Sequence[str]) -> list[dict[str, Any]]:
-    compared = (
-        (arm, base, [difference(arm, base, f) for f in ("war", "fcr")]) for arm, base in pairs(arms(results), baselines)
+def _policy(scripts: Sequence[str]) -> str:
+    """A content security policy: these scripts and no others, and no way to the network for them."""
+    hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; "
+        "media-src 'self' file: data:; base-uri 'none'; form-action 'none'"
     )
-    return [
-        {"label": f"{arm.label} - {base.label}", "war": found[0], "fcr": found[1]}
-        for arm, base, found in compared
-        if found[0]
-    ]
 
 
-def _curves(results: Sequence[Result]) -> list[str]:
-    """One chart per metric that some run logged; the drawing library goes into the first."""
-    import plotly.graph_objects as go
-
-    labels = list(dict.fromkeys(result.label for result in results))
-    charts: list[str] = []
-    for metric, title in CURVES.items():
-        figure = go.Figure()
-        for result in results:
-            steps, values = result.curve(metric)
-            if result.metrics["stage"] == "grpo" and steps:
-                place = labels.index(result.label)
-                line = {"color": COLOURS[place % len(COLOURS)], "width": 1.5}
-                name = f"{result.label}, seed {result.seed}"
-                figure.add_scatter(x=steps, y=values, name=name, legendgroup=result.label, line=line)
-        if figure.data:
-            figure.update_layout(
-                title=title, height=300, margin={"l": 45, "r": 10, "t": 40, "b": 35}, paper_bgcolor="rgba(0,0,0,0)",
-                plot_bgcolor="rgba(0,0,0,0)", font={"color": "#888"}, legend={"orientation": "h", "y": -0.2},
-            )  # fmt: skip
-            figure.update_xaxes(gridcolor="rgba(128,128,128,.2)", zeroline=False)
-            figure.update_yaxes(gridcolor="rgba(128,128,128,.2)", zeroline=False)
-            inline = "inline" if not charts else False
-            charts.append(
-                figure.to_html(
-                    full_html=False, include_plotlyjs=inline, config={"displayModeBar": False, "responsive": True}
-                )
-            )
-    return charts
-
-
-def _clips(results: Sequence[Result], count: int) -> list[dict[str, Any]]:
-    """The first clips of the split, with the first sampled answer of every arm."""
-    rows = [json.loads(line) for line in (results[0].folder / "clips.jsonl").read_text().splitlines()][:count]
-    answers = {result.label: _first_answers(result) for result in results}
-    return [
-        {**row, "source": _data_uri(Path(row["video"])),
-         "answers": [(label, found[row["id"]]) for label, found in answers.items() if row["id"] in found]}
-        for row in rows
-    ]  # fmt: skip
-
-
-def _first_answers(result: Result) -> dict[str, Prediction]:
-    return {p.clip_id: p for p in result.predictions if p.decoding == "sampled" and p.sample == 0}
-
-
-def _data_uri(path: Path) -> str | None:
-    """The clip inside the page; None when the file is gone or no mp4."""
-    if path.suffix != ".mp4" or not path.is_file():
-        return None
-    return "data:video/mp4;base64," + base64.b64encode(path.read_bytes()).decode()
+def _pair(rows: Sequence[Row], comparisons: Sequence[Comparison]) -> tuple[int, int | None]:
+    """The two runs that are side by side at first: the row that gains most, and the first baseline."""
+    starts = {row.label: sum(len(r.runs) for r in rows[:place]) for place, row in enumerate(rows)}
+    if not comparisons:
+        return 0, None
+    return starts[comparisons[0].best.row.label], starts[comparisons[0].baseline.label]

@@ -1,34 +1,35 @@
-"""Finished runs, read back from their folders."""
+"""Runs, read back from their folders: the evaluated ones, and those that did not finish."""
 
 from __future__ import annotations
 
-import csv
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from erv.records import Prediction
+from erv.emotions import DFEW, MAFW, MELD, MER, MERR, RAVDESS, Taxonomy
+from erv.metrics.curves import Curves, read_curves
+from erv.metrics.summary import Settings
+from erv.records import Decoding, Prediction
+from erv.report.settings import at
 
 FIGURES = ("war", "uar", "eea", "epc", "fcr")
-# Keys that differ between runs of one arm without being another setting: seeds, places, and what is not signed.
-_NOT_SETTINGS = ("seed", "name", "group", "paths", "logger", "launch", "data.seed", "data.root", "media.cache",
-                 "media.workers", "policy.checkpoint", "verifier.model.checkpoint", "verifier.data.files",
-                 "judge.oracle.grammar",
-                 "checkpoint")  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Result:
-    """One evaluated run. `label` is its arm, with the settings in which it differs from the other runs of that arm."""
+    """One finished run. `settings` are the keys in which the runs shown together differ, `label` is the row it is in."""
 
     folder: Path
     metrics: Mapping[str, Any]
+    config: Mapping[str, Any]
+    settings: Mapping[str, Any] = field(default_factory=dict)
     label: str = ""
 
     @property
@@ -42,93 +43,133 @@ class Result:
         return int(self.metrics["seed"])
 
     @property
+    def decoding(self) -> Decoding:
+        """The answers whose figures are shown: the sampled ones, greedy ones where there are no others (far noisier)."""
+        return "sampled" if self.metrics.get("sampled") else "greedy"
+
+    @property
     def figures(self) -> Mapping[str, Any]:
-        """The figures of the sampled answers (greedy ones are far noisier)."""
-        figures: Mapping[str, Any] = self.metrics["sampled"]
+        """The figures of those answers."""
+        figures: Mapping[str, Any] = self.metrics[self.decoding]
         return figures
 
-    def row(self) -> dict[str, Any]:
-        """The run as one flat object: identity, figures and intervals as fractions, and the greedy figures."""
-        greedy = self.metrics.get("greedy")
-        return {
-            "arm": self.arm, "label": self.label, "seed": self.seed, "signature": self.metrics["signature"],
-            "clips": self.metrics["clips"], "judge": self.metrics["judge"], "folder": str(self.folder),
-            **{name: self.figures[name] for name in FIGURES},
-            "intervals": {name: self.figures["intervals"][name] for name in FIGURES},
-            "right_answer_wrong_reason": self.figures["right_answer_wrong_reason"],
-            "format_rate": self.figures["format_rate"], "verdict_status": self.figures["verdict_status"],
-            "greedy": {name: greedy[name] for name in FIGURES} if greedy else None,
-        }  # fmt: skip
+    @property
+    def judge(self) -> str | None:
+        """Who read the explanations; None when nobody did."""
+        judge: str | None = self.metrics["judge"]
+        return judge
+
+    @property
+    def corpus(self) -> str | None:
+        """What it was measured on, in words; None for answers of unknown origin."""
+        corpus = self.config.get("data") or {}
+        if "_target_" not in corpus:
+            return None
+        fold = f" fold {corpus['fold']}" if corpus.get("fold") is not None else ""
+        return str(corpus["_target_"]).rsplit(".", 1)[-1].removesuffix("Corpus") + fold
+
+    @property
+    def labels(self) -> list[str]:
+        """The corpus' label set in its order."""
+        return list(self.figures["per_class"])
 
     @cached_property
     def predictions(self) -> list[Prediction]:
         """The rows of predictions.jsonl."""
-        lines = (self.folder / "predictions.jsonl").read_text().splitlines()
-        return [Prediction.from_row(json.loads(line)) for line in lines]
+        return [Prediction.from_row(row) for row in _lines(self.folder / "predictions.jsonl")]
 
-    def per_clip(self, figure: str) -> dict[str, float]:
-        """Clip id -> mean over its samples of "war" or "fcr"."""
-        judge = self.metrics["judge"]
-        if judge is None and figure == "fcr":
-            return {}
-        found: dict[str, list[bool]] = defaultdict(list)
+    @cached_property
+    def answers(self) -> dict[str, list[Prediction]]:
+        """Clip id -> the answers that the figures are about."""
+        found: dict[str, list[Prediction]] = defaultdict(list)
         for p in self.predictions:
-            if p.decoding == "sampled":
-                faithful = figure == "war" or {v.judge: v.emotion for v in p.verdicts}[judge] == p.gold
-                found[p.clip_id].append(p.answer == p.gold and faithful)
-        return {clip: sum(values) / len(values) for clip, values in found.items()}
+            if p.decoding == self.decoding:
+                found[p.clip_id].append(p)
+        return dict(found)
 
-    def curve(self, metric: str) -> tuple[list[float], list[float]]:
-        """(steps, values) of a logged metric over all starts of the run; what a resumed run repeated counts once."""
-        points: dict[float, float] = {}
-        for file in sorted((self.folder / "logs").glob("version_*/metrics.csv"), key=lambda f: int(f.parent.name[8:])):
-            with file.open() as lines:
-                for row in csv.DictReader(lines):
-                    if row.get(metric):
-                        points[float(row["step"])] = float(row[metric])
-        return list(points), list(points.values())
+    @property
+    def read(self) -> list[Prediction]:
+        """Those of them that the judge was shown: people read some only."""
+        every = (p for found in self.answers.values() for p in found)
+        return [p for p in every if any(v.judge == self.judge for v in p.verdicts)]
 
+    @property
+    def taxonomy(self) -> Taxonomy:
+        """The corpus' label set: a built-in one, with its synonyms, where the labels are its."""
+        labels, known = tuple(self.labels), (DFEW, MAFW, RAVDESS, MELD, MER, MERR)
+        neutral = str(at(self.config, "data.neutral") or "neutral")
+        return next((t for t in known if t.labels == labels), Taxonomy("labels", labels, neutral=neutral))
 
-def load(folders: Iterable[Path]) -> list[Result]:
-    """Every evaluated run below `folders`, by label and seed."""
-    files = {file.parent for folder in folders for file in folder.glob("**/metrics.json")}
-    found = [Result(folder, json.loads((folder / "metrics.json").read_text())) for folder in sorted(files)]
-    results = [
-        Result(r.folder, r.metrics, label) for r, label in labelled([r for r in found if "sampled" in r.metrics])
-    ]
-    return sorted(results, key=lambda r: (_rank(r.arm), r.label, r.seed))
+    @property
+    def counting(self) -> Settings:
+        """How its figures were counted."""
+        return Settings(**self.metrics.get("metrics", {}))
 
+    @cached_property
+    def videos(self) -> dict[str, str]:
+        """Clip id -> its file; empty for predictions that came without clips."""
+        file = self.folder / "clips.jsonl"
+        return {row["id"]: row["video"] for row in _lines(file)} if file.is_file() else {}
 
-def _rank(arm: str) -> tuple[int, str]:
-    """The order of a paper's table: SFT first, then the arms by name."""
-    return (0 if arm == "sft" else 1, arm)
+    @cached_property
+    def notes(self) -> dict[str, list[str]]:
+        """Clip id -> what was done about its defects ("mask: has no sound track")."""
+        file, found = self.folder / "media.jsonl", defaultdict(list)
+        for row in _lines(file) if file.is_file() else ():
+            found[row["clip"]].append(f"{row['action']}: {row['reason']}")
+        return dict(found)
 
+    @cached_property
+    def environment(self) -> dict[str, Any]:
+        """What env.json says of code and hardware; empty for a run that has none."""
+        file = self.folder / "env.json"
+        found: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+        return found
 
-def labelled(results: list[Result]) -> Iterator[tuple[Result, str]]:
-    """Each result with its arm and the settings in which it differs from the other runs of that arm."""
-    by_arm: dict[str, list[tuple[Result, dict[str, Any]]]] = defaultdict(list)
-    for result in results:
-        by_arm[result.arm].append((result, _settings(result.folder)))
-    for arm, members in by_arm.items():
-        keys = {key for _, settings in members for key in settings}
-        varying = sorted(k for k in keys if len({json.dumps(settings.get(k)) for _, settings in members}) > 1)
-        for result, settings in members:
-            listed = ", ".join(f"{_short(key)}={settings.get(key)}" for key in varying)
-            yield result, f"{arm} ({listed})" if listed else arm
-
-
-def _short(key: str) -> str:
-    return key.removeprefix("reward.explanation.").removeprefix("verifier.data.")
-
-
-def _settings(folder: Path) -> dict[str, Any]:
-    config = yaml.safe_load((folder / "config.yaml").read_text())
-    return {k: v for k, v in _flat(config) if not any(k == n or k.startswith(f"{n}.") for n in _NOT_SETTINGS)}
+    @cached_property
+    def curves(self) -> Curves:
+        """What training logged, by metric: this run, or the one that trained what it evaluates."""
+        checkpoint = at(self.config, "policy.checkpoint")
+        places = [self.folder, *([Path(checkpoint).parent] if checkpoint else [])]
+        return next((read_curves(place) for place in places if (place / "logs").is_dir()), {})
 
 
-def _flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(node, dict) and node:
-        for key, value in node.items():
-            yield from _flat(value, f"{prefix}{key}.")
-    else:
-        yield prefix.rstrip("."), node
+@dataclass(frozen=True)
+class Unfinished:
+    """A run without metrics.json: it still works, was interrupted, or failed; the same command goes on with it."""
+
+    folder: Path
+    arm: str
+    seed: int | None
+    answers: int
+    changed: datetime
+
+
+def _lines(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def finished(folders: Iterable[Path]) -> list[Result]:
+    """Every finished run below `folders`, whatever its stage."""
+    found = sorted({file.parent for folder in folders for file in folder.glob("**/metrics.json")})
+    return [Result(folder, json.loads((folder / "metrics.json").read_text()), _config(folder)) for folder in found]
+
+
+def unfinished(folders: Iterable[Path]) -> list[Unfinished]:
+    """Every run below `folders` that has not finished."""
+    found = sorted({file.parent for folder in folders for file in folder.glob("**/config.yaml")})
+    return [_unfinished(folder) for folder in found if not (folder / "metrics.json").is_file()]
+
+
+def _unfinished(folder: Path) -> Unfinished:
+    config, answers = _config(folder), folder / "predictions.jsonl"
+    count = answers.read_bytes().count(b"\n") if answers.is_file() else 0
+    changed = max(file.stat().st_mtime for file in folder.rglob("*"))
+    seed = config.get("seed")
+    return Unfinished(folder, str(config.get("name")), seed, count, datetime.fromtimestamp(changed))
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    file = folder / "config.yaml"
+    config = yaml.load(file.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader)) if file.is_file() else {}
+    return config if isinstance(config, dict) else {}

@@ -1,190 +1,159 @@
-"""The tables: arms with their figures, and the differences between arms on the same clips."""
+"""The table as Markdown: rows with their figures, and their differences from baselines on the same clips."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import groupby
-from math import sqrt
-from statistics import mean, stdev
+from collections.abc import Sequence
+from statistics import mean
 
-import numpy as np
-from scipy.stats import t as student
+from erv.report.compare import Compared, Comparison
+from erv.report.rows import Row, columns
+from erv.report.runs import FIGURES, Result, Unfinished
+from erv.report.settings import spoken
 
-from erv.metrics.intervals import paired_difference
-from erv.report.runs import FIGURES, Result
-
-Interval = Sequence[float]
 STYLE = {  # heading -> decoding and figure of metrics.json
     "R_E verifier": ("sampled", "verifier_reward"), "R_E judge": ("sampled", "judge_reward"),
     "sentences": ("sampled", "sentences_mean"), "tokens": ("sampled", "tokens_mean"),
-    "neutral": ("sampled", "neutral_share"), "well formed": ("sampled", "format_rate"),
-    "distinct": ("sampled", "distinct_rationales"), "distinct, greedy": ("greedy", "distinct_rationales"),
-    "FCR, greedy": ("greedy", "fcr"),
+    "neutral": ("sampled", "neutral_share"), "repeated": ("sampled", "repeated_sentences"),
+    "copied": ("sampled", "copy_rate"), "well formed": ("sampled", "format_rate"),
+    "unknown": ("sampled", "unknown_rate"), "distinct": ("sampled", "distinct_rationales"),
+    "distinct, greedy": ("greedy", "distinct_rationales"), "FCR, greedy": ("greedy", "fcr"),
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Arm:
-    """The runs of one arm with the same settings, one per seed."""
-
-    label: str
-    runs: list[Result]
-
-    def figure(self, name: str) -> tuple[float, Interval, float | None] | None:
-        """(mean, 95 % interval, standard deviation over seeds); None for what was not measured (no judge).
-
-        One seed: the bootstrap interval over its clips. Several: Student's interval of the mean over seeds, which have
-        clips of their own, so it holds the sampling of clips too; cut to [0, 1].
-        """
-        values = [run.figures[name] for run in self.runs]
-        if None in values:
-            return None
-        if len(values) == 1:
-            return values[0], self.runs[0].figures["intervals"][name], None
-        centre, spread = mean(values), stdev(values)
-        half = float(student.ppf(0.975, len(values) - 1)) * spread / sqrt(len(values))
-        return centre, (max(centre - half, 0.0), min(centre + half, 1.0)), spread
+def percent(value: float | None, sign: str = "") -> str:
+    """A fraction in percent, a dash for what was not measured."""
+    return "–" if value is None else f"{100 * value:{sign}.1f}"
 
 
-@dataclass(frozen=True)
-class Difference:
-    """An arm minus a baseline in one figure, on the clips of the seeds that both have; `per_seed` in order of seed."""
-
-    value: float
-    interval: Interval
-    per_seed: list[float]
+def p_value(p: float) -> str:
+    """A p-value as papers write it, with its sign of equality."""
+    return "< .001" if p < 0.001 else f"= {p:.3f}".replace(" 0.", " .")
 
 
-def arms(results: Sequence[Result]) -> list[Arm]:
-    """The results by label."""
-    return [Arm(label, list(runs)) for label, runs in groupby(results, key=lambda r: r.label)]
+def _range(bounds: Sequence[float], sign: str = "") -> str:
+    return f"[{percent(bounds[0], sign)}, {percent(bounds[1], sign)}]"
 
 
-def difference(arm: Arm, baseline: Arm, figure: str) -> Difference | None:
-    """`arm` minus `baseline`, paired clip by clip; None when they share no seed with the same clips."""
-    first: list[float] = []
-    second: list[float] = []
-    per_seed = []
-    for run in arm.runs:
-        for other in baseline.runs:
-            a, b = other.per_clip(figure), run.per_clip(figure)
-            if other.seed == run.seed and a and a.keys() == b.keys():
-                first += [a[clip] for clip in sorted(a)]
-                second += [b[clip] for clip in sorted(a)]
-                per_seed.append(mean(b.values()) - mean(a.values()))
-    if not per_seed:
-        return None
-    value, bounds = paired_difference(np.array(first), np.array(second))
-    return Difference(value, bounds, per_seed)
+def _cell(row: Row, name: str, mark: str = "") -> str:
+    figure = row.figure(name)
+    if figure is None:
+        return "–"
+    sd = "" if figure.sd is None else f" ± {percent(figure.sd)}"
+    return f"{percent(figure.value)}{sd}{mark and f' {mark}'} {_range(figure.interval)}"
 
 
-def _percent(value: float, bounds: Interval, spread: float | None = None, sign: str = "") -> str:
-    sd = "" if spread is None else f" ± {100 * spread:.1f}"
-    return f"{100 * value:{sign}.1f}{sd} [{100 * bounds[0]:{sign}.1f}, {100 * bounds[1]:{sign}.1f}]"
-
-
-def _style(arm: Arm) -> list[str]:
-    """How an arm's rationales are written; a collapse and a gamed verifier show here before they show in FCR."""
+def style(row: Row) -> list[str]:
+    """How a row's rationales are written; a collapse and a gamed verifier show here before they show in FCR."""
     cells = []
-    for place, name in STYLE.values():
-        values = [run.metrics[place].get(name) if run.metrics.get(place) else None for run in arm.runs]
+    for decoding, name in STYLE.values():
+        if decoding == "sampled":
+            values = [run.figures.get(name) for run in row.runs]
+        else:
+            values = [(run.metrics.get("greedy") or {}).get(name) for run in row.runs]
         known = [value for value in values if value is not None]
         shown = mean(known) if known else None
-        cells.append("-" if shown is None else f"{shown:.1f}" if name.endswith("_mean") else _plain(shown))
+        cells.append(f"{shown:.1f}" if shown is not None and name.endswith("_mean") else percent(shown))
     return cells
 
 
-def _per_class(arm: Arm, classes: Sequence[str]) -> list[str]:
-    """EEA of each class in percent, mean over seeds: what the mean over clips hides."""
-    return [_plain(mean(run.figures["per_class"][label]["eea"] for run in arm.runs)) for label in classes]
+def class_groups(rows: Sequence[Row]) -> dict[tuple[str, ...], list[Row]]:
+    """The rows by their label set: runs of several corpora share no classes."""
+    found: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        found.setdefault(tuple(row.runs[0].labels), []).append(row)
+    return found
 
 
-def _plain(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
+def per_class(row: Row, figure: str) -> list[float | None]:
+    """ "recall" or "eea" of each class, mean over seeds: what the mean over clips hides."""
+    values = [[run.figures["per_class"][label][figure] for run in row.runs] for label in row.runs[0].labels]
+    judged = figure == "recall" or all(run.judge is not None for run in row.runs)
+    return [mean(found) if judged else None for found in values]
 
 
-def as_markdown(results: Sequence[Result], baselines: Sequence[str]) -> str:
-    """Both tables as Markdown, in percent."""
-    every = arms(results)
-    several = any(len(arm.runs) > 1 for arm in every)
-    head = ["arm", "seeds", *(name.upper() for name in FIGURES), *(["FCR per seed"] if several else [])]
-    rows = []
-    for arm in every:
-        cells = [arm.label, str(len(arm.runs)), *(_percent(*f) if (f := arm.figure(name)) else "-" for name in FIGURES)]
-        rows.append(cells + ([" ".join(_plain(r.figures["fcr"]) for r in arm.runs)] if several else []))
-    text = grid(head, rows) + "\n" + _note(every, several)
-    text += "\n" + grid(["arm", *STYLE], [[arm.label, *_style(arm)] for arm in every])
-    text += "Means over seeds; R_E by the verifier and by the judge, sentence by sentence; shares in percent.\n"
-    if every[0].figure("eea"):
-        classes = list(every[0].runs[0].figures["per_class"])
-        text += "\n" + grid(["EEA of", *classes], [[arm.label, *_per_class(arm, classes)] for arm in every])
-    compared = list(_differences(every, baselines, several))
-    if compared:
-        names = ["difference", "WAR", "FCR", *(["WAR per seed", "FCR per seed"] if several else [])]
-        text += (
-            "\n"
-            + grid(names, compared)
-            + "\nDifferences are paired: the same clips, both arms; percentile bootstrap over clips.\n"
-        )
-    return text
-
-
-def pairs(every: Sequence[Arm], baselines: Sequence[str]) -> Iterator[tuple[Arm, Arm]]:
-    """(arm, baseline) for every comparison to show, none of them twice."""
-    for place, name in enumerate(baselines):
-        for baseline in (arm for arm in every if arm.runs[0].arm == name):
-            for arm in every:
-                if arm is not baseline and arm.runs[0].arm not in baselines[place:]:
-                    yield arm, baseline
-
-
-def _differences(every: Sequence[Arm], baselines: Sequence[str], several: bool) -> Iterator[list[str]]:
-    for arm, baseline in pairs(every, baselines):
-        war, fcr = (difference(arm, baseline, figure) for figure in ("war", "fcr"))
-        if war is not None:
-            cells = [f"{arm.label} - {baseline.label}"]
-            cells += [_percent(d.value, d.interval, sign="+") if d else "-" for d in (war, fcr)]
-            yield cells + ([_per_seed(d) for d in (war, fcr)] if several else [])
-
-
-def _per_seed(difference: Difference | None) -> str:
-    return " ".join(f"{100 * d:+.1f}" for d in difference.per_seed) if difference else "-"
-
-
-def _note(every: list[Arm], several: bool) -> str:
-    run = every[0].runs[0]
-    plan = run.metrics["evaluation"]
-    spread = "Mean ± standard deviation over seeds; brackets: 95 % interval" if several else "Brackets: 95 % interval"
+def note(rows: Sequence[Row]) -> str:
+    """How the figures were measured, in two sentences."""
+    runs = [run for row in rows for run in row.runs]
+    several = any(len(row.runs) > 1 for row in rows)
     how = (
         "Student over seeds where there are several, bootstrap over clips otherwise"
         if several
         else "bootstrap over clips"
     )
+    spread = "Mean ± standard deviation over seeds; brackets: 95 % interval" if several else "Brackets: 95 % interval"
+    return f"Percent. {'; '.join(dict.fromkeys(map(_measured, runs)))}. {spread} ({how})."
+
+
+def _measured(run: Result) -> str:
+    plan = run.metrics.get("evaluation") or {}
+    counts = sorted({len(found) for found in run.answers.values()})
+    several = (
+        f"{counts[0]} to {counts[-1]} answers" if len(counts) > 1 else f"{counts[0]} answer{'s' * (counts[0] > 1)}"
+    )
+    how = "greedy answers"
+    if run.decoding == "sampled":  # of answers made elsewhere no temperature is known
+        how = f"{several} each" + (
+            f" at T = {plan['temperature']}" if plan.get("temperature") is not None else ", made elsewhere"
+        )
+    judge = f"explanations read by judge '{run.judge}'" if run.judge else "explanations read by no judge"
+    return f"{run.metrics['clips']} {plan.get('split', '')} clips a run, {how}, {judge}"
+
+
+def as_markdown(rows: Sequence[Row], comparisons: Sequence[Comparison], unfinished: Sequence[Unfinished] = ()) -> str:
+    """The tables as Markdown, in percent; marks are those of the first comparison."""
+    keys = columns(rows)
+    several = any(len(row.runs) > 1 for row in rows)
+    marks = {c.row.label: c for c in comparisons[0].rows} if comparisons else {}
+    head = ["arm", *keys.values(), "seeds", *(name.upper() for name in FIGURES), *(["FCR per seed"] if several else [])]
+    body = []
+    for row in rows:
+        given = [spoken(row.settings.get(key)) for key in keys]
+        figures = [_cell(row, n, marks[row.label].mark(n) if row.label in marks else "") for n in FIGURES]
+        each = [" ".join(percent(run.figures["fcr"]) for run in row.runs)] if several else []
+        body.append([row.arm, *given, str(len(row.runs)), *figures, *each])
+    text = grid(head, body) + "\n" + note(rows)
+    if comparisons:
+        text += f" ▲ ▼: better or worse than {comparisons[0].baseline.label}, Holm's p < .05."
+    text += "\n\n" + grid(["row", *STYLE], [[row.label, *style(row)] for row in rows])
+    text += "Means over seeds; R_E by the verifier and by the judge, sentence by sentence; shares in percent.\n"
+    for labels, members in class_groups(rows).items():
+        judged = [row for row in members if row.figure("eea")]
+        if judged:
+            eea = [[row.label, *map(percent, per_class(row, "eea"))] for row in judged]
+            text += "\n" + grid(["EEA of", *labels], eea)
+    return text + "".join(map(_comparison, comparisons)) + _unfinished(unfinished)
+
+
+def _comparison(comparison: Comparison) -> str:
+    def cells(compared: Compared) -> list[str]:
+        found = [compared.differences.get(name) for name in FIGURES]
+        shown = [
+            f"{percent(d.value, '+')} {_range(d.interval, '+')} p {p_value(compared.holm[name])}" if d else "–"
+            for name, d in zip(FIGURES, found, strict=True)
+        ]
+        return [f"{compared.row.label} - {comparison.baseline.label}", str(compared.clips), *shown]
+
+    head = ["difference", "clips", *(name.upper() for name in FIGURES)]
+    return f"\n{grid(head, [cells(compared) for compared in comparison.rows])}\n{tests(comparison)}\n"
+
+
+def tests(comparison: Comparison) -> str:
+    """Which tests the p-values of a comparison are from."""
+    names = dict.fromkeys(d.test for compared in comparison.rows for d in compared.differences.values())
     return (
-        f"Percent. {run.metrics['clips']} {plan['split']} clips per seed, {plan['samples']} answers each at T = "
-        f"{plan['temperature']}; explanations read by judge '{run.metrics['judge'] or 'none'}'. {spread} ({how}).\n"
+        f"Same clips on both sides; paired bootstrap intervals. p: {', '.join(names)}; corrected by Holm over the "
+        f"{comparison.tests} tests of this table."
     )
 
 
-def grid(head: list[str], rows: list[list[str]]) -> str:
+def _unfinished(runs: Sequence[Unfinished]) -> str:
+    return "\nUnfinished, not in the tables:\n" + "".join(f"- {run.folder}\n" for run in runs) if runs else ""
+
+
+def grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table with columns of one width."""
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    lines = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in [head, *rows]]
-    lines.insert(1, ["-" * width for width in widths])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def as_csv(results: Sequence[Result]) -> str:
-    """One line per run: arm, label, seed, and each figure with its interval, as fractions."""
-    target = io.StringIO()
-    writer = csv.writer(target, lineterminator="\n")
-    bounds = [f"{name}_{end}" for name in FIGURES for end in ("low", "high")]
-    writer.writerow(["arm", "label", "seed", "signature", "clips", *FIGURES, *bounds])
-    for result in results:
-        row = result.row()
-        ends = [end for name in FIGURES for end in row["intervals"][name] or ("", "")]
-        writer.writerow([row[k] for k in ("arm", "label", "seed", "signature", "clips", *FIGURES)] + ends)
-    return target.getvalue()
+    lines = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in [head, *rows]]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
+    padded.insert(1, ["-" * width for width in widths])
+    return "".join(f"| {' | '.join(line)} |\n" for line in padded)

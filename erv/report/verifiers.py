@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from itertools import groupby
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from erv.report.runs import Result, labelled
+from erv.report.rows import labelled
+from erv.report.runs import Result, finished
 from erv.report.table import grid
 
 _HEAD = ["verifier", "seeds", "sentences", "macro F1", "micro F1", "weakest class", "mAP", "emotions a sentence", "ECE",
@@ -18,12 +18,8 @@ _HEAD = ["verifier", "seeds", "sentences", "macro F1", "micro F1", "weakest clas
 
 def load_verifiers(folders: Iterable[Path]) -> list[Result]:
     """Every trained verifier below `folders`, by label and seed."""
-    files = {file.parent for folder in folders for file in folder.glob("**/metrics.json")}
-    found = [Result(folder, json.loads((folder / "metrics.json").read_text())) for folder in sorted(files)]
-    trained = [result for result in found if result.metrics.get("stage") == "verifier" and "chosen" in result.metrics]
-    return sorted(
-        (Result(r.folder, r.metrics, label) for r, label in labelled(trained)), key=lambda r: (r.label, r.seed)
-    )
+    trained = [r for r in finished(folders) if r.metrics.get("stage") == "verifier" and "chosen" in r.metrics]
+    return sorted(labelled(trained), key=lambda r: (r.label, r.seed))
 
 
 def as_markdown(results: list[Result]) -> str:

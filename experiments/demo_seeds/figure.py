@@ -3,8 +3,7 @@
 import sys
 from pathlib import Path
 
-from erv.report.runs import load
-from erv.report.table import arms
+from erv.report.rows import load, rows_of
 
 SHOWN = {"sft": "SFT", "grpo": "GRPO, format + answer", "grpo_erv": "GRPO + R_E"}
 COLOURS = {"fcr": "#228833", "war": "#8899aa"}
@@ -25,14 +24,14 @@ def bar(y: int, name: str, value: float, low: float, high: float) -> str:
 def main(runs: str, file: str) -> None:
     """Read the runs, write the picture."""
     rows, y = [], 12
-    by_label = {arm.label: arm for arm in arms(load([Path(runs)]))}
+    by_label = {row.label: row for row in rows_of(load([Path(runs)]))}
     for label, name in SHOWN.items():
         rows.append(f'<text x="{LEFT - 12}" y="{y + BAR + 5}" text-anchor="end" font-weight="600">{name}</text>')
         for figure in ("fcr", "war"):
             found = by_label[label].figure(figure)
             if found is None:
                 sys.exit(f"{label} has no {figure}: its runs were evaluated without a judge")
-            rows.append(bar(y, figure, found[0], *found[1]))
+            rows.append(bar(y, figure, found.value, *found.interval))
             y += BAR + 3
         y += GAP - BAR
     style = 'font-family="system-ui, sans-serif" font-size="13" fill="#888"'
