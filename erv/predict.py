@@ -45,7 +45,7 @@ def predict(cfg: DictConfig) -> Iterator[Prediction]:
     from erv.lit.evaluation import answers
     from erv.measure import read
     from erv.parts import PROVIDED, Parts, adopt_verifier, resolve_checkpoints, training_config
-    from erv.stage import REFUSED, quiet
+    from erv.stage import quiet, user_errors
 
     tree = config.plain(cfg)
     trained = training_config(tree)
@@ -57,20 +57,17 @@ def predict(cfg: DictConfig) -> Iterator[Prediction]:
     adopt_verifier(tree)
     config.check(tree, PROVIDED)
     quiet(tree)
-    try:
-        config.build(tree["data"]).require()
+    with user_errors(), tempfile.TemporaryDirectory() as folder:  # a run's folder that nobody needs
+        config.build(corpus).require()
         resolve_checkpoints(tree)
-        with tempfile.TemporaryDirectory() as folder:  # a run's folder that nobody needs
-            parts = Parts(tree, Path(folder))
-            plan, policy = parts.make("evaluation"), parts.policy.at("inference")
-            samples = parts.samples(parts.corpus.clips("test")[: plan.limit], policy)
-            for start in range(0, len(samples), plan.batch_size):
-                batch = samples[start : start + plan.batch_size]
-                for decoding in plan.decodings:
-                    for found in answers(policy, batch, parts.modalities, plan, decoding, parts.taxonomy, parts.seed):
-                        yield from read(found, parts.reward)
-    except REFUSED as error:
-        raise ConfigError(str(error)) from error
+        parts = Parts(tree, Path(folder))
+        plan, policy = parts.make("evaluation"), parts.policy.at("inference")
+        samples = parts.samples(parts.corpus.clips("test")[: plan.limit], policy)
+        for start in range(0, len(samples), plan.batch_size):
+            batch = samples[start : start + plan.batch_size]
+            for decoding in plan.decodings:
+                for found in answers(policy, batch, parts.modalities, plan, decoding, parts.taxonomy, parts.seed):
+                    yield from read(found, parts.reward)
 
 
 def as_object(prediction: Prediction) -> dict[str, Any]:

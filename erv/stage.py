@@ -36,14 +36,6 @@ from erv.verifier import UnfitVerifier
 
 _log = logging.getLogger(__name__)
 ORIGIN = "predictions.origin.json"  # what the rows of predictions.jsonl were made with
-REFUSED = (
-    CorpusMissing,
-    CorpusError,
-    UnusableClips,
-    CacheTooLarge,
-    DecodersDie,
-    UnfitVerifier,
-)  # what a user can put right
 Shard = tuple[int, int]  # which share of how many
 
 
@@ -90,7 +82,7 @@ def user_errors() -> Iterator[None]:
     """What a user can put right becomes a ConfigError: a missing corpus, clips that cannot be used, a full disk, …"""
     try:
         yield
-    except REFUSED as error:
+    except (CorpusMissing, CorpusError, UnusableClips, CacheTooLarge, DecodersDie, UnfitVerifier) as error:
         raise ConfigError(str(error)) from error
 
 
@@ -106,8 +98,8 @@ def quiet(tree: Mapping[str, Any]) -> None:
 
 
 def evaluated_clips(parts: Parts, plan: Evaluation) -> list[Clip]:
-    """The clips that the plan is about, those left out that the policy cannot see (media.on_…)."""
-    return list(parts.samples(parts.corpus.clips(plan.split)[: plan.limit], parts.policy.at("inference")).clips)
+    """The clips that the plan is about; which of them can be read, `write_answers` finds out."""
+    return parts.corpus.clips(plan.split)[: plan.limit]
 
 
 def is_evaluated(tree: Mapping[str, Any]) -> bool:
@@ -121,7 +113,7 @@ def screen_evaluation(parts: Parts) -> None:
     Towers that are not trained see them as they will in the end, so that nothing is computed twice.
     """
     if is_evaluated(parts.tree):
-        evaluated_clips(parts, parts.make("evaluation"))
+        parts.samples(evaluated_clips(parts, parts.make("evaluation")), parts.policy.at("inference"))
 
 
 def evaluate(run: Run, parts: Parts) -> dict[str, Any]:
@@ -129,9 +121,7 @@ def evaluate(run: Run, parts: Parts) -> dict[str, Any]:
     plan: Evaluation = parts.make("evaluation")
     clips = write_answers(run.folder, parts, plan, evaluated_clips(parts, plan))
     seen_against = context(run.folder, parts.taught)
-    found = conclude(
-        run.folder, clips, plan, parts.settings, parts.taxonomy, parts.judges, parts.reward, seen_against
-    )  # fmt: skip
+    found = conclude(run.folder, clips, plan, parts.settings, parts.taxonomy, parts.judges, parts.reward, seen_against)
     return {"media": parts.media_tally(), **found}
 
 

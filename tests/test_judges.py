@@ -347,6 +347,7 @@ def test_a_sheet_to_rate_is_blind_and_comes_back(tmp_path):
     assert {(v.status, v.reason) for v in found[9:11]} == {("off_list", "raters differ: sad, happy")}
     assert found[11].emotion == "sad"  # one rater is a majority
     assert found[12] is None
+    assert ask([judge], ["", texts[0]])["human"][0] is None  # what they were not shown they have no verdict on
     raters, matrix = judge.matrix()
     assert (raters, matrix.shape, (matrix == -1).sum()) == (["alice", "bob"], (2, 12), 1)
 

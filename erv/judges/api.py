@@ -22,6 +22,7 @@ class APIJudge:
     """
 
     free = False
+    partial = False
 
     def __init__(self, taxonomy: Taxonomy, llm: Chat, name: str = "api", prompt: str = "judge-1") -> None:
         self.name, self.taxonomy, self.llm = name, taxonomy, llm

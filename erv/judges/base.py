@@ -19,11 +19,13 @@ OnVerdict = Callable[[], None]
 class Judge(Protocol):
     """Reads the text between the think tags and says which emotion it speaks of.
 
-    `free` says that asking costs neither money nor minutes, so that curves and single sentences may be judged too.
+    `free` says that asking costs neither money nor minutes, so that curves and single sentences may be judged too; `partial`
+    that it has a verdict on some texts only, as people do.
     """
 
     name: str
     free: bool
+    partial: bool
 
     def require(self) -> None:
         """Raise ValueError for what would stop it later: a key that is not set, a file that is not there."""
@@ -68,14 +70,12 @@ def ask(
     for result in found:
         if isinstance(result, BaseException):
             raise result
-    return {
-        judge.name: _with_silent(judge.name, texts, verdicts) for judge, verdicts in zip(judges, found, strict=True)
-    }
+    return {judge.name: _with_silent(judge, texts, verdicts) for judge, verdicts in zip(judges, found, strict=True)}
 
 
-def _with_silent(name: str, texts: Sequence[str], verdicts: Sequence[Verdict | None]) -> list[Verdict | None]:
+def _with_silent(judge: Judge, texts: Sequence[str], verdicts: Sequence[Verdict | None]) -> list[Verdict | None]:
     rest = iter(verdicts)
-    silent = Verdict(name, None, "off_list", "there is no explanation")
+    silent = None if judge.partial else Verdict(judge.name, None, "off_list", "there is no explanation")
     return [next(rest) if text.strip() else silent for text in texts]
 
 

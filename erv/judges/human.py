@@ -33,7 +33,8 @@ class HumanJudge:
     have no verdict at all, so that figures are over the rated ones.
     """
 
-    free = False  # people have seen some texts only: no curve can be made of them
+    free = False
+    partial = True
 
     def __init__(self, taxonomy: Taxonomy, sheets: Sequence[str], name: str = "human") -> None:
         self.name, self.taxonomy, self.sheets = name, taxonomy, list(sheets)

@@ -30,6 +30,7 @@ class LocalJudge:
     """
 
     free = False
+    partial = False
 
     def __init__(
         self, taxonomy: Taxonomy, checkpoint: str, cache: str, kind: Literal["causal", "classifier"] = "causal",

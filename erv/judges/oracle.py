@@ -21,6 +21,7 @@ class Oracle:
     """
 
     free = True
+    partial = False
 
     def __init__(self, grammar: str, name: str = "oracle") -> None:
         self.name, self.grammar = name, grammar

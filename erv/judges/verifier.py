@@ -32,6 +32,7 @@ class VerifierJudge:
     """
 
     free = True
+    partial = False
 
     def __init__(self, taxonomy: Taxonomy, verifier: Classifier, name: str = "verifier", language: str = "en") -> None:
         self.name, self.taxonomy, self.verifier, self.language = name, taxonomy, verifier, language

@@ -29,9 +29,9 @@ def weights(strata: np.ndarray, resamples: int, seed: int) -> np.ndarray:
     for stratum in np.unique(strata):
         members = np.flatnonzero(strata == stratum)
         size = len(members)
-        # counted at once in one long row: ten times faster than multinomial, which draws a binomial for every clip
-        drawn = rng.integers(0, size, (resamples, size)) + np.arange(resamples)[:, None] * size
-        found[:, members] = np.bincount(drawn.ravel(), minlength=resamples * size).reshape(resamples, size)
+        # counted at once in one long row: multinomial would draw a binomial for every clip
+        picked = rng.integers(0, size, (resamples, size)) + np.arange(resamples)[:, None] * size
+        found[:, members] = np.bincount(picked.ravel(), minlength=resamples * size).reshape(resamples, size)
     return found
 
 
