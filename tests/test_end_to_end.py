@@ -55,7 +55,9 @@ def test_a_runs_folder_holds_everything_that_is_derived_from(demo):
 
 
 def test_report_prints_one_object_per_run(demo):
-    command = [sys.executable, "-m", "erv.report", "runs/demo", "--json"]
+    # named one by one: other tests share this folder and may have left runs of their own in it
+    arms = [f"runs/demo/{arm}" for arm in ("sft", "grpo", "grpo_erv")]
+    command = [sys.executable, "-m", "erv.report", *arms, "--json"]
     done = subprocess.run(command, cwd=demo, env=environment(demo), capture_output=True, text=True, check=True)
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["arm"] for row in rows] == ["sft", "grpo", "grpo_erv"]
