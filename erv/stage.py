@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from filelock import FileLock
 from lightning.pytorch import seed_everything
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from erv import config
-from erv.command import overrides
+from erv.composition import Composition, overrides
 from erv.config import ConfigError
 from erv.corpora.base import CorpusError, CorpusMissing
 from erv.judging import conclude, context
@@ -30,6 +30,7 @@ from erv.media.cache import CacheTooLarge
 from erv.media.pool import DecodersDie
 from erv.parts import PROVIDED, Parts, adopt_verifier, resolve_checkpoints, training_files
 from erv.predictions import IncompletePredictions, PredictionFile, keep_aside, key_of, part_file, read_parts
+from erv.preflight import missing
 from erv.records import Clip
 from erv.run import Run, write_json
 from erv.verifier import UnfitVerifier
@@ -46,18 +47,8 @@ def open_stage(cfg: DictConfig, shard: Shard | None = None) -> Iterator[tuple[Ru
     What a user can put right (a missing corpus, an unfit verifier, a judge's key, …) becomes a ConfigError. A process that
     makes a share only holds that share, and leaves the folder to the one that it works for.
     """
-    config.check(cfg, PROVIDED)
-    tree = config.plain(cfg)
-    quiet(tree)
+    tree, run = planned(cfg)
     with user_errors():
-        corpus = config.build(tree["data"])
-        corpus.require()
-        for warning in corpus.warnings():
-            _log.warning("%s", warning)
-        adopted = adopt_verifier(tree) if tree["stage"] == "evaluate" else {}
-        identities = adopted | resolve_checkpoints(tree) | training_files(tree) | {"data": corpus.digest()}
-        signature = config.signature(cfg, identities)
-        run = Run(Path(tree["paths"]["runs"]) / tree["group"] / tree["name"] / signature)
         parts = Parts(tree, run.folder)
         if run.done:
             _log.info("done already: %s", run.folder)
@@ -75,6 +66,29 @@ def open_stage(cfg: DictConfig, shard: Shard | None = None) -> Iterator[tuple[Ru
                 seed_everything(tree["seed"], workers=True, verbose=False)
                 _log.info("run %s", run.folder)
                 yield run, parts
+
+
+def planned(cfg: DictConfig) -> tuple[dict[str, Any], Run]:
+    """Check the config and all it needs; the config with its references resolved, and the run it makes.
+
+    One ConfigError lists every problem. Nothing is written, so that the jobs of a grid can be planned before one starts.
+    """
+    composition = Composition.current()
+    found = config.found_in(cfg, PROVIDED, composition.origins)
+    tree = config.plain(cfg) if not OmegaConf.missing_keys(cfg) else {}
+    if tree and not any("_target_" in text for text in found):
+        found += missing(tree, composition)
+    if found:
+        raise ConfigError(config.listed("this cannot run:", found))
+    quiet(tree)
+    with user_errors():
+        corpus = config.build(tree["data"])
+        for warning in corpus.warnings():
+            _log.warning("%s", warning)
+        adopted = adopt_verifier(tree) if tree["stage"] == "evaluate" else {}
+        identities = adopted | resolve_checkpoints(tree) | training_files(tree) | {"data": corpus.digest()}
+    signature = config.signature(cfg, identities)
+    return tree, Run(Path(tree["paths"]["runs"]) / tree["group"] / tree["name"] / signature)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ The same command again resumes where it was interrupted, or does nothing when th
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
@@ -21,7 +22,14 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-@command("train")
+def plan(cfg: DictConfig) -> Path:
+    """Where the run of `cfg` lies, once all that it needs is there."""
+    from erv.stage import planned
+
+    return planned(cfg)[1].folder
+
+
+@command("train", plan)
 def main(cfg: DictConfig) -> None:
     """Train and measure what `cfg` describes."""
     from erv.stage import open_stage, refuse_incomplete

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -78,12 +78,9 @@ class GRPO(DevCurve):
         self.verify_shared_prefix, self.judge, self.dev_temperature = verify_shared_prefix, judge, dev_temperature
         if self.sampling.temperature == 0:
             raise ValueError("GRPO compares samples: algo.sampling.temperature must be above 0, got 0; set 1")
-        towers = [part for part in ("vision_tower", "audio_tower") if part in getattr(policy.model, "trained", ())]
-        if towers:
-            raise ValueError(
-                f"GRPO reads a clip's features once for all its answers and updates, so it trains no towers; policy.train has "
-                f"{', '.join(towers)}: leave them out (the paper freezes both), or train them with SFT"
-            )
+        settings = {"group_size": group_size}
+        if message := self.contradiction(settings, getattr(policy.model, "trained", ())):
+            raise ValueError(message)
         if not is_known(policy.model.language_model):
             _log.warning(
                 "%s shares no prefix: every answer runs its prompt anew", type(policy.model.language_model).__name__
@@ -91,6 +88,19 @@ class GRPO(DevCurve):
         self.model = policy.model
         self.reference = frozen_copy(policy.model) if objective.beta > 0 else None
         self.rows: list[dict[str, Any]] = []  # the completions of the last iteration, for completions.parquet
+
+    @staticmethod
+    def contradiction(settings: Mapping[str, Any], trained: Collection[str]) -> str | None:
+        """What in `algo` and policy.train cannot be, or None; needs no model."""
+        if settings.get("group_size", 2) < 2:
+            return f"algo.group_size is at least 2, got {settings['group_size']}: an advantage compares the answers to one clip"
+        towers = [part for part in ("vision_tower", "audio_tower") if part in trained]
+        if towers:
+            return (
+                f"GRPO reads a clip's features once for all its answers and updates, so it trains no towers; policy.train has "
+                f"{', '.join(towers)}: leave them out (the paper freezes both), or train them with SFT"
+            )
+        return None
 
     def steps(self, rows: int) -> int:
         """Batches of a run, whatever the number of clips."""
