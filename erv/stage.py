@@ -14,11 +14,13 @@ from typing import Any
 
 import torch
 from filelock import FileLock
+from lightning.fabric.utilities.rank_zero import rank_zero_only as lightning_rank_zero_only
 from lightning.pytorch import seed_everything
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from erv import config
+from erv import config, ranks
 from erv.command import overrides
 from erv.config import ConfigError
 from erv.corpora.base import CorpusError, CorpusMissing
@@ -48,6 +50,8 @@ def open_stage(cfg: DictConfig, shard: Shard | None = None) -> Iterator[tuple[Ru
     """
     config.check(cfg, PROVIDED)
     tree = config.plain(cfg)
+    if wrong := ranks.problems(tree):
+        raise ConfigError("\n  ".join(["this config cannot run:", *wrong]))
     quiet(tree)
     with user_errors():
         corpus = config.build(tree["data"])
@@ -59,7 +63,10 @@ def open_stage(cfg: DictConfig, shard: Shard | None = None) -> Iterator[tuple[Ru
         signature = config.signature(cfg, identities)
         run = Run(Path(tree["paths"]["runs"]) / tree["group"] / tree["name"] / signature)
         parts = Parts(tree, run.folder)
-        if run.done:
+        if not parts.ranks.leads:
+            follow(tree, parts)
+            yield (None if run.done else run), parts
+        elif run.done:
             _log.info("done already: %s", run.folder)
             yield None, parts
         elif shard is not None:
@@ -93,8 +100,16 @@ def quiet(tree: Mapping[str, Any]) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
         logging.getLogger(name).propagate = False  # it has a handler of its own
     for message in (".*treespec.*", ".*does not have many workers.*", ".*not resumable.*",
-                    ".*in eval mode at the start.*"):  # fmt: skip
+                    ".*in eval mode at the start.*", ".*sync_dist=True.*", ".*before the ``update`` method.*"):  # fmt: skip
         warnings.filterwarnings("ignore", message=message)
+
+
+def follow(tree: Mapping[str, Any], parts: Parts) -> None:
+    """In a process that only trains: what it would write and say, rank 0 does."""
+    for found in (rank_zero_only, lightning_rank_zero_only):
+        found.rank = parts.ranks.rank  # loggers ask before the trainer is there
+    logging.getLogger().setLevel(logging.ERROR)
+    seed_everything(tree["seed"], workers=True, verbose=False)
 
 
 def evaluated_clips(parts: Parts, plan: Evaluation) -> list[Clip]:
