@@ -59,7 +59,7 @@ def joined(tensor: Tensor) -> Tensor:
     """The rows of all processes, `[n, ...]` each, one after the other; n may differ.
 
     The gradient reaches a process' own rows, and is multiplied by the number of processes: those who average gradients then
-    get that of a loss which every process computes from all rows.
+    get that of a loss that every process computes from all rows.
     """
     if size() == 1:
         return tensor
@@ -74,8 +74,8 @@ def joined(tensor: Tensor) -> Tensor:
     return torch.cat(rows)
 
 
-def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace gradients by their sums over the processes; a parameter that no process has used keeps none.
+def reduce_gradients(parameters: Iterable[nn.Parameter], mean: bool = False) -> None:
+    """Replace gradients by their sums, or means, over the processes; a parameter that no process has used keeps none.
 
     The processes may have run any number of backward passes, and none at all.
     """
@@ -83,27 +83,29 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     if size() == 1 or not trained:
         return
     used = torch.tensor([p.grad is not None for p in trained], dtype=torch.int32, device=trained[0].device)
-    everywhere = total(used).tolist()
-    bucket: list[Tensor] = []
-    for parameter, count in zip(trained, everywhere, strict=True):
+    buckets: list[list[Tensor]] = []
+    for parameter, count in zip(trained, total(used).tolist(), strict=True):
         if count == 0:
             continue
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
-        if bucket and (bucket[0].dtype != parameter.grad.dtype or _bytes(bucket) >= _BUCKET):
-            _sum_in_place(bucket)
-            bucket = []
-        bucket.append(parameter.grad)
-    if bucket:
-        _sum_in_place(bucket)
+        if not buckets or buckets[-1][0].dtype != parameter.grad.dtype or _bytes(buckets[-1]) >= _BUCKET:
+            buckets.append([])
+        buckets[-1].append(parameter.grad)
+    for bucket in buckets:
+        _reduce_in_place(bucket, mean)
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:
     return sum(t.numel() * t.element_size() for t in tensors)
 
 
-def _sum_in_place(tensors: list[Tensor]) -> None:
-    flat = torch.cat([t.flatten() for t in tensors])
+def _reduce_in_place(tensors: list[Tensor], mean: bool) -> None:
+    alone = len(tensors) == 1 and tensors[0].is_contiguous()
+    flat = tensors[0] if alone else torch.cat([t.flatten() for t in tensors])
     dist.all_reduce(flat)
-    for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
-        tensor.copy_(part.view_as(tensor))
+    if mean:
+        flat /= size()
+    if not alone:
+        for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+            tensor.copy_(part.view_as(tensor))

@@ -9,34 +9,38 @@ from datetime import timedelta
 import lightning.pytorch as pl
 import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor
 
 from erv import ranks
+from erv.lit.collective import reduce_gradients
 
 _FAREWELL_S = 5.0  # what other ranks have to say is worth as much
 
 
 class Replicas(DDPStrategy):
-    """Lightning's DDP for stages whose steps Lightning takes; a module that takes its own reduces its own gradients (GRPO).
+    """Lightning's DDP strategy without torch's DDP module: gradients are reduced once, when a step's backward is over.
 
-    Such a module runs as many backward passes as its share of the answers needs, which differ, and bypasses `forward`. A rank
-    that waits longer than `timeout_s` for the others fails, and a rank that fails ends the others. Parts that a rank's clips
-    have no use for, such as the projector of a modality they lack, are allowed.
+    GRPO needs that (its ranks run different numbers of backward passes, and bypass `forward`), and it lets a rank's clips have
+    no use for some weights, such as those of a modality they lack. What DDP would win is the overlap of one reduction per step
+    with the backward pass. A module that takes its own steps reduces its own gradients.
+
+    A rank that waits longer than `timeout_s` for the others fails, and a rank that fails ends the others.
     """
 
     def __init__(self, timeout_s: float = 600) -> None:
-        # buffers are constants, and to send them would be a collective in every validation batch
-        super().__init__(
-            timeout=timedelta(seconds=timeout_s), find_unused_parameters=True, broadcast_buffers=False
-        )  # fmt: skip
+        super().__init__(timeout=timedelta(seconds=timeout_s))
 
     def configure_ddp(self) -> None:
-        """Begin with rank 0's weights everywhere; wrap the module only where Lightning takes the steps."""
+        """Begin with rank 0's weights everywhere."""
         module = self.lightning_module
-        if module is None or module.automatic_optimization:
-            super().configure_ddp()
-            return
-        for tensor in [*module.parameters(), *module.buffers()]:
+        for tensor in [*module.parameters(), *module.buffers()] if module is not None else ():
             dist.broadcast(tensor.data, src=0)
+
+    def post_backward(self, closure_loss: Tensor) -> None:
+        """Average the gradients; a rank's loss is such that their mean is that of the whole batch."""
+        module = self.lightning_module
+        if module is not None and module.automatic_optimization:
+            reduce_gradients(module.parameters(), mean=True)
 
     def on_exception(self, exception: BaseException) -> None:
         """End the ranks that were started from here, also one that hangs."""

@@ -184,7 +184,7 @@ class GRPO(DevCurve):
                     old[place] = logps.detach()
             metrics |= add_metrics(collective.gathered({n: v.cpu() for n, v in add_metrics(found).items()}))
             if tokens:
-                collective.sum_gradients(self.model.parameters())
+                collective.reduce_gradients(self.model.parameters())
                 metrics["grad_norm"] = self.clip()
                 folder = Path(self.trainer.default_root_dir)
                 if self.nonfinite.is_sound(folder, iteration, batch, scored, advantage, metrics):
