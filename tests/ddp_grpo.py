@@ -1,0 +1,61 @@
+"""GRPO on letters in one process of a few: each case trains, and leaves behind what can be compared.
+
+python ddp_grpo.py FOLDER RANK SIZE PORT…; a port for each case.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+from text_policy import Reward, TwoRewards, prompts, train
+
+BATCHES = [prompts(6, step) for step in range(3)]
+
+
+def value(text, gold):
+    return sum(letter in "aei" for letter in text) / max(len(text), 1)
+
+
+def value_of_few(text, gold):
+    """Clips 0 to 2, which are the first rank's, and 4 always earn the same."""
+    return value(text, gold) if gold in ("3", "5") else 0.5
+
+
+def broken():
+    """Clip 5, which the last rank has, breaks the second step's gradient."""
+    return [BATCHES[0], prompts(6, 1, noise=[0.0] * 5 + [torch.nan]), BATCHES[2]]
+
+
+CASES = {
+    "plain": (BATCHES, lambda: Reward(value), {}),
+    "cut": (BATCHES, lambda: Reward(value), {"token_budget": 40, "updates": 3, "loss": "dapo"}),
+    "batch": (BATCHES, lambda: TwoRewards(value), {"scale": "batch", "mask_overlong": True}),
+    "sums": (BATCHES, lambda: TwoRewards(value), {"normalise_then_sum": True, "loss": "cispo"}),
+    "left_out": (BATCHES, lambda: Reward(value_of_few), {"zero_spread": "leave_out"}),
+    "again": (BATCHES, lambda: Reward(value_of_few), {"zero_spread": "resample"}),
+    "nothing": (BATCHES, lambda: Reward(lambda text, gold: 1.0), {"zero_spread": "leave_out"}),
+    "broken": (broken(), lambda: Reward(value), {"max_nonfinite": 2, "verify_shared_prefix": False}),
+}
+
+
+def run(folder, rank, size, ports):
+    torch.set_num_threads(1)
+    for (name, (batches, reward, settings)), port in zip(CASES.items(), ports, strict=True):
+        if size > 1:
+            os.environ |= {"LOCAL_RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_PORT": port}
+        place = folder / name
+        place.mkdir(parents=True, exist_ok=True)
+        # rounding must not decide where a gradient is nothing but that
+        algo = train(batches, reward(), place, lr=1e-3, share=(rank, size), **settings)
+        rows = [[row["clip_id"], row["text"], row["reward"], row["advantage"]] for row in algo.rows]
+        kept = {
+            "weights": [p.detach() for p in algo.model.parameters()],
+            "gradients": [torch.zeros_like(p) if p.grad is None else p.grad for p in algo.model.parameters()],
+            "logged": algo.logged, "singles": algo.singles, "rows": rows,
+        }  # fmt: skip
+        torch.save(kept, place / f"rank{rank}.pt")
+
+
+if __name__ == "__main__":
+    run(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])
