@@ -49,8 +49,7 @@ def fit(run: Run, parts: Parts) -> tuple[Any, StepData]:
     if "reward" in config.wanted(tree["algo"], ["reward"]):
         parts.check_verifier()
         parts.note_verifier()
-    if parts.ranks.leads:
-        screen_evaluation(parts)
+    screen_evaluation(parts)
     algo = parts.make("algo")
     for part, (size, trained) in algo.policy.model.part_sizes().items() if hasattr(algo, "policy") else ():
         _log.info("%-16s %15s parameters, %s", part, f"{size:,}", f"{trained:,} trained" if trained else "frozen")

@@ -1,6 +1,6 @@
 """GRPO on letters in one process of a few: each case trains, and leaves behind what can be compared.
 
-python ddp_grpo.py FOLDER RANK SIZE PORT…; a port for each case.
+python ddp_grpo.py FOLDER RANK SIZE PORT…; a port for each case, and one for what the processes tell each other.
 """
 
 import os
@@ -8,7 +8,11 @@ import sys
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from text_policy import Reward, TwoRewards, prompts, train
+
+from erv.lit import collective
+from erv.lit.means import Means
 
 BATCHES = [prompts(6, step) for step in range(3)]
 
@@ -57,5 +61,29 @@ def run(folder, rank, size, ports):
         torch.save(kept, place / f"rank{rank}.pt")
 
 
+def tell(rank, port):
+    """What GRPO on letters has no use for: rows of unequal number, weights that some or all processes do not use."""
+    dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    rows = torch.full((2 - rank, 3), 1.0 + rank, requires_grad=True)  # the last process' part is the shorter one
+    everything = collective.joined(rows)
+    assert everything[:, 0].tolist() == [1.0, 1.0, 2.0]
+    everything.square().sum().backward()
+    assert rows.grad.flatten().tolist() == [2 * 2 * (1.0 + rank)] * rows.numel()  # twice: averaged later
+    assert collective.joined(torch.zeros(3 * rank, 2)).shape == (3, 2)
+    used, mine, nobodys = (torch.nn.Parameter(torch.zeros(size, size)) for size in (2, 3, 4))
+    used.grad = torch.full((2, 2), 1.0 + rank).t()
+    if rank == 1:
+        mine.grad = torch.ones(3, 3)
+    collective.reduce_gradients([used, mine, nobodys], mean=True)
+    assert (used.grad[0, 0], mine.grad[0, 0], nobodys.grad) == (1.5, 0.5, None)
+    means = Means("loss")
+    if rank == 0:
+        means.update({"loss": torch.tensor(3.0)}, 2)
+    assert means.compute() == {"loss": 3.0}
+    dist.destroy_process_group()
+
+
 if __name__ == "__main__":
-    run(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])
+    place, number, ports = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[4:]
+    run(place, number, int(sys.argv[3]), ports[:-1])
+    tell(number, ports[-1])

@@ -139,7 +139,8 @@ def train(
                  len(batches), len(batches[0]), **settings)  # fmt: skip
     algo.logged, algo.singles = [], []
     trainer = pl.Trainer(
-        accelerator="cpu", devices=share[1], strategy=Replicas(60) if share[1] > 1 else "auto", max_epochs=1, logger=False, enable_checkpointing=False, default_root_dir=folder,
+        accelerator="cpu", devices=share[1], strategy=Replicas(60) if share[1] > 1 else "auto", max_epochs=1,
+        logger=False, enable_checkpointing=False, default_root_dir=folder,
         enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
     )  # fmt: skip
     trainer.fit(algo, DataLoader([own(batch, share) for batch in batches], batch_size=None, collate_fn=None))
