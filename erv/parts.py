@@ -76,8 +76,7 @@ class Parts:
     def device(self) -> str:
         """Where towers run and answers are sampled outside training."""
         accelerator = (self.tree.get("trainer") or {}).get("accelerator")
-        own = f"cuda:{self.ranks.device}" if self.ranks.size > 1 else "cuda"
-        return own if torch.cuda.is_available() and accelerator != "cpu" else "cpu"
+        return "cuda" if torch.cuda.is_available() and accelerator != "cpu" else "cpu"
 
     @cached_property
     def corpus(self) -> Corpus:

@@ -63,6 +63,8 @@ def open_stage(cfg: DictConfig, shard: Shard | None = None) -> Iterator[tuple[Ru
         signature = config.signature(cfg, identities)
         run = Run(Path(tree["paths"]["runs"]) / tree["group"] / tree["name"] / signature)
         parts = Parts(tree, run.folder)
+        if parts.ranks.size > 1 and parts.device == "cuda":
+            torch.cuda.set_device(parts.ranks.device)
         if not parts.ranks.leads:
             follow(tree, parts)
             yield (None if run.done else run), parts
@@ -99,6 +101,7 @@ def quiet(tree: Mapping[str, Any]) -> None:
     for name in ("lightning.pytorch", "lightning.fabric", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.WARNING)
         logging.getLogger(name).propagate = False  # it has a handler of its own
+    logging.getLogger("lightning.fabric.strategies.launchers").setLevel(logging.INFO)  # says which rank has failed
     for message in (".*treespec.*", ".*does not have many workers.*", ".*not resumable.*",
                     ".*in eval mode at the start.*", ".*sync_dist=True.*", ".*before the ``update`` method.*"):  # fmt: skip
         warnings.filterwarnings("ignore", message=message)

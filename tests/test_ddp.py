@@ -145,7 +145,7 @@ def test_grpo_ends_when_a_rank_is_killed_and_goes_on_as_if_it_had_not(demo):
     overrides = ("+exp=grpo_demo", "+debug=demo", "name=grpo_ddp", *DDP)
     command = [sys.executable, "-m", "erv.train", *overrides]
     process = subprocess.Popen(
-        command, cwd=demo, env=environment(demo), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command, cwd=demo, env=environment(demo), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )  # fmt: skip
     deadline = time.time() + 120
     while not list(demo.glob("runs/demo/grpo_ddp/*/checkpoints/last.ckpt")):
@@ -154,7 +154,9 @@ def test_grpo_ends_when_a_rank_is_killed_and_goes_on_as_if_it_had_not(demo):
         time.sleep(0.02)
     (rank,) = children(process.pid)
     os.kill(rank, signal.SIGKILL)
-    assert process.wait(timeout=20) != 0
+    printed = process.communicate(timeout=20)[1].decode()
+    assert process.returncode == 1
+    assert "rank 1 was ended by SIGKILL" in printed
     one, two = run_of(demo, "grpo_erv"), run_of(demo, "grpo_ddp")
     assert not (two / "metrics.json").exists()
     done = train(demo, *overrides)

@@ -53,13 +53,24 @@ class Replicas(DDPStrategy):
             reduce_gradients(module.parameters(), mean=True)
 
     def on_exception(self, exception: BaseException) -> None:
-        """End the ranks that were started from here, also one that hangs."""
+        """End the ranks that were started from here, also one that hangs; tell what became of them."""
         super().on_exception(exception)
-        for process in getattr(self.launcher, "procs", ()):
+        started: list[subprocess.Popen[bytes]] = getattr(self.launcher, "procs", [])
+        others = list(started)
+        started.clear()  # Lightning's observer of this list would kill this process while it speaks
+        for number, process in enumerate(others, 1):
             try:
-                process.wait(_FAREWELL_S)
+                code = process.wait(_FAREWELL_S)
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
+                exception.add_note(f"rank {number} had not ended, and was killed")
+                continue
+            if code < 0:
+                exception.add_note(
+                    f"rank {number} was ended by {signal.Signals(-code).name}; SIGKILL is often lack of memory"
+                )
+            elif code:
+                exception.add_note(f"rank {number} failed with exit code {code}, see above")
 
 
 def leave(trainer: pl.Trainer) -> None:
