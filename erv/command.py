@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import re
-import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from erv.composition import conf_folder, config_dir, keys_of
 from erv.config import ROOT_KEYS, ConfigError, did_you_mean
 from erv.launch import PARENT, GridFailed, Task, register
+from erv.ranks import end_with
 
 T = TypeVar("T")
 
@@ -37,7 +37,8 @@ def command(
 
                 print(page(config_name, sys.modules[main.__module__].__doc__ or "", conf_folder()))
                 return
-            _end_with_parent()
+            if grid := os.environ.pop(PARENT, None):
+                end_with(int(grid))  # a grid that was killed can then be started again
             import hydra
             from hydra.errors import HydraException
 
@@ -70,19 +71,6 @@ def _chosen(main: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
         return main(cfg)
 
     return chosen
-
-
-def _end_with_parent() -> None:
-    """A job of a grid ends when the grid's process does, however that ends: the grid can then be started again."""
-    parent = os.environ.pop(PARENT, None)
-    if parent is None or not sys.platform.startswith("linux"):
-        return
-    import ctypes
-
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-    if os.getppid() != int(parent):  # it ended before this line
-        sys.exit(1)
 
 
 def _left_out(argument: str) -> str:

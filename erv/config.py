@@ -22,7 +22,7 @@ _CALLS = ("cache", "concurrency", "timeout_s", "attempts", "backoff_s", "max_bac
 UNSIGNED = (
     "name", "group", "paths", "logger", "launch", "checkpoint", "data", "media.cache", "media.workers", "media.timeout_s",
     "media.memory_gb", "loader.workers", "loader.prefetch", "trainer.accelerator", "trainer.devices", "trainer.num_nodes",
-    "trainer.enable_progress_bar", "dry_run", "mode", "results", "max_failed", "task.input",
+    "trainer.strategy", "trainer.enable_progress_bar", "dry_run", "mode", "results", "max_failed", "task.input",
     *(f"llm.{key}" for key in _CALLS), *(f"judge.*.llm.{key}" for key in _CALLS), "judge.*.cache", "judge.*.batch_size",
     "judge.*.device", "judge.*.sheets", "evaluation.batch_size", "evaluation.max_failed", "evaluation.on_leak", "predictions",
     "partial", "devices", "shard", "export_human_task", "human_items",

@@ -14,11 +14,13 @@ from typing import Any
 
 import torch
 from filelock import FileLock
+from lightning.fabric.utilities.rank_zero import rank_zero_only as lightning_rank_zero_only
 from lightning.pytorch import seed_everything
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from erv import config
+from erv import config, ranks
 from erv.composition import Composition, overrides
 from erv.config import ConfigError
 from erv.corpora.base import CorpusError, CorpusMissing
@@ -50,7 +52,12 @@ def open_stage(cfg: DictConfig, shard: Shard | None = None) -> Iterator[tuple[Ru
     tree, run = planned(cfg)
     with user_errors():
         parts = Parts(tree, run.folder)
-        if run.done:
+        if parts.ranks.size > 1 and parts.device == "cuda":
+            torch.cuda.set_device(parts.ranks.device)
+        if not parts.ranks.leads:
+            follow(tree, parts)
+            yield (None if run.done else run), parts
+        elif run.done:
             _log.info("done already: %s", run.folder)
             yield None, parts
         elif shard is not None:
@@ -77,7 +84,7 @@ def planned(cfg: DictConfig) -> tuple[dict[str, Any], Run]:
     found = config.found_in(cfg, PROVIDED, composition.origins)
     tree = config.plain(cfg) if not OmegaConf.missing_keys(cfg) else {}
     if tree and not any("_target_" in text for text in found):
-        found += missing(tree, composition)
+        found += [*ranks.problems(tree), *missing(tree, composition)]
     if found:
         raise ConfigError(config.listed("this cannot run:", found))
     quiet(tree)
@@ -106,9 +113,18 @@ def quiet(tree: Mapping[str, Any]) -> None:
     for name in ("lightning.pytorch", "lightning.fabric", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.WARNING)
         logging.getLogger(name).propagate = False  # it has a handler of its own
+    logging.getLogger("lightning.fabric.strategies.launchers").setLevel(logging.INFO)  # says which rank has failed
     for message in (".*treespec.*", ".*does not have many workers.*", ".*not resumable.*",
-                    ".*in eval mode at the start.*"):  # fmt: skip
+                    ".*in eval mode at the start.*", ".*sync_dist=True.*", ".*before the ``update`` method.*"):  # fmt: skip
         warnings.filterwarnings("ignore", message=message)
+
+
+def follow(tree: Mapping[str, Any], parts: Parts) -> None:
+    """In a process that only trains: what it would write and say, rank 0 does."""
+    for found in (rank_zero_only, lightning_rank_zero_only):
+        found.rank = parts.ranks.rank  # loggers ask before the trainer is there
+    logging.getLogger().setLevel(logging.ERROR)
+    seed_everything(tree["seed"], workers=True, verbose=False)
 
 
 def evaluated_clips(parts: Parts, plan: Evaluation) -> list[Clip]:
