@@ -19,7 +19,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 demo: setup ## the whole method on the embedded corpus; prints the table and where the report is
-	@PATH="$(abspath $(BIN)):$$PATH" bash experiments/demo/run.sh
+	@PATH="$(abspath $(BIN)):$$PATH" bash experiments/demo/run.sh demo
 
 lint: setup ## style, types and who may import whom
 	$(BIN)/ruff check .

@@ -235,7 +235,7 @@ def test_curves_and_figures_go_to_wandb(demo):
 def test_no_experiment_is_said(tmp_path):
     done = train(tmp_path, check=False)
     assert done.returncode == 2
-    assert "no experiment is chosen; add +exp=NAME with one of evaluate_demo, evaluate_dfew, grpo_demo" in done.stderr
+    assert "no experiment is chosen; add +exp=NAME with one of eval_demo, eval_dfew, grpo_demo" in done.stderr
 
 
 def test_the_template_of_the_docs_is_the_one_that_is_tested():

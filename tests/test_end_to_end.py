@@ -123,7 +123,7 @@ def test_a_run_killed_while_it_was_evaluated_is_not_trained_again(demo, tmp_path
 
 
 def test_evaluate_gives_the_figures_that_training_ended_with(demo):
-    command = [sys.executable, "-m", "erv.evaluate", "+exp=evaluate_demo", "data.clips=48", "data.dev=8",
+    command = [sys.executable, "-m", "erv.evaluate", "+exp=eval_demo", "data.clips=48", "data.dev=8",
                "data.test=8", "evaluation.limit=4", "policy.checkpoint=runs/demo/grpo_erv"]  # fmt: skip
     done = subprocess.run(command, cwd=demo, env=environment(demo), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

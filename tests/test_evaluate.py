@@ -19,7 +19,7 @@ import erv.predict
 from erv.emotions import DFEW
 from erv.predictions import FILE
 
-SMALL = ["+exp=evaluate_demo", "data.clips=48", "data.dev=8", "data.test=8"]
+SMALL = ["+exp=eval_demo", "data.clips=48", "data.dev=8", "data.test=8"]
 POLICY = [*SMALL, "checkpoint=runs/demo/grpo_erv"]
 CONCURRENCY = 3
 

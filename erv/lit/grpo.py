@@ -46,6 +46,7 @@ _log = logging.getLogger(__name__)
 class GRPO(DevCurve):
     """GRPO over clips: `iterations` rollout batches of `batch_size` clips with `group_size` answers each.
 
+    `epochs` says instead how often every training clip is seen: the iterations follow when the clips are known.
     `updates` is the number of optimiser steps per rollout (paper: 1); `token_budget` the most trunk tokens of a
     micro-batch; `scale` and `normalise_then_sum` are those of `advantages`. A group whose answers earn the same
     (`Advantages.silent`) is kept for its KL term, left out, or sampled again up to `max_resamples` times and then left
@@ -61,25 +62,29 @@ class GRPO(DevCurve):
 
     def __init__(
         self, policy: Policy, reward: TotalReward, taxonomy: Taxonomy, optim: Optim, modalities: Sequence[str], seed: int,
-        objective: Objective, iterations: int, batch_size: int, group_size: int = 8, max_new_tokens: int = 512,
+        objective: Objective, iterations: int | None, batch_size: int, group_size: int = 8, max_new_tokens: int = 512,
         sampling: Sampling | None = None, scale: Scale = "group", normalise_then_sum: bool = False, updates: int = 1,
         zero_spread: Literal["keep", "leave_out", "resample"] = "keep", max_resamples: int = 2, mask_overlong: bool = False,
         rollout_dtype: Literal["bfloat16", "float16"] | None = None, correction: Correction | None = None,
         max_nonfinite: int = 3, token_budget: int = 16384, verify_shared_prefix: bool = True, judge: Judge | None = None,
-        dev_temperature: float = 0.7,
+        dev_temperature: float = 0.7, epochs: float | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.automatic_optimization = False
         self.strict_loading = False  # the reference is not in checkpoints: it is where the run began
         self.policy, self.reward, self.taxonomy, self.optim = policy, reward, taxonomy, optim
         self.modalities, self.seed, self.objective = tuple(modalities), seed, objective
-        self.iterations, self.batch_size, self.group_size = iterations, batch_size, group_size
+        self.iterations, self.epochs, self.batch_size, self.group_size = iterations or 0, epochs, batch_size, group_size
         self.max_new_tokens, self.sampling, self.updates = max_new_tokens, sampling or Sampling(), updates
         self.scale, self.normalise_then_sum, self.token_budget = scale, normalise_then_sum, token_budget
         self.zero_spread, self.max_resamples, self.mask_overlong = zero_spread, max_resamples, mask_overlong
         self.rollout_dtype = getattr(torch, rollout_dtype) if rollout_dtype else None
         self.correction, self.nonfinite = correction, NonFinite(max_nonfinite)
         self.verify_shared_prefix, self.judge, self.dev_temperature = verify_shared_prefix, judge, dev_temperature
+        if (iterations is None) == (epochs is None) or (iterations or epochs or 0) <= 0:
+            raise ValueError(
+                f"set algo.iterations or algo.epochs above 0 and the other to null; got {iterations} and {epochs}"
+            )
         if self.sampling.temperature == 0:
             raise ValueError("GRPO compares samples: algo.sampling.temperature must be above 0, got 0; set 1")
         settings = {"group_size": group_size}
@@ -107,7 +112,9 @@ class GRPO(DevCurve):
         return None
 
     def steps(self, rows: int) -> int:
-        """Batches of a run, whatever the number of clips."""
+        """Batches of a run: `iterations`, or what `epochs` passes over `rows` clips take."""
+        if self.epochs is not None:
+            self.iterations = math.ceil(self.epochs * rows / self.batch_size)
         return self.iterations
 
     def train(self, mode: bool = True) -> GRPO:

@@ -1,19 +1,13 @@
 #!/usr/bin/env bash
 # Three times the demo's iterations, with and without the KL term: does the policy learn the emotion or the verifier's mistakes?
-# From the SFT model and verifier of experiments/demo_seeds, run first. Usage: run.sh [SEED…] (default 0 1).
+# Usage: run.sh [demo] [SEED…] [OVERRIDE…] (default 0 1).
 set -euo pipefail
-cd "$(dirname "$0")/../.."
-source experiments/side_by_side.sh
-runs="${ERV_RUNS:-runs}"
-from="$runs/demo_seeds"
+source "$(dirname "$0")/../common.sh"
+arguments 0,1 "$@"
 
-[[ $# -gt 0 ]] || set -- 0 1
-for seed in "$@"; do
-  common="+exp=grpo_demo seed=$seed group=gaming algo.iterations=240"
-  common+=" policy.checkpoint=$from/sft verifier.model.checkpoint=$from/verifier"
-  side_by_side \
-    "$common name=grpo_erv_240" \
-    "$common name=grpo_erv_beta0_240 algo.objective.beta=0"
-done
+base_stages
+from=("policy.checkpoint=$base/sft" "verifier.model.checkpoint=$base/verifier")
+grid +exp=grpo_demo group=gaming algo.iterations=240 "${from[@]}" name=grpo_erv_240
+grid +exp=grpo_demo +ablation=beta_0 group=gaming algo.iterations=240 "${from[@]}" name=grpo_erv_beta0_240
 
-python -m erv.report "$runs/gaming" --baseline grpo_erv_240 --table experiments/gaming/table.md --html "$runs/gaming/report.html"
+python -m erv.report "$runs/gaming" --baseline grpo_erv_240 --table "$table" --html "$runs/gaming/report.html"
