@@ -23,7 +23,7 @@ def composed(*overrides, command="train"):
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_composes_and_fits_its_constructors(name):
-    evaluates = name.startswith("evaluate")
+    evaluates = name.startswith("eval")
     overrides = ["policy.checkpoint=x"] if evaluates else []
     config.check(composed(f"+exp={name}", *overrides, command="evaluate" if evaluates else "train"), PROVIDED)
 
