@@ -93,6 +93,39 @@ def test_dfew_has_the_published_counts_or_says_what_is_different(tmp_path):
     assert warning.startswith("not as published: train: 9,360 clips, published are 9,361; train: 1,955 clips of happy")
 
 
+PUBLISHED = [  # spec: datasets.md, the table of folds
+    (DFEWCorpus, 1, 9356, (489, 379, 534, 435, 294, 29, 181)), (DFEWCorpus, 2, 9356, (489, 379, 534, 435, 294, 29, 181)),
+    (DFEWCorpus, 3, 9357, (489, 379, 534, 435, 294, 29, 180)), (DFEWCorpus, 4, 9358, (489, 379, 534, 434, 294, 29, 180)),
+    (MAFWCorpus, 1, 7333, 1839), (MAFWCorpus, 2, 7335, 1837), (MAFWCorpus, 3, 7339, 1833), (MAFWCorpus, 4, 7340, 1832),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "fold", "train", "test"), PUBLISHED)
+def test_the_other_folds_have_their_published_counts(tmp_path, kind, fold, train, test):
+    def write(train, test):
+        if kind is DFEWCorpus:
+            numbers = iter(range(1, 20000))
+            rows = {
+                "train": [(next(numbers), 1 + i % 7) for i in range(train)],
+                "test": [(next(numbers), label) for label, count in enumerate(test, start=1) for _ in range(count)],
+            }
+            trees.dfew(tmp_path, "EmoLabel_DataSplit", rows, None, fold, clips="none")
+        else:
+            names = [f"{i:05d}.mp4" for i in range(train + test)]
+            listed = [(name, MAFW.labels[i % 11]) for i, name in enumerate(names)]
+            trees.mafw(tmp_path, {"train": listed[:train], "test": listed[train:]}, fold=fold)
+
+    write(train, test)
+    corpus = kind(root=str(tmp_path), fold=fold)
+    corpus.require()
+    assert corpus.warnings() == []
+    whole = train + (sum(test) if kind is DFEWCorpus else test)
+    assert sum(len(corpus.clips(split)) for split in ("train", "dev", "test")) == whole
+    write(train - 1, test)
+    with pytest.raises(CorpusMissing, match=f"train: {train - 1:,} clips, published are {train:,}"):
+        kind(root=str(tmp_path), fold=fold).require()
+
+
 def test_dfew_that_is_not_there_says_what_is_expected_where_and_how_to_get_it(tmp_path):
     with pytest.raises(CorpusMissing) as caught:
         DFEWCorpus(root=str(tmp_path), fold=3).require()
