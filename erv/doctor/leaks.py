@@ -27,12 +27,16 @@ def _alike(clips: Sequence[Clip], keys: Mapping[str, str | None]) -> list[str]:
     found = []
     for what, listed in (
         ("the same file under several names", same),
-        ("the same file in several splits: a leak", across),
+        ("the same file in several splits: a leak", [_one_per_split(group) for group in across]),
     ):
         if listed:
             names = " = ".join(f"{clip.id} ({clip.split})" for clip in listed[0][:3])
             found.append(f"{what}: {len(listed)} times, first {names}")
     return found
+
+
+def _one_per_split(clips: Sequence[Clip]) -> list[Clip]:
+    return list({clip.split: clip for clip in reversed(clips)}.values())[::-1]
 
 
 def _subjects(clips: Mapping[Split, Sequence[Clip]]) -> list[str]:
