@@ -346,6 +346,10 @@ def test_meld_with_its_own_dev_split_and_numbers_used_again(tmp_path, one):
     assert corpus.clips("test")[0].subject == "Monica"
     with pytest.raises(CorpusMissing, match="dev: 1 clips, published are 1,109"):
         MELDCorpus(root=str(tmp_path)).require()
+    assert not any("minutes" in warning for warning in corpus.warnings())
+    trees.meld(tmp_path, {"test": [(220, 0, "anger", "Monica")]})
+    warning = MELDCorpus(root=str(tmp_path), expect="none").warnings()[-1]
+    assert warning.startswith("test_dia220_utt0 is cut wrongly in the release, to minutes")
     mapped = MELDCorpus(root=str(tmp_path), expect="none", taxonomy="dfew")
     assert labels(mapped, "train")["train_dia125_utt3"] == "happy"
 
