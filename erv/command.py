@@ -63,7 +63,12 @@ def _refuse(message: str) -> int:
 
 def _explain_override(error: Exception, config_name: str) -> str:
     """Hydra's own message, and for an unknown key the nearest keys of the config it was meant for."""
+    from hydra.errors import OverrideParseException
+
     message = str(error.__cause__ or error) if "Could not override" not in str(error) else str(error)
+    if isinstance(error, OverrideParseException):
+        key, _, value = error.override.partition("=")
+        return f"{message}\n  a value that holds more than plain letters needs quotes of its own: \"{key}='{value}'\""
     match = re.search(r"Could not override '([^']+)'.\nTo append", str(error))
     if match is None:
         return message

@@ -243,6 +243,18 @@ def test_data_that_is_not_there_or_cannot_be(tmp_path):
         assert message in done.stderr
 
 
+def test_a_folder_of_any_name(tmp_path):
+    """Hydra's command line takes plain letters; other folders need quotes, which the message shows in full."""
+    root = tmp_path / "Mes données 陰 (v2)=1"
+    trees.dfew(root, "label", {"train": [(1, 1)], "test": [(2, 2)]}, trees.one_clip(tmp_path))
+    given = ["data=dfew", "data.expect=none", "media.workers=1"]
+    refused = doctor(tmp_path, *given, f"data.root={root}", check=False)
+    assert refused.returncode == 2
+    quoted = f"data.root='{root}'"
+    assert f'needs quotes of its own: "{quoted}"' in refused.stderr
+    assert f"data: dfew at {root}" in doctor(tmp_path, *given, quoted).stdout
+
+
 def test_keys_are_said_to_be_there_and_never_shown(tmp_path, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
     for absent in ("HF_TOKEN", "GEMINI_API_KEY"):
