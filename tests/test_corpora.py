@@ -24,6 +24,7 @@ from erv.corpora.meld import MELDCorpus
 from erv.corpora.mer import EMERCorpus, MERRCorpus
 from erv.corpora.mixture import Mixture
 from erv.corpora.ravdess import RAVDESSCorpus
+from erv.doctor import leaks
 from erv.emotions import DFEW, MAFW, Taxonomy, of_labels
 from erv.media.containers import Limits
 from erv.media.decode import Wanted, decode
@@ -489,6 +490,11 @@ def test_dfew_and_mafw_together(tmp_path, one):
     assert [clip.weight for clip in both.clips("train")] == [1, 1, 1, 1, 2.5]
     assert {both.identity(clip) for clip in both.clips("test")} == {"dfew/4", "mafw/1"}
     assert len(mixture(limit=3).clips("train")) == 3
+    trees.dfew(tmp_path / "D", "label", {"train": [(4, 2), (5, 1)], "test": [(1, 4)]}, one, fold=2)
+    names = [clip.id for split in ("train", "dev", "test") for clip in both.clips(split)]
+    assert leaks.find(both, {name: name for name in names}) == [
+        "dfew: of the 1 test clips other folds train on 1 by fold 2: do not start from their weights"
+    ]
     assert mixture().digest() != both.digest()
     with pytest.raises(ValueError, match=r"data.weights gives a number above 0 to dfew, mafw; got mawf=1"):
         mixture(weights={"mawf": 1})

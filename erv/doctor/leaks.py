@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 
 from erv.corpora.base import SPLITS, Corpus, CorpusError, CorpusMissing
+from erv.corpora.mixture import Mixture
 from erv.records import Clip, Split
 
 
@@ -52,6 +53,8 @@ def _subjects(clips: Mapping[Split, Sequence[Clip]]) -> list[str]:
 
 def _folds(corpus: Corpus) -> list[str]:
     """How many of this fold's test clips other folds train on: weights of those folds are no use here."""
+    if isinstance(corpus, Mixture):
+        return [f"{name}: {line}" for name, part in corpus.parts.items() for line in _folds(part)]
     if not is_dataclass(corpus) or "fold" not in {f.name for f in fields(corpus)}:
         return []
     test = {clip.id for clip in corpus.clips("test")}
