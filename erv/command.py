@@ -86,7 +86,12 @@ def _refuse(message: str) -> int:
 
 def _explain_override(error: Exception, config_name: str) -> str:
     """Hydra's own message, and for an unknown key or option the nearest ones."""
+    from hydra.errors import OverrideParseException
+
     message = str(error.__cause__ or error) if "Could not override" not in str(error) else str(error)
+    if isinstance(error, OverrideParseException):
+        key, _, value = error.override.partition("=")
+        return f"{message}\n  a value that holds more than plain letters needs quotes of its own: \"{key}='{value}'\""
     option = re.search(r"Could not find '(\w+)/([^']+)'", message)
     if option:
         group, name = option.groups()

@@ -1,5 +1,6 @@
 """Real media files with every property and defect that loaders must meet; pictures tell their own number."""
 
+import struct
 import wave as wave_files
 from fractions import Fraction
 
@@ -87,6 +88,18 @@ def cut(source, target, share):
     content = source.read_bytes()
     target.write_bytes(content[: int(len(content) * share)])
     return str(target)
+
+
+def turned(path, degrees):
+    """The mp4 at `path` as a telephone held otherwise writes it: to be shown turned clockwise by 90, 180 or 270 degrees."""
+    data = bytearray(path.read_bytes())
+    matrix = data.index(b"tkhd") + 4 + 4 + 20 + 16  # of a header of version 0
+    whole = struct.unpack(">9i", data[matrix : matrix + 36])
+    assert whole == (65536, 0, 0, 0, 65536, 0, 0, 0, 2**30)
+    cos, sin = {90: (0, 1), 180: (-1, 0), 270: (0, -1)}[degrees]
+    data[matrix : matrix + 20] = struct.pack(">5i", *(65536 * v for v in (cos, sin, 0, -sin, cos)))
+    path.write_bytes(data)
+    return str(path)
 
 
 def without_pictures(path):

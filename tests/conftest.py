@@ -3,11 +3,16 @@
 import os
 from pathlib import Path
 
+import hydra
 import pytest
 import torch
 from commands import ROOT, environment, in_a_terminal
 
+from erv.command import conf_folder
+from erv.config import plain
 from erv.corpora.synthetic import SyntheticCorpus
+from erv.policy import load_policy
+from erv.rationale import compose
 
 FIXTURES = Path(os.environ.get("ERV_FIXTURES", Path(__file__).parent / "fixtures"))
 
@@ -28,6 +33,16 @@ def corpus(tmp_path_factory):
     made = SyntheticCorpus(str(tmp_path_factory.mktemp("corpus") / "clips"), seed=3, clips=48, dev=8, test=8, workers=1)
     made.prepare()
     return made
+
+
+@pytest.fixture(scope="session")
+def policy(corpus):
+    """The tiny policy with random weights; a test that changes it puts it back."""
+    torch.manual_seed(0)
+    with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        node = plain(hydra.compose("train", overrides=["policy=tiny"]).policy)
+    node.pop("_target_")
+    return load_policy(**node, texts=[compose(c.rationale, c.label) for c in corpus.clips("train")])
 
 
 @pytest.fixture(scope="session")

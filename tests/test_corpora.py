@@ -24,6 +24,7 @@ from erv.corpora.meld import MELDCorpus
 from erv.corpora.mer import EMERCorpus, MERRCorpus
 from erv.corpora.mixture import Mixture
 from erv.corpora.ravdess import RAVDESSCorpus
+from erv.doctor import leaks
 from erv.emotions import DFEW, MAFW, Taxonomy, of_labels
 from erv.media.containers import Limits
 from erv.media.decode import Wanted, decode
@@ -91,6 +92,39 @@ def test_dfew_has_the_published_counts_or_says_what_is_different(tmp_path):
     part.require()
     (warning,) = part.warnings()
     assert warning.startswith("not as published: train: 9,360 clips, published are 9,361; train: 1,955 clips of happy")
+
+
+PUBLISHED = [  # spec: datasets.md, the table of folds
+    (DFEWCorpus, 1, 9356, (489, 379, 534, 435, 294, 29, 181)), (DFEWCorpus, 2, 9356, (489, 379, 534, 435, 294, 29, 181)),
+    (DFEWCorpus, 3, 9357, (489, 379, 534, 435, 294, 29, 180)), (DFEWCorpus, 4, 9358, (489, 379, 534, 434, 294, 29, 180)),
+    (MAFWCorpus, 1, 7333, 1839), (MAFWCorpus, 2, 7335, 1837), (MAFWCorpus, 3, 7339, 1833), (MAFWCorpus, 4, 7340, 1832),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "fold", "train", "test"), PUBLISHED)
+def test_the_other_folds_have_their_published_counts(tmp_path, kind, fold, train, test):
+    def write(train, test):
+        if kind is DFEWCorpus:
+            numbers = iter(range(1, 20000))
+            rows = {
+                "train": [(next(numbers), 1 + i % 7) for i in range(train)],
+                "test": [(next(numbers), label) for label, count in enumerate(test, start=1) for _ in range(count)],
+            }
+            trees.dfew(tmp_path, "EmoLabel_DataSplit", rows, None, fold, clips="none")
+        else:
+            names = [f"{i:05d}.mp4" for i in range(train + test)]
+            listed = [(name, MAFW.labels[i % 11]) for i, name in enumerate(names)]
+            trees.mafw(tmp_path, {"train": listed[:train], "test": listed[train:]}, fold=fold)
+
+    write(train, test)
+    corpus = kind(root=str(tmp_path), fold=fold)
+    corpus.require()
+    assert corpus.warnings() == []
+    whole = train + (sum(test) if kind is DFEWCorpus else test)
+    assert sum(len(corpus.clips(split)) for split in ("train", "dev", "test")) == whole
+    write(train - 1, test)
+    with pytest.raises(CorpusMissing, match=f"train: {train - 1:,} clips, published are {train:,}"):
+        kind(root=str(tmp_path), fold=fold).require()
 
 
 def test_dfew_that_is_not_there_says_what_is_expected_where_and_how_to_get_it(tmp_path):
@@ -313,6 +347,10 @@ def test_meld_with_its_own_dev_split_and_numbers_used_again(tmp_path, one):
     assert corpus.clips("test")[0].subject == "Monica"
     with pytest.raises(CorpusMissing, match="dev: 1 clips, published are 1,109"):
         MELDCorpus(root=str(tmp_path)).require()
+    assert not any("minutes" in warning for warning in corpus.warnings())
+    trees.meld(tmp_path, {"test": [(220, 0, "anger", "Monica")]})
+    warning = MELDCorpus(root=str(tmp_path), expect="none").warnings()[-1]
+    assert warning.startswith("test_dia220_utt0 is cut wrongly in the release, to minutes")
     mapped = MELDCorpus(root=str(tmp_path), expect="none", taxonomy="dfew")
     assert labels(mapped, "train")["train_dia125_utt3"] == "happy"
 
@@ -452,6 +490,11 @@ def test_dfew_and_mafw_together(tmp_path, one):
     assert [clip.weight for clip in both.clips("train")] == [1, 1, 1, 1, 2.5]
     assert {both.identity(clip) for clip in both.clips("test")} == {"dfew/4", "mafw/1"}
     assert len(mixture(limit=3).clips("train")) == 3
+    trees.dfew(tmp_path / "D", "label", {"train": [(4, 2), (5, 1)], "test": [(1, 4)]}, one, fold=2)
+    names = [clip.id for split in ("train", "dev", "test") for clip in both.clips(split)]
+    assert leaks.find(both, {name: name for name in names}) == [
+        "dfew: of the 1 test clips other folds train on 1 by fold 2: do not start from their weights"
+    ]
     assert mixture().digest() != both.digest()
     with pytest.raises(ValueError, match=r"data.weights gives a number above 0 to dfew, mafw; got mawf=1"):
         mixture(weights={"mawf": 1})

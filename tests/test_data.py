@@ -6,7 +6,6 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import hydra
 import numpy as np
 import pytest
 import torch
@@ -17,15 +16,11 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from erv import lineage
-from erv.command import conf_folder
-from erv.config import plain
 from erv.corpora.synthetic import SyntheticCorpus
 from erv.lit.order import StepBatches
 from erv.lit.samples import ClipReader, UnusableClips
 from erv.media.augment import Augment
 from erv.media.settings import MediaSettings
-from erv.policy import load_policy
-from erv.rationale import compose
 from erv.records import Clip
 
 
@@ -95,15 +90,6 @@ def test_kill_and_resume_at_any_number_of_workers(tmp_path):
         assert (
             after == whole[6:]
         )  # the last checkpoint was after step 5; the rest and the passes that follow are the same
-
-
-@pytest.fixture(scope="module")
-def policy(corpus):
-    torch.manual_seed(0)
-    with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        node = plain(hydra.compose("train", overrides=["policy=tiny"]).policy)
-    node.pop("_target_")
-    return load_policy(**node, texts=[compose(c.rationale, c.label) for c in corpus.clips("train")])
 
 
 def settings(tmp_path, **given):

@@ -223,7 +223,7 @@ def test_the_same_file_twice_and_the_same_person_twice(tmp_path):
     given = ["data=manifest", "data.file=own.csv", "data.taxonomy=dfew", "data.dev=0", "media.workers=1"]
     page = doctor(tmp_path, *given).stdout
     assert "note: the same file under several names: 1 times, first a (train) = b (train) = c (test)" in page
-    assert "note: the same file in several splits: a leak: 1 times" in page
+    assert "note: the same file in several splits: a leak: 1 times, first a (train) = c (test)" in page
     assert "note: 1 subjects are in train and in test, first anna" in page
 
 
@@ -243,12 +243,26 @@ def test_data_that_is_not_there_or_cannot_be(tmp_path):
         assert message in done.stderr
 
 
+def test_a_folder_of_any_name(tmp_path):
+    """Hydra's command line takes plain letters; other folders need quotes, which the message shows in full."""
+    root = tmp_path / "Mes données 陰 (v2)=1"
+    trees.dfew(root, "label", {"train": [(1, 1)], "test": [(2, 2)]}, trees.one_clip(tmp_path))
+    given = ["data=dfew", "data.expect=none", "media.workers=1"]
+    refused = doctor(tmp_path, *given, f"data.root={root}", check=False)
+    assert refused.returncode == 2
+    quoted = f"data.root='{root}'"
+    assert f'needs quotes of its own: "{quoted}"' in refused.stderr
+    assert f"data: dfew at {root}" in doctor(tmp_path, *given, quoted).stdout
+
+
 def test_keys_are_said_to_be_there_and_never_shown(tmp_path, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
-    monkeypatch.delenv("HF_TOKEN", raising=False)
+    for absent in ("HF_TOKEN", "GEMINI_API_KEY"):
+        monkeypatch.delenv(absent, raising=False)
     done = doctor(tmp_path)
     assert "OPENAI_API_KEY set" in done.stdout
-    assert "HF_TOKEN not set" in done.stdout
+    for absent in ("HF_TOKEN", "GEMINI_API_KEY"):  # every key that a config in conf/ reads is among them
+        assert f"{absent} not set" in done.stdout
     assert "sk-very" not in done.stdout + done.stderr
 
 

@@ -13,6 +13,7 @@ from clips import (
     number_of,
     picture,
     tone,
+    turned,
     without_pictures,
     write_clip,
     write_folder,
@@ -82,6 +83,18 @@ def test_frames_are_the_middles_of_equal_parts(total, num_frames):
     assert chosen == sorted(chosen)
     assert 0 <= chosen[0] <= chosen[-1] < total
     assert all(abs(c - (total - 1) * (i + 0.5) / num_frames) <= 0.5001 for i, c in enumerate(chosen))
+
+
+@pytest.mark.parametrize(("degrees", "quarters"), [(90, 3), (180, 2), (270, 1)])
+def test_a_clip_of_a_telephone_is_shown_upright(tmp_path, degrees, quarters):
+    lying = read_frames(write_clip(tmp_path / "a.mp4"), 8)
+    path = turned(tmp_path / "a.mp4", degrees)
+    upright = np.rot90(lying, quarters, axes=(1, 2))
+    for threads in (1, 2):
+        assert np.array_equal(read_frames(path, 8, threads=threads), upright)
+    found = decode(path, None, SMALL, Limits())
+    assert (found.facts.height, found.facts.width) == upright.shape[1:3]
+    assert np.array_equal(found.pictures, fit(upright, 32, "pad"))
 
 
 def test_frames_that_have_no_time_are_counted(tmp_path):

@@ -10,7 +10,7 @@ from typing import Any
 
 from erv.run import environment
 
-KEYS = ("OPENAI_API_KEY", "WANDB_API_KEY", "HF_TOKEN")  # never their values
+KEYS = ("OPENAI_API_KEY", "GEMINI_API_KEY", "WANDB_API_KEY", "HF_TOKEN")  # never their values
 
 
 def describe(places: Mapping[str, Any]) -> dict[str, Any]:

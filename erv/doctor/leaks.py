@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 
 from erv.corpora.base import SPLITS, Corpus, CorpusError, CorpusMissing
+from erv.corpora.mixture import Mixture
 from erv.records import Clip, Split
 
 
@@ -27,12 +28,16 @@ def _alike(clips: Sequence[Clip], keys: Mapping[str, str | None]) -> list[str]:
     found = []
     for what, listed in (
         ("the same file under several names", same),
-        ("the same file in several splits: a leak", across),
+        ("the same file in several splits: a leak", [_one_per_split(group) for group in across]),
     ):
         if listed:
             names = " = ".join(f"{clip.id} ({clip.split})" for clip in listed[0][:3])
             found.append(f"{what}: {len(listed)} times, first {names}")
     return found
+
+
+def _one_per_split(clips: Sequence[Clip]) -> list[Clip]:
+    return list({clip.split: clip for clip in reversed(clips)}.values())[::-1]
 
 
 def _subjects(clips: Mapping[Split, Sequence[Clip]]) -> list[str]:
@@ -48,6 +53,8 @@ def _subjects(clips: Mapping[Split, Sequence[Clip]]) -> list[str]:
 
 def _folds(corpus: Corpus) -> list[str]:
     """How many of this fold's test clips other folds train on: weights of those folds are no use here."""
+    if isinstance(corpus, Mixture):
+        return [f"{name}: {line}" for name, part in corpus.parts.items() for line in _folds(part)]
     if not is_dataclass(corpus) or "fold" not in {f.name for f in fields(corpus)}:
         return []
     test = {clip.id for clip in corpus.clips("test")}

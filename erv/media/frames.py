@@ -31,7 +31,7 @@ def frame_indices(total: int, num_frames: int) -> list[int]:
 
 
 def read_frames(path: str, num_frames: int, limits: Limits | None = None, threads: int = 1) -> np.ndarray:
-    """`num_frames` pictures of the clip by `frame_indices`, uint8 RGB `[T, H, W, 3]`.
+    """`num_frames` pictures of the clip by `frame_indices`, uint8 RGB `[T, H, W, 3]`, upright.
 
     `path` is a video file, or a folder of pictures whose sorted names are the frames. With one thread, pictures that
     nothing else refers to are not decoded; with more (0: as many as the decoder likes), all are. Raises MissingMedia,
@@ -67,7 +67,7 @@ def pictures_of(
         chosen = frame_indices(total, num_frames)
         wanted = set(chosen)
         pictures = ((i, frame) for i, frame in enumerate(_decoded(path, limits)) if i in wanted)
-        found = {index: frame.to_ndarray(format="rgb24") for index, frame in pictures}
+        found = {index: _upright(frame) for index, frame in pictures}
     shapes = {picture.shape for picture in found.values()}
     if len(shapes) > 1:
         raise CorruptMedia(path, f"changes its size within the clip ({', '.join(map(str, sorted(shapes)))})")
@@ -97,7 +97,7 @@ def _sought(
             for frame in packet.decode():
                 if frame.pts in rest:
                     _refuse_damage(frame, path, limits)
-                    found[wanted[frame.pts]] = frame.to_ndarray(format="rgb24")
+                    found[wanted[frame.pts]] = _upright(frame)
                     rest.discard(frame.pts)
             if not rest:
                 break
@@ -123,6 +123,12 @@ def _decoded(path: str, limits: Limits) -> Iterator[av.VideoFrame]:
         for frame in container.decode(video=0):
             _refuse_damage(frame, path, limits)
             yield frame
+
+
+def _upright(frame: av.VideoFrame) -> np.ndarray:
+    """uint8 RGB `[H, W, 3]`, turned as the file says it is to be shown: telephones write upright pictures lying down."""
+    quarters = round(frame.rotation / 90) % 4  # counterclockwise
+    return np.rot90(frame.to_ndarray(format="rgb24"), quarters)
 
 
 def _refuse_damage(frame: av.VideoFrame, path: str, limits: Limits) -> None:

@@ -85,7 +85,7 @@ class Processor:
         """What happens between the file and the towers, for the tower cache's key."""
         silence = " silence" if self.preprocessing == "paper" else ""
         return (
-            f"{self.style.aspect} siglip {self.image_size} frames {self.num_frames} mel {self.mel_bins} "
+            f"{self.style.aspect} siglip {self.image_size} frames {self.num_frames} upright mel {self.mel_bins} "
             f"seconds {self.audio_seconds}{silence}"
         )
 
