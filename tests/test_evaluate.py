@@ -318,7 +318,7 @@ def perturbed(source, target):
     return target
 
 
-def test_the_training_verifier_may_not_judge_another_one_may(home):
+def test_the_training_verifier_may_not_judge_another_one_may(home, whole):
     verifier = run_of(home, "verifier") / "model"
     shutil.copytree(verifier, home / "copied")
     own = [*POLICY, "judge=verifier", "evaluation.limit=4"]
@@ -327,7 +327,13 @@ def test_the_training_verifier_may_not_judge_another_one_may(home):
             done = command(home, "v", *own, f"judge.verifier.verifier.checkpoint={place}", *reward)
             assert done.returncode == 2
             assert "is the verifier whose reward the policy was trained with" in done.stderr
+        again = [f"predictions={whole[0]}", *SMALL, "judge=verifier", "verifier=null"]  # its answers, judged once more
+        done = command(home, "v", *again, f"judge.verifier.verifier.checkpoint={place}")
+        assert done.returncode == 2
+        assert "is the verifier whose reward the policy was trained with" in done.stderr
     other = perturbed(verifier, home / "another")
+    again_by_another, _ = evaluate(home, "v2", *again, f"judge.verifier.verifier.checkpoint={other}")
+    assert list(figures(again_by_another)["judges"]) == ["verifier", "oracle"]
     folder, _ = evaluate(home, "v", *own, f"judge.verifier.verifier.checkpoint={other}")
     assert figures(folder)["judge"] == "verifier"
 
