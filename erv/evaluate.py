@@ -14,6 +14,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from erv import config
 from erv.command import command, overrides
 from erv.config import ConfigError
 from erv.judging import export, spoken, tell_costs
@@ -39,8 +40,11 @@ def main(cfg: DictConfig) -> None:
 def evaluate_policy(cfg: DictConfig) -> None:
     """Sample the answers of a checkpoint, then judge and count them."""
     from erv import stage
+    from erv.parts import answer_length
 
     part = stage.share(cfg.shard)
+    if OmegaConf.select(cfg, "evaluation.max_new_tokens") is None:
+        OmegaConf.update(cfg, "evaluation.max_new_tokens", answer_length(config.plain(cfg)))
     with stage.open_stage(cfg, part) as (run, parts), stage.refuse_incomplete():
         plan: Evaluation = parts.make("evaluation")
         clips = stage.evaluated_clips(parts, plan)

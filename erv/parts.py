@@ -316,6 +316,12 @@ def training_config(tree: Mapping[str, Any]) -> dict[str, Any]:
     return yaml.safe_load(file.read_text()) or {} if file is not None and file.is_file() else {}
 
 
+def answer_length(tree: Mapping[str, Any]) -> int:
+    """The most tokens of an answer where `tree` does not say: as in the policy's training, else the default."""
+    trained = training_config(tree).get("evaluation") or {}
+    return int(trained.get("max_new_tokens") or Evaluation.max_new_tokens)
+
+
 def adopt_verifier(tree: dict[str, Any]) -> dict[str, str]:
     """Where `tree` names no verifier, take that of the policy's training, and its reward; returns what it is, for the signature.
 
