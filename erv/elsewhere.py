@@ -18,7 +18,7 @@ from erv.composition import overrides
 from erv.config import ConfigError
 from erv.corpora.base import CorpusError, CorpusMissing
 from erv.emotions import Taxonomy, taxonomy
-from erv.judging import CLIPS, assess, context, export, spoken, tell_costs
+from erv.judging import CLIPS, assess, context, export, refuse_training_verifier, rewarding, spoken, tell_costs
 from erv.measure import Evaluation, FailedVerdicts, judges_of
 from erv.metrics.summary import Settings
 from erv.predictions import FILE, IncompletePredictions, check_complete, key_of, read_foreign
@@ -36,6 +36,8 @@ def evaluate_file(cfg: DictConfig) -> None:
     reads = cfg.get("verifier") is not None
     unused = {"policy"} if reads else {"policy", "reward"}
     cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in unused])
+    if OmegaConf.select(cfg, "evaluation.max_new_tokens") is None:  # nobody says what those answers were held to
+        OmegaConf.update(cfg, "evaluation.max_new_tokens", Evaluation.max_new_tokens)
     config.check(cfg, ("taxonomy", "verifier", "verifier_labels"))
     tree = config.plain(cfg)
     names, clips = _clips(tree)
@@ -45,6 +47,7 @@ def evaluate_file(cfg: DictConfig) -> None:
         found = read_foreign(file, {clip.id: clip.label for clip in clips}, names)
         _refuse_incomplete(found, _expected(clips[: plan.limit], file), bool(cfg.partial), str(file))
         judges = judges_of(tree, names)
+        refuse_training_verifier(judges, rewarding(file.parent if file.name == FILE else None))
         settings: Settings = config.build(tree["metrics"])
         settings.require(names)
     except ValueError as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from erv import config
 from erv.command import command
 from erv.config import ConfigError
 from erv.judging import export, spoken, tell_costs
@@ -24,7 +25,10 @@ def plan(cfg: DictConfig) -> Path | None:
     from erv.stage import planned
 
     _require(cfg)
-    return None if cfg.predictions is not None else planned(cfg)[1].folder
+    if cfg.predictions is not None:
+        return None
+    _set_length(cfg)
+    return planned(cfg)[1].folder
 
 
 @command("evaluate", plan)
@@ -46,11 +50,20 @@ def _require(cfg: DictConfig) -> None:
         raise ConfigError("set data=NAME: the clips to answer (data=dfew, data=synthetic, …)")
 
 
+def _set_length(cfg: DictConfig) -> None:
+    """A policy answers as long as it was trained to, unless told otherwise."""
+    from erv.parts import answer_length
+
+    if OmegaConf.select(cfg, "evaluation.max_new_tokens") is None:
+        OmegaConf.update(cfg, "evaluation.max_new_tokens", answer_length(config.plain(cfg)))
+
+
 def evaluate_policy(cfg: DictConfig) -> None:
     """Sample the answers of a checkpoint, then judge and count them."""
     from erv import stage
 
     part = stage.share(cfg.shard)
+    _set_length(cfg)
     with stage.open_stage(cfg, part) as (run, parts), stage.refuse_incomplete():
         plan: Evaluation = parts.make("evaluation")
         clips = stage.evaluated_clips(parts, plan)

@@ -15,6 +15,7 @@ from erv.config import ConfigError
 from erv.emotions import Taxonomy
 from erv.judges.base import Judge
 from erv.judges.human import export_sheet
+from erv.judges.verifier import VerifierJudge
 from erv.llm import CircuitOpen
 from erv.measure import Context, Evaluation, judged, measure, read, refuse_failed, split
 from erv.metrics.curves import read_curves
@@ -76,14 +77,45 @@ def context(folder: Path, taught: Collection[str] = ()) -> Context:
     return Context(taught, curves, figures.get("sampled") or figures.get("greedy"))
 
 
+def refuse_training_verifier(judges: Sequence[Judge], known: Collection[str]) -> None:
+    """ConfigError for a judge with the weights of a verifier whose reward the policy was trained with (hashes in `known`)."""
+    for judge in judges:
+        if isinstance(judge, VerifierJudge) and weights_of(judge.verifier) in known:
+            raise ConfigError(
+                f"judge {judge.name!r} is the verifier whose reward the policy was trained with, so it would judge its own work; "
+                "train another one on other text (verifier.data.train=audit) and set judge.verifier.verifier.checkpoint to it"
+            )
+
+
+def rewarding(folder: Path | None) -> set[str]:
+    """The weights of the verifiers that rewarded the policy of the run in `folder`, there and in the runs it goes back to."""
+    found: set[str] = set()
+    while folder is not None:
+        environment = folder / "env.json"
+        weights = json.loads(environment.read_text()).get("verifier_sha256") if environment.is_file() else None
+        found |= {weights} if weights else set()
+        folder = _policy_of(folder)
+    return found
+
+
+def weights_of(verifier: Any) -> str:
+    """The hash of a verifier's weights."""
+    from erv.media.cache import tensors_sha256
+
+    return tensors_sha256(verifier.model.state_dict())
+
+
+def _policy_of(folder: Path) -> Path | None:
+    """The folder around the model that the run in `folder` loaded, where its config names one."""
+    config = folder / "config.yaml"
+    policy = (yaml.safe_load(config.read_text()) or {}).get("policy") or {} if config.is_file() else {}
+    return Path(policy["checkpoint"]).parent if policy.get("checkpoint") else None
+
+
 def _began_with(folder: Path | None) -> Path | None:
     """The finished run whose model the run in `folder` loaded, where its config names one."""
-    config = folder / "config.yaml" if folder else None
-    if config is None or not config.is_file():
-        return None
-    policy = (yaml.safe_load(config.read_text()) or {}).get("policy") or {}
-    run = Path(policy.get("checkpoint") or "").parent
-    return run if (run / METRICS).is_file() else None
+    run = _policy_of(folder) if folder else None
+    return run if run and (run / METRICS).is_file() else None
 
 
 def spoken(metrics: Mapping[str, Any]) -> Iterator[str]:

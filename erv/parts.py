@@ -17,10 +17,10 @@ from erv.corpora.base import Corpus, refuse_overlap
 from erv.emotions import Taxonomy
 from erv.judges.base import Judge
 from erv.judges.verifier import VerifierJudge
+from erv.judging import refuse_training_verifier, rewarding, weights_of
 from erv.lit.data import ClipData, SentenceData, StepData
 from erv.lit.samples import ClipReader, Sample, Samples
 from erv.measure import Evaluation, judges_of
-from erv.media.cache import tensors_sha256
 from erv.media.defects import Note, as_row, tally
 from erv.media.journal import fingerprint
 from erv.media.settings import MediaSettings
@@ -153,7 +153,7 @@ class Parts:
     def note_verifier(self) -> None:
         """Write the hash of the verifier's weights into env.json: an evaluation may not take the same ones for a judge."""
         if self.verifier is not None and self.ranks.leads:
-            note_environment(Path(self.folder), verifier_sha256=_weights_of(self.verifier))
+            note_environment(Path(self.folder), verifier_sha256=weights_of(self.verifier))
 
     @cached_property
     def reward(self) -> TotalReward:
@@ -182,27 +182,16 @@ class Parts:
         """Who reads explanations in evaluation; ConfigError for one that cannot, or may not."""
         _ = self.corpus  # its files may hold what a judge reads
         found = judges_of(self.tree, self.taxonomy)
-        for judge in found:
-            if isinstance(judge, VerifierJudge):
-                self._refuse_training_verifier(judge)
+        if any(isinstance(judge, VerifierJudge) for judge in found):
+            checkpoint = (self.tree.get("policy") or {}).get("checkpoint")
+            own = {weights_of(self.verifier)} if self.verifier is not None else set()
+            refuse_training_verifier(found, own | rewarding(Path(checkpoint).parent if checkpoint else None))
         return found
 
     @property
     def judge(self) -> Judge | None:
         """Who reads explanations while a policy trains: the first judge that is free of charge."""
         return next((judge for judge in self.judges if judge.free), None)
-
-    def _refuse_training_verifier(self, judge: VerifierJudge) -> None:
-        """Whatever verifier rewarded the policy may not judge it."""
-        known = {_weights_of(self.verifier)} if self.verifier is not None else set()
-        environment = Path((self.tree.get("policy") or {}).get("checkpoint") or "").parent / "env.json"
-        if environment.is_file():
-            known.add(json.loads(environment.read_text()).get("verifier_sha256"))
-        if _weights_of(judge.verifier) in known:
-            raise config.ConfigError(
-                f"judge {judge.name!r} is the verifier whose reward the policy was trained with, so it would judge its own work; "
-                "train another one on other text (verifier.data.train=audit) and set judge.verifier.verifier.checkpoint to it"
-            )
 
     @cached_property
     def media(self) -> MediaSettings:
@@ -332,6 +321,12 @@ def training_config(tree: Mapping[str, Any]) -> dict[str, Any]:
     return yaml.safe_load(file.read_text()) or {} if file is not None and file.is_file() else {}
 
 
+def answer_length(tree: Mapping[str, Any]) -> int:
+    """The most tokens of an answer where `tree` does not say: as in the policy's training, else the default."""
+    trained = training_config(tree).get("evaluation") or {}
+    return int(trained.get("max_new_tokens") or Evaluation.max_new_tokens)
+
+
 def adopt_verifier(tree: dict[str, Any]) -> dict[str, str]:
     """Where `tree` names no verifier, take that of the policy's training, and its reward; returns what it is, for the signature.
 
@@ -355,7 +350,3 @@ def training_files(tree: Mapping[str, Any]) -> dict[str, str]:
     root = tree["data"].get("root")
     own = {n: Path(file) for n, file in files.items() if file and not (root and Path(root) in Path(file).parents)}
     return {f"verifier.data.files.{name}": file_sha256(file) for name, file in own.items() if file.is_file()}
-
-
-def _weights_of(verifier: Any) -> str:
-    return tensors_sha256(verifier.model.state_dict())

@@ -44,7 +44,7 @@ def predict(cfg: DictConfig) -> Iterator[Prediction]:
     from erv.emotions import DFEW, MAFW
     from erv.lit.evaluation import answers
     from erv.measure import read
-    from erv.parts import PROVIDED, Parts, adopt_verifier, resolve_checkpoints, training_config
+    from erv.parts import PROVIDED, Parts, adopt_verifier, answer_length, resolve_checkpoints, training_config
     from erv.stage import quiet, user_errors
 
     tree = config.plain(cfg)
@@ -54,6 +54,8 @@ def predict(cfg: DictConfig) -> Iterator[Prediction]:
         labels = config.build(trained["data"]).taxonomy if trained.get("data") else DFEW
         corpus["taxonomy"] = labels.name if labels in (DFEW, MAFW) else list(labels.labels)
     media["modalities"] = media["modalities"] or (trained.get("media") or {}).get("modalities") or ["video", "audio"]
+    if tree["evaluation"]["max_new_tokens"] is None:
+        tree["evaluation"]["max_new_tokens"] = answer_length(tree)
     adopt_verifier(tree)
     config.check(tree, PROVIDED)
     quiet(tree)

@@ -24,6 +24,7 @@ from erv import config, ranks
 from erv.composition import Composition, overrides
 from erv.config import ConfigError
 from erv.corpora.base import CorpusError, CorpusMissing
+from erv.grpo.rollout import TooLong
 from erv.judging import conclude, context
 from erv.lit.evaluation import answers
 from erv.lit.samples import Samples, UnusableClips
@@ -103,7 +104,7 @@ def user_errors() -> Iterator[None]:
     """What a user can put right becomes a ConfigError: a missing corpus, clips that cannot be used, a full disk, …"""
     try:
         yield
-    except (CorpusMissing, CorpusError, UnusableClips, CacheTooLarge, DecodersDie, UnfitVerifier) as error:
+    except (CorpusMissing, CorpusError, UnusableClips, CacheTooLarge, DecodersDie, UnfitVerifier, TooLong) as error:
         raise ConfigError(str(error)) from error
 
 

@@ -16,8 +16,9 @@ def completion(content, **message):
 class Endpoint:
     """`answer(request, user)` gives the content of a reply; `plan[text]` lists what happens to the calls for a text first.
 
-    Entries of a plan: an HTTP status, "timeout", "drop" (the connection is closed), "garbage" (a reply that is no JSON),
-    "broken" (a body that is none), "empty", "refused", or "off_list". With `hold_after` calls answered, all further ones
+    Entries of a plan: an HTTP status, a body of bytes, "timeout", "drip" (a good body, a byte at a time), "drop" (the
+    connection is closed), "garbage" (a reply that is no JSON), "broken" (a body that is none), "empty", "refused", or
+    "off_list". With `hold_after` calls answered, all further ones
     wait until `release`.
     """
 
@@ -105,19 +106,24 @@ class Endpoint:
             body = completion(None, refusal="I cannot help with that.")
         elif step == "off_list":
             body = completion(json.dumps(self.strange))
-        elif step == "ok":
+        elif step in ("ok", "drip"):
             body = completion(json.dumps(self.answer(request, user)))
         if step in ("ok", "refused", "off_list"):
             with self.lock:
                 self.delivered[text] += 1
-        raw = b"<html>not json" if body is None else json.dumps(body).encode()
+        raw = step if isinstance(step, bytes) else b"<html>not json" if body is None else json.dumps(body).encode()
         handler.send_response(status)
         handler.send_header("Content-Type", "application/json")
         handler.send_header("Content-Length", str(len(raw)))
         if self.retry_after is not None and status == 429:
             handler.send_header("Retry-After", str(self.retry_after))
         handler.end_headers()
-        handler.wfile.write(raw)
+        if step != "drip":
+            handler.wfile.write(raw)
+            return
+        for byte in raw:
+            handler.wfile.write(bytes([byte]))
+            time.sleep(0.1)
 
 
 def reader(labels, default="surprise"):

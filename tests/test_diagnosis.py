@@ -7,8 +7,8 @@ import pytest
 from commands import ROOT
 
 from erv.emotions import DFEW
-from erv.metrics.curves import read_curves
-from erv.metrics.diagnosis import EPC_FALL, RULES, Change, diagnose
+from erv.metrics.curves import Change, read_curves
+from erv.metrics.diagnosis import EPC_FALL, RULES, diagnose
 
 SOUND = {
     "war": 0.75, "eea": 0.62, "epc": 0.7, "fcr": 0.55, "unknown_rate": 0.0, "format_rate": 1.0, "finished_rate": 1.0,

@@ -318,7 +318,7 @@ def perturbed(source, target):
     return target
 
 
-def test_the_training_verifier_may_not_judge_another_one_may(home):
+def test_the_training_verifier_may_not_judge_another_one_may(home, whole):
     verifier = run_of(home, "verifier") / "model"
     shutil.copytree(verifier, home / "copied")
     own = [*POLICY, "judge=verifier", "evaluation.limit=4"]
@@ -327,15 +327,20 @@ def test_the_training_verifier_may_not_judge_another_one_may(home):
             done = command(home, "v", *own, f"judge.verifier.verifier.checkpoint={place}", *reward)
             assert done.returncode == 2
             assert "is the verifier whose reward the policy was trained with" in done.stderr
+        again = [f"predictions={whole[0]}", *SMALL, "judge=verifier", "verifier=null"]  # its answers, judged once more
+        done = command(home, "v", *again, f"judge.verifier.verifier.checkpoint={place}")
+        assert done.returncode == 2
+        assert "is the verifier whose reward the policy was trained with" in done.stderr
     other = perturbed(verifier, home / "another")
+    again_by_another, _ = evaluate(home, "v2", *again, f"judge.verifier.verifier.checkpoint={other}")
+    assert list(figures(again_by_another)["judges"]) == ["verifier", "oracle"]
     folder, _ = evaluate(home, "v", *own, f"judge.verifier.verifier.checkpoint={other}")
     assert figures(folder)["judge"] == "verifier"
 
 
 def test_sentences_are_read_as_in_training_without_being_told(home, whole):
-    """The simplest command: verifier and reward are those of the policy's own run."""
-    done = command(home, "simple", "checkpoint=runs/demo/grpo_erv", "data=synthetic", *SMALL[1:], "judge=oracle",
-                   "evaluation.max_new_tokens=76")  # fmt: skip
+    """The simplest command: verifier, reward and the most tokens are those of the policy's own run."""
+    done = command(home, "simple", "checkpoint=runs/demo/grpo_erv", "data=synthetic", *SMALL[1:], "judge=oracle")
     assert done.returncode == 0, done.stderr
     assert "explanations are read by the verifier of the policy's training" in done.stdout
     found, told = figures(run_of(home, "simple", "evaluate")), figures(whole[0])
@@ -361,6 +366,7 @@ def test_sentences_are_read_as_in_training_without_being_told(home, whole):
             "evaluation.samples=0 needs evaluation.greedy=true",
         ),
         ([*POLICY, "judge=human"], "judge.human.sheets"),
+        ([*POLICY, "evaluation.max_new_tokens=900"], "must fit the decoder's 512 positions"),
     ],
 )
 def test_bad_input_is_said_before_anything_is_made(home, arguments, message):
@@ -398,7 +404,7 @@ def test_predict_says_what_evaluate_says(home, whole):
     folder.mkdir()
     for name, row in zip(("a.mp4", "it's = odd.MP4"), greedy, strict=True):
         shutil.copy(clips[row["clip_id"]], folder / name)
-    arguments = ["some clips", "checkpoint=runs/demo/grpo_erv", "evaluation.max_new_tokens=76"]
+    arguments = ["some clips", "checkpoint=runs/demo/grpo_erv"]
     done = command(home, None, *arguments, "output=json", module="predict")
     assert done.returncode == 0, done.stderr
     found = [json.loads(line) for line in done.stdout.splitlines()]

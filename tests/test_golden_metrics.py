@@ -120,12 +120,12 @@ def verdicts(golden, prediction):
 
 def compound(golden):
     """(labels of clips, facts by name) that a file keeps under names with "compound" or "multi"."""
-    labels, facts, ids = {}, {}, {line.id for line in golden.lines}
+    labels, facts = {}, {}
 
     def walk(node, inside):
         for key, value in node.items():
             within = inside or any(word in key.lower() for word in ("compound", "multi"))
-            if within and isinstance(value, dict) and value.keys() & ids:
+            if within and isinstance(value, dict) and value and all(name.isdigit() for name in value):
                 labels.update(value)
             elif isinstance(value, dict):
                 walk(value, within)
@@ -145,12 +145,7 @@ def test_several_labels_per_clip(golden):
     for name, value in facts.items():
         if "war" in name:
             assert value == pytest.approx(100 * found["war"], abs=1e-3 if "printed" in name else 1e-9), name
-        for ours, theirs in (
-            ("unknown_list", "unknown_list"),
-            ("unknown", "unknown"),
-            ("correct", "correct"),
-            ("lines", "lines"),
-        ):
-            if theirs in name:
-                assert value == found[ours], name
+        for count in ("unknown_list", "unknown", "correct", "lines"):
+            if count in name and type(value) is type(found[count]):  # a table may have such a word in its name, too
+                assert value == found[count], name
                 break

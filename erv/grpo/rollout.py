@@ -16,6 +16,10 @@ from erv.grpo.sampling import Sampling, draw, uniforms
 LEAVE_AT = 0.75  # rows are dropped when this share of the slots would be left: dropping copies the own-token cache
 
 
+class TooLong(ValueError):
+    """A prompt and its completion do not fit the decoder."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rollout:
     """N = B * G completions, prompt-major.
@@ -117,11 +121,11 @@ def _compact(done: Tensor) -> tuple[Tensor, Tensor] | None:
 
 
 def check_positions(decoder: PreTrainedModel, prompt_mask: Tensor, max_new_tokens: int) -> None:
-    """ValueError when the longest prompt and its completion do not fit the decoder's positions."""
+    """TooLong when the longest prompt and its completion do not fit the decoder's positions."""
     limit = getattr(decoder.config.get_text_config(decoder=True), "max_position_embeddings", None)
     longest = int(prompt_mask.sum(1).max())
     if limit is not None and longest + max_new_tokens > limit:
-        raise ValueError(
+        raise TooLong(
             f"prompt and completion must fit the decoder's {limit} positions (max_position_embeddings); got a prompt of "
             f"{longest} and max_new_tokens={max_new_tokens}; set max_new_tokens to at most {limit - longest}, or shorten "
             "the prompt"

@@ -69,6 +69,7 @@ class APIJudge:
         emotion = found.get("emotion") if isinstance(found, dict) else None
         if not isinstance(emotion, str):
             raise ValueError("no emotion in the reply")
+        emotion.encode()  # half of a character, escaped, is a ValueError too: no file could take it
         return emotion
 
     def _verdict(self, reply: Reply) -> Verdict:

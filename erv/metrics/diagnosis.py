@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from erv.metrics.curves import Curve, Curves
+from erv.metrics.curves import Change, Curves
 
 Figures = Mapping[str, Any]
 
@@ -36,7 +36,6 @@ NEUTRAL_LEFT = 0.50
 SILENT_GROUPS = 1 / 3
 # more than the sampling noise of 2,336 clips: such answers alone would then move WAR
 OFF_FORM = 0.03
-_POINTS = 6  # fewer points have no thirds to compare
 
 
 @dataclass(frozen=True)
@@ -52,33 +51,6 @@ class Diagnosis:
 def diagnose(figures: Figures, curves: Curves | None = None, start: Figures | None = None) -> list[Diagnosis]:
     """The rules that fire on a run's figures and curves; `start` are the figures of the model that it began with."""
     return [found for rule in RULES if (found := rule(figures, curves or {}, start or {})) is not None]
-
-
-@dataclass(frozen=True)
-class Change:
-    """Means of a curve's thirds, and the standard error of the difference of two of them."""
-
-    first: float
-    middle: float
-    last: float
-    error: float
-
-    @classmethod
-    def of(cls, curve: Curve | None) -> Change | None:
-        """None for a curve with too few points. The error is that of point-to-point noise, which a trend does not enter."""
-        if curve is None or len(curve[1]) < _POINTS:
-            return None
-        values = np.asarray(curve[1])
-        parts = np.array_split(values, 3)
-        noise = float(np.sqrt(np.mean(np.diff(values) ** 2) / 2))
-        error = noise * float(np.sqrt(1 / len(parts[0]) + 1 / len(parts[2])))
-        first, middle, last = (float(part.mean()) for part in parts)
-        return cls(first, middle, last, error)
-
-    def rises(self, least: float, since: str = "first") -> bool:
-        """Whether the last third is above another by `least` and by twice the error."""
-        gain = self.last - (self.first if since == "first" else self.middle)
-        return gain >= least and gain > 2 * self.error
 
 
 def unexplained(figures: Figures, curves: Curves, start: Figures) -> Diagnosis | None:

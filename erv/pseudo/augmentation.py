@@ -129,6 +129,7 @@ def sentences_of(reply: str) -> list[str]:
     sentences = found.get("sentences") if isinstance(found, dict) else None
     if not isinstance(sentences, list) or not all(isinstance(s, str) for s in sentences):
         raise ValueError("no list of sentences")
+    "".join(sentences).encode()  # half of a character, escaped, is a ValueError too: no file could take it
     stripped = [" ".join(sentence.split()) for sentence in sentences]
     return [sentence for sentence in stripped if sentence]
 
