@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from erv import config
-from erv.command import overrides
+from erv.composition import overrides
 from erv.config import ConfigError
 from erv.corpora.base import CorpusError, CorpusMissing
 from erv.emotions import Taxonomy, taxonomy

@@ -7,33 +7,43 @@ processes; `shard=k/n` makes one share of them here, and the same command withou
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from erv.command import command, overrides
+from erv.command import command
 from erv.config import ConfigError
 from erv.judging import export, spoken, tell_costs
+from erv.launch import spread
 from erv.measure import Evaluation
 from erv.predictions import read_parts
 
 
-@command("evaluate")
+def plan(cfg: DictConfig) -> Path | None:
+    """Where the run of `cfg` lies, once all that it needs is there; unknown before predictions made elsewhere are read."""
+    from erv.stage import planned
+
+    _require(cfg)
+    return None if cfg.predictions is not None else planned(cfg)[1].folder
+
+
+@command("evaluate", plan)
 def main(cfg: DictConfig) -> None:
     """Evaluate what `cfg` names; a run that is done is not done again."""
+    _require(cfg)
     if cfg.predictions is not None:
         from erv.elsewhere import evaluate_file
 
         evaluate_file(cfg)
-    elif OmegaConf.select(cfg, "policy.checkpoint") is None:
-        raise ConfigError("nothing to evaluate: set checkpoint=RUN (or a model's folder), or predictions=FILE")
-    elif cfg.get("data") is None:
-        raise ConfigError("set data=NAME: the clips to answer (data=dfew, data=synthetic, …)")
     else:
         evaluate_policy(cfg)
+
+
+def _require(cfg: DictConfig) -> None:
+    if cfg.predictions is None and OmegaConf.select(cfg, "policy.checkpoint") is None:
+        raise ConfigError("nothing to evaluate: set checkpoint=RUN (or a model's folder), or predictions=FILE")
+    if cfg.predictions is None and cfg.get("data") is None:
+        raise ConfigError("set data=NAME: the clips to answer (data=dfew, data=synthetic, …)")
 
 
 def evaluate_policy(cfg: DictConfig) -> None:
@@ -53,33 +63,13 @@ def evaluate_policy(cfg: DictConfig) -> None:
         elif run is not None:
             missing = set(plan.keys(clips)) - read_parts(run.folder).keys()
             if cfg.devices > 1 and missing:
-                _spread(int(cfg.devices))
+                devices = int(cfg.devices)
+                spread("erv.evaluate", devices, *([f"shard={k}/{devices}"] for k in range(devices)))
             metrics = stage.evaluate(run, parts)
             print("\n".join(spoken(metrics)))
             stage.finish_run(run, parts, metrics)
         if cfg.export_human_task and not cfg.dry_run and part is None:
             export(Path(parts.folder), parts.taxonomy, int(cfg.human_items), parts.seed)
-
-
-def _spread(devices: int) -> None:
-    """Make the answers in `devices` processes, on a GPU each where there are any; ConfigError when one fails.
-
-    A launcher's choice of GPUs stays: the processes share what CUDA_VISIBLE_DEVICES leaves.
-    """
-    from torch import cuda
-
-    visible = [g for g in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if g] or list(
-        map(str, range(cuda.device_count()))
-    )
-    command = [sys.executable, "-m", "erv.evaluate", *overrides()]
-    processes = []
-    for k in range(devices):
-        gpu = {"CUDA_VISIBLE_DEVICES": visible[k % len(visible)]} if visible else {}
-        processes.append(subprocess.Popen([*command, f"shard={k}/{devices}"], env={**os.environ, **gpu}))
-    codes = [process.wait() for process in processes]
-    failed = [str(k) for k, code in enumerate(codes) if code]
-    if failed:
-        raise ConfigError(f"share {', '.join(failed)} of {devices} failed, see above; the same command again goes on")
 
 
 if __name__ == "__main__":

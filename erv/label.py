@@ -16,7 +16,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from erv import config
-from erv.command import command, overrides
+from erv.command import command
+from erv.composition import overrides
 from erv.config import ConfigError
 from erv.corpora.base import refuse_overlap
 from erv.llm import Chat, CircuitOpen, Reply

@@ -27,6 +27,7 @@ from erv.media.settings import MediaSettings
 from erv.metrics.summary import Settings
 from erv.policy import Policy
 from erv.policy.prompts import Stage
+from erv.ranks import Ranks
 from erv.rationale import compose, sentences
 from erv.records import Clip
 from erv.rewards.total import TotalReward
@@ -47,6 +48,7 @@ class Parts:
     def __init__(self, tree: Mapping[str, Any], folder: Path) -> None:
         self.tree, self.folder = tree, str(folder)
         self.seed, self.group, self.run_name = tree["seed"], tree["group"], f"{tree['name']}-s{tree['seed']}"
+        self.ranks = Ranks.of(tree)
         self.notes: list[Note] = []
         self._readers: dict[str, ClipReader] = {}
         self._splits: dict[str, dict[str, Any]] = {}
@@ -134,7 +136,8 @@ class Parts:
         """The policy as this stage uses it; its weights' hash goes into env.json."""
         policy: Policy = self.make("policy")
         policy.model.to(self.device)
-        note_environment(Path(self.folder), policy_sha256=policy.sha256())
+        if self.ranks.leads:
+            note_environment(Path(self.folder), policy_sha256=policy.sha256())
         return policy.at(_STYLE_OF.get(self.tree["stage"], "inference"))
 
     @cached_property
@@ -149,7 +152,7 @@ class Parts:
 
     def note_verifier(self) -> None:
         """Write the hash of the verifier's weights into env.json: an evaluation may not take the same ones for a judge."""
-        if self.verifier is not None:
+        if self.verifier is not None and self.ranks.leads:
             note_environment(Path(self.folder), verifier_sha256=_weights_of(self.verifier))
 
     @cached_property
@@ -236,6 +239,8 @@ class Parts:
         """Write down what was left out or masked (media.jsonl), and which bytes the clips are (env.json, as the doctor does)."""
         known = set(self.notes)
         self.notes += [note for note in reader.notes if note not in known]
+        if not self.ranks.leads:
+            return
         write_lines(Path(self.folder) / MEDIA, [as_row(note) for note in self.notes])
         for split in {clip.split for clip in clips} - self._splits.keys():
             mine = [clip for clip in clips if clip.split == split]

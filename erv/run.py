@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
+from erv.composition import experiments
 from erv.config import ConfigError
 
 MODEL = "model"  # the folder inside a run that holds what it trained, in a form that loads anywhere
@@ -153,9 +154,17 @@ def find_model(reference: str, seed: int) -> tuple[str, str]:
     seeds = sorted({str(_seed(run)) for run in runs})
     raise ConfigError(
         f"no finished run with seed {seed} at {reference!r} (seeds there: {', '.join(seeds) or 'none'}); make it with\n"
-        f"  python -m erv.train +exp={path.name}_{path.parent.name} seed={seed}\n"
+        f"  python -m erv.train +exp={_experiment(path)} seed={seed}\n"
         f"or give the folder of a model"
     )
+
+
+def _experiment(path: Path) -> str:
+    """What makes the runs `<runs>/<group>/<name>`: the experiment of that name, or those of its stage."""
+    group, stage = path.parent.name, path.name.partition("_")[0]
+    if (own := f"{stage}_{group}") in experiments():
+        return own
+    return f"{'|'.join(name for name in experiments() if name.startswith(f'{stage}_')) or 'NAME'} group={group}"
 
 
 def _seed(run: Path) -> int | None:

@@ -14,12 +14,14 @@ from typing import Any
 
 import torch
 from filelock import FileLock
+from lightning.fabric.utilities.rank_zero import rank_zero_only as lightning_rank_zero_only
 from lightning.pytorch import seed_everything
-from omegaconf import DictConfig
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from erv import config
-from erv.command import overrides
+from erv import config, ranks
+from erv.composition import Composition, overrides
 from erv.config import ConfigError
 from erv.corpora.base import CorpusError, CorpusMissing
 from erv.judging import conclude, context
@@ -30,6 +32,7 @@ from erv.media.cache import CacheTooLarge
 from erv.media.pool import DecodersDie
 from erv.parts import PROVIDED, Parts, adopt_verifier, resolve_checkpoints, training_files
 from erv.predictions import IncompletePredictions, PredictionFile, keep_aside, key_of, part_file, read_parts
+from erv.preflight import missing
 from erv.records import Clip
 from erv.run import Run, write_json
 from erv.verifier import UnfitVerifier
@@ -46,20 +49,15 @@ def open_stage(cfg: DictConfig, shard: Shard | None = None) -> Iterator[tuple[Ru
     What a user can put right (a missing corpus, an unfit verifier, a judge's key, …) becomes a ConfigError. A process that
     makes a share only holds that share, and leaves the folder to the one that it works for.
     """
-    config.check(cfg, PROVIDED)
-    tree = config.plain(cfg)
-    quiet(tree)
+    tree, run = planned(cfg)
     with user_errors():
-        corpus = config.build(tree["data"])
-        corpus.require()
-        for warning in corpus.warnings():
-            _log.warning("%s", warning)
-        adopted = adopt_verifier(tree) if tree["stage"] == "evaluate" else {}
-        identities = adopted | resolve_checkpoints(tree) | training_files(tree) | {"data": corpus.digest()}
-        signature = config.signature(cfg, identities)
-        run = Run(Path(tree["paths"]["runs"]) / tree["group"] / tree["name"] / signature)
         parts = Parts(tree, run.folder)
-        if run.done:
+        if parts.ranks.size > 1 and parts.device == "cuda":
+            torch.cuda.set_device(parts.ranks.device)
+        if not parts.ranks.leads:
+            follow(tree, parts)
+            yield (None if run.done else run), parts
+        elif run.done:
             _log.info("done already: %s", run.folder)
             yield None, parts
         elif shard is not None:
@@ -77,6 +75,29 @@ def open_stage(cfg: DictConfig, shard: Shard | None = None) -> Iterator[tuple[Ru
                 yield run, parts
 
 
+def planned(cfg: DictConfig) -> tuple[dict[str, Any], Run]:
+    """Check the config and all it needs; the config with its references resolved, and the run it makes.
+
+    One ConfigError lists every problem. Nothing is written, so that the jobs of a grid can be planned before one starts.
+    """
+    composition = Composition.current()
+    found = config.found_in(cfg, PROVIDED, composition.origins)
+    tree = config.plain(cfg) if not OmegaConf.missing_keys(cfg) else {}
+    if tree and not any("_target_" in text for text in found):
+        found += [*ranks.problems(tree), *missing(tree, composition)]
+    if found:
+        raise ConfigError(config.listed("this cannot run:", found))
+    quiet(tree)
+    with user_errors():
+        corpus = config.build(tree["data"])
+        for warning in corpus.warnings():
+            _log.warning("%s", warning)
+        adopted = adopt_verifier(tree) if tree["stage"] == "evaluate" else {}
+        identities = adopted | resolve_checkpoints(tree) | training_files(tree) | {"data": corpus.digest()}
+    signature = config.signature(cfg, identities)
+    return tree, Run(Path(tree["paths"]["runs"]) / tree["group"] / tree["name"] / signature)
+
+
 @contextmanager
 def user_errors() -> Iterator[None]:
     """What a user can put right becomes a ConfigError: a missing corpus, clips that cannot be used, a full disk, …"""
@@ -92,9 +113,18 @@ def quiet(tree: Mapping[str, Any]) -> None:
     for name in ("lightning.pytorch", "lightning.fabric", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.WARNING)
         logging.getLogger(name).propagate = False  # it has a handler of its own
+    logging.getLogger("lightning.fabric.strategies.launchers").setLevel(logging.INFO)  # says which rank has failed
     for message in (".*treespec.*", ".*does not have many workers.*", ".*not resumable.*",
-                    ".*in eval mode at the start.*"):  # fmt: skip
+                    ".*in eval mode at the start.*", ".*sync_dist=True.*", ".*before the ``update`` method.*"):  # fmt: skip
         warnings.filterwarnings("ignore", message=message)
+
+
+def follow(tree: Mapping[str, Any], parts: Parts) -> None:
+    """In a process that only trains: what it would write and say, rank 0 does."""
+    for found in (rank_zero_only, lightning_rank_zero_only):
+        found.rank = parts.ranks.rank  # loggers ask before the trainer is there
+    logging.getLogger().setLevel(logging.ERROR)
+    seed_everything(tree["seed"], workers=True, verbose=False)
 
 
 def evaluated_clips(parts: Parts, plan: Evaluation) -> list[Clip]:

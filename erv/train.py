@@ -6,11 +6,12 @@ The same command again resumes where it was interrupted, or does nothing when th
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from erv import config
+from erv import config, ranks
 from erv.command import command
 
 if TYPE_CHECKING:
@@ -21,23 +22,34 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-@command("train")
+def plan(cfg: DictConfig) -> Path:
+    """Where the run of `cfg` lies, once all that it needs is there."""
+    from erv.stage import planned
+
+    return planned(cfg)[1].folder
+
+
+@command("train", plan)
 def main(cfg: DictConfig) -> None:
     """Train and measure what `cfg` describes."""
+    ranks.end_with_leader()
     from erv.stage import open_stage, refuse_incomplete
 
     with open_stage(cfg) as (run, parts), refuse_incomplete():
         if run is not None:
-            finish(run, parts, *fit(run, parts))
+            algo, data = fit(run, parts)
+            if parts.ranks.leads:
+                finish(run, parts, algo, data)
 
 
 def fit(run: Run, parts: Parts) -> tuple[Any, StepData]:
-    """Train, from the last checkpoint if there is one, and write the model."""
+    """Train, from the last checkpoint if there is one, and write the model; rank 0 of several processes writes."""
     import lightning.pytorch as pl
     from lightning.pytorch.callbacks import TQDMProgressBar
 
     from erv.lit.callbacks import Completions, LastCheckpoint, StepSeed
     from erv.lit.data import ClipData
+    from erv.lit.ddp import leave
     from erv.run import MODEL
     from erv.stage import screen_evaluation
 
@@ -60,9 +72,13 @@ def fit(run: Run, parts: Parts) -> tuple[Any, StepData]:
     trainer: pl.Trainer = config.build(
         tree["trainer"], max_epochs=1, logger=parts.make("logger") if tree["logger"] else False,
         default_root_dir=str(run.folder), enable_model_summary=False, enable_checkpointing=False, log_every_n_steps=1,
-        num_sanity_val_steps=0, callbacks=callbacks,
+        num_sanity_val_steps=0, callbacks=callbacks, use_distributed_sampler=False,
     )  # fmt: skip
+    ranks.lead()
     trainer.fit(algo, data, ckpt_path=run.last_checkpoint, weights_only=True)
+    leave(trainer)
+    if not parts.ranks.leads:
+        return algo, data
     model = str(run.folder / MODEL)
     algo.save(model)
     parts.note_training(model, data.clips() if isinstance(data, ClipData) else ())

@@ -28,7 +28,9 @@ def test_every_experiment_composes_and_fits_its_constructors(name):
     config.check(composed(f"+exp={name}", *overrides, command="evaluate" if evaluates else "train"), PROVIDED)
 
 
-@pytest.mark.parametrize("override", ["logger=wandb", "trainer=gpu", "+debug=demo", "reward=format_answer"])
+@pytest.mark.parametrize(
+    "override", ["logger=wandb", "trainer=gpu", "trainer=ddp", "+debug=demo", "reward=format_answer"]
+)
 def test_every_choice_fits(override):
     config.check(composed("+exp=grpo_demo", override), PROVIDED)
 

@@ -11,8 +11,10 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from erv.emotions import Taxonomy
 from erv.grpo.objective import Objective
+from erv.lit.ddp import Replicas, leave
 from erv.lit.grpo import GRPO
 from erv.lit.optim import Optim
+from erv.lit.order import own
 from erv.policy.prompts import Prompt
 from erv.records import Clip, RewardParts
 
@@ -89,6 +91,22 @@ class Reward:
         return [RewardParts(v, {"value": v}) for v in map(self.value, texts, golds)]
 
 
+class TwoRewards(Reward):
+    """The value, and how many letters differ, which now and then cannot be told."""
+
+    def __init__(self, value):
+        super().__init__(value)
+        self.weights = {"value": 1.0, "letters": 0.5}
+
+    def __call__(self, texts, golds):
+        found = []
+        for text, part in zip(texts, super().__call__(texts, golds), strict=True):
+            letters = float(len(set(text))) if "a" not in text else None
+            total = part.total + 0.5 * (letters or 0.0)
+            found.append(RewardParts(total, {**part.parts, "letters": letters}))
+        return found
+
+
 def prompts(count, seed=0, noise=None):
     """Samples of four letters; the clip's id and gold are its number."""
     ids = torch.randint(2, 16, (count, 4), generator=torch.Generator().manual_seed(seed))
@@ -109,8 +127,10 @@ class Quiet(GRPO):
         self.singles.append((name, float(value)))
 
 
-def train(batches, reward, folder, language_model=None, seed=0, lr=1e-2, beta=0.04, loss="grpo", ends=(1,), **settings):
-    """Run GRPO over the batches under a Lightning trainer; the module afterwards."""
+def train(
+    batches, reward, folder, language_model=None, seed=0, lr=1e-2, beta=0.04, loss="grpo", ends=(1,), share=(0, 1), **settings
+):  # fmt: skip
+    """Run GRPO over the batches, or this rank's `share` of each, under a Lightning trainer; the module afterwards."""
     policy = Policy(Model(language_model or decoder()), Processor(ends))
     settings = {"group_size": 4, "max_new_tokens": 6, **settings}
     optim = Optim(lr, "constant", eps=1e-6)
@@ -119,8 +139,10 @@ def train(batches, reward, folder, language_model=None, seed=0, lr=1e-2, beta=0.
                  len(batches), len(batches[0]), **settings)  # fmt: skip
     algo.logged, algo.singles = [], []
     trainer = pl.Trainer(
-        accelerator="cpu", devices=1, max_epochs=1, logger=False, enable_checkpointing=False, default_root_dir=folder,
-        enable_progress_bar=False, enable_model_summary=False,
+        accelerator="cpu", devices=share[1], strategy=Replicas(60) if share[1] > 1 else "auto", max_epochs=1,
+        logger=False, enable_checkpointing=False, default_root_dir=folder,
+        enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
     )  # fmt: skip
-    trainer.fit(algo, DataLoader(batches, batch_size=None, collate_fn=None))
+    trainer.fit(algo, DataLoader([own(batch, share) for batch in batches], batch_size=None, collate_fn=None))
+    leave(trainer)
     return algo

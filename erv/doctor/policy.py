@@ -70,9 +70,10 @@ def _setup(cfg: DictConfig) -> Setup:
     devices = trainer["devices"]
     if not isinstance(devices, int):
         raise ConfigError(f"trainer.devices must be a number for an estimate per device, got {devices!r}")
+    processes = devices * trainer.get("num_nodes", 1)
     return Setup(
         train=list(policy.train),
-        prompts=algo["batch_size"],
+        prompts=max(algo["batch_size"] // processes, 1),
         group_size=algo.get("group_size", 1),
         new_tokens=algo.get("max_new_tokens", 256),
         token_budget=algo.get("token_budget"),
@@ -83,7 +84,7 @@ def _setup(cfg: DictConfig) -> Setup:
         dtype=policy.dtype,
         precision=str(trainer["precision"]),
         strategy=str(trainer.get("strategy", "auto")),
-        devices=devices * trainer.get("num_nodes", 1),
+        devices=processes,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import torch
@@ -28,6 +28,10 @@ class Advantages:
     group_std: Tensor
     zero_spread: Tensor
     silent: Tensor
+
+    def part(self, number: int, count: int) -> Advantages:
+        """Part `number` of `count` equal ones: those of one process' prompts."""
+        return Advantages(*(getattr(self, f.name).chunk(count)[number] for f in fields(self)))
 
 
 def advantages(

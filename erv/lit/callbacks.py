@@ -33,21 +33,22 @@ class LastCheckpoint(pl.Callback):
 
 
 class StepSeed(pl.Callback):
-    """Random numbers of a step depend on (seed, step) alone, so an interrupted run goes on as if it had not stopped."""
+    """Random numbers of a step depend on seed, step and process alone: an interrupted run goes on as if it had not stopped."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int) -> None:
         """Seed before every step."""
-        torch.manual_seed(prompt_seed(self.seed, "step", index))
+        own = (trainer.global_rank,) if trainer.global_rank else ()  # dropout is not the same in all processes
+        torch.manual_seed(prompt_seed(self.seed, "step", index, *own))
 
 
 class Completions(pl.Callback):
     """Writes what GRPO sampled to completions.parquet.
 
     Parts are written together with the checkpoints, each named by its first iteration, so that a resumed run overwrites what
-    it repeats; the parts become one file when training ends.
+    it repeats; the parts become one file when training ends. Rank 0 has the rows of all processes.
     """
 
     def __init__(self, folder: Path, every: int) -> None:
@@ -65,6 +66,8 @@ class Completions(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Join the parts."""
         self._flush()
+        if not trainer.is_global_zero:
+            return
         parts = sorted((self.folder / PARTS).glob("*.parquet"))
         if parts:
             _write(pa.concat_tables([pq.read_table(part) for part in parts]), self.folder / f"{PARTS}.parquet")

@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from erv.corpora.base import Corpus
-from erv.lit.order import Draw, StepBatches
+from erv.lit.order import DevBatches, Draw, Share, StepBatches
 from erv.lit.samples import Sample, Samples
 from erv.records import Clip
 from erv.verifier import Sentences
@@ -70,14 +70,20 @@ class StepData(pl.LightningDataModule):
         return StepBatches([1.0] * len(self.train_rows), self.batch_size, self.steps, self.seed)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Batches `cursor` to `steps`."""
+        """Batches `cursor` to `steps`; `batch_size` is the size of one over all processes."""
         batches = self.order()
-        batches.cursor = self.cursor
+        batches.cursor, batches.share = self.cursor, self.share
         return self._loader(self.train_rows, batch_sampler=batches)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """The dev rows."""
-        return self._loader(self.dev_rows, batch_size=self.eval_batch_size)
+        batches = DevBatches(len(self.dev_rows), self.eval_batch_size, self.share)
+        return self._loader(self.dev_rows, batch_sampler=batches)
+
+    @property
+    def share(self) -> Share:
+        """Which process this is, of how many."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _loader(self, rows: Rows, **how: Any) -> DataLoader[Any]:
         workers = self.loading.workers

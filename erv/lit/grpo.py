@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -29,9 +29,10 @@ from erv.grpo.rollout import Rollout
 from erv.grpo.sampling import Sampling
 from erv.grpo.verify import first_groups, prefix_tolerance, verify_shared_prefix
 from erv.judges.base import Judge
+from erv.lit import collective
 from erv.lit.dev_curve import DevCurve
 from erv.lit.evaluation import generate, prompt_seed
-from erv.lit.grpo_record import Scored, completion_metrics, completion_rows
+from erv.lit.grpo_record import Answers, Scored, completion_metrics, completion_rows
 from erv.lit.nonfinite import NonFinite
 from erv.lit.optim import Optim
 from erv.lit.samples import Sample
@@ -52,6 +53,9 @@ class GRPO(DevCurve):
     out (`zero_spread`). `mask_overlong` trains on no answer without an end. `rollout_dtype` samples in a lower precision,
     which `correction` makes up for. `max_nonfinite` steps in a row that are not finite end the run. The first step checks
     the shared prefix (`verify_shared_prefix`). `dev_temperature` and `judge` belong to the dev curve.
+
+    Of several processes each has an equal part of the clips, with all answers to them. Advantages, denominators, decisions and
+    metrics are those of the whole batch; gradients are summed once per update.
     """
 
     data = "features"
@@ -83,12 +87,9 @@ class GRPO(DevCurve):
             )
         if self.sampling.temperature == 0:
             raise ValueError("GRPO compares samples: algo.sampling.temperature must be above 0, got 0; set 1")
-        towers = [part for part in ("vision_tower", "audio_tower") if part in getattr(policy.model, "trained", ())]
-        if towers:
-            raise ValueError(
-                f"GRPO reads a clip's features once for all its answers and updates, so it trains no towers; policy.train has "
-                f"{', '.join(towers)}: leave them out (the paper freezes both), or train them with SFT"
-            )
+        settings = {"group_size": group_size}
+        if message := self.contradiction(settings, getattr(policy.model, "trained", ())):
+            raise ValueError(message)
         if not is_known(policy.model.language_model):
             _log.warning(
                 "%s shares no prefix: every answer runs its prompt anew", type(policy.model.language_model).__name__
@@ -96,6 +97,19 @@ class GRPO(DevCurve):
         self.model = policy.model
         self.reference = frozen_copy(policy.model) if objective.beta > 0 else None
         self.rows: list[dict[str, Any]] = []  # the completions of the last iteration, for completions.parquet
+
+    @staticmethod
+    def contradiction(settings: Mapping[str, Any], trained: Collection[str]) -> str | None:
+        """What in `algo` and policy.train cannot be, or None; needs no model."""
+        if settings.get("group_size", 2) < 2:
+            return f"algo.group_size is at least 2, got {settings['group_size']}: an advantage compares the answers to one clip"
+        towers = [part for part in ("vision_tower", "audio_tower") if part in trained]
+        if towers:
+            return (
+                f"GRPO reads a clip's features once for all its answers and updates, so it trains no towers; policy.train has "
+                f"{', '.join(towers)}: leave them out (the paper freezes both), or train them with SFT"
+            )
+        return None
 
     def steps(self, rows: int) -> int:
         """Batches of a run: `iterations`, or what `epochs` passes over `rows` clips take."""
@@ -139,22 +153,24 @@ class GRPO(DevCurve):
         return Scored.of(rollout, texts, self.reward(texts, golds), list(self.reward.weights))
 
     def advantages(self, scored: Scored) -> Advantages:
-        """How much better each answer is than the others of its clip."""
-        weights = tuple(self.reward.weights.values())
-        return advantages(scored.rewards, weights, self.group_size, self.scale, self.normalise_then_sum)
+        """How much better each answer of all processes is than the others of its clip."""
+        rewards, weights = collective.joined(scored.rewards), tuple(self.reward.weights.values())
+        return advantages(rewards, weights, self.group_size, self.scale, self.normalise_then_sum)
 
     def resample(
         self, batch: list[Sample], scored: Scored, advantage: Advantages, iteration: int
     ) -> tuple[Scored, Advantages]:
         """New answers, up to `max_resamples` times, for the clips whose answers all earned the same."""
-        resampled = 0
+        resampled, first = 0, collective.rank() * len(batch)
         for attempt in range(1, self.max_resamples + 1):
             silent = advantage.silent.nonzero().flatten().tolist()
             if not silent:
                 break
-            again = [batch[b] for b in silent]
-            new = self.score(again, self.rollout(again, iteration, attempt))
-            scored = scored.replaced(new, rows_of(silent, self.group_size))
+            own = [b - first for b in silent if 0 <= b - first < len(batch)]
+            if own:
+                again = [batch[b] for b in own]
+                new = self.score(again, self.rollout(again, iteration, attempt))
+                scored = scored.replaced(new, rows_of(own, self.group_size))
             advantage = self.advantages(scored)
             resampled += len(silent)
         self.log("train/resampled_groups", float(resampled), batch_size=len(batch))
@@ -164,12 +180,15 @@ class GRPO(DevCurve):
         """`updates` optimiser steps on one rollout; the metrics of the last. A step that is not finite is left out."""
         optimiser, schedule = self.optimizers(), self.lr_schedulers()
         rollout = replace(scored.rollout, mask=trained_mask(scored.rollout, self.mask_overlong))
-        kept = torch.ones_like(advantage.silent) if self.zero_spread == "keep" else ~advantage.silent
-        prompts = kept.nonzero().flatten().tolist()
-        metrics: Metrics = {"left_out_groups": (~kept).sum().float()}
+        left_out = torch.zeros_like(advantage.silent) if self.zero_spread == "keep" else advantage.silent
+        metrics: Metrics = {"left_out_groups": left_out.sum().float()}
+        rank, size = collective.rank(), collective.size()
+        advantage = advantage.part(rank, size)
+        prompts = (~left_out.chunk(size)[rank]).nonzero().flatten().tolist()
         mask = rollout.mask[rows_of(prompts, self.group_size)]
         cuts = self.cut(batch, mask, prompts)
-        denominators = Denominators.of(mask)
+        rows, tokens = collective.totals([len(mask), int(mask.sum())], self.device)
+        denominators = Denominators(rows, max(tokens, 1.0))
         old: list[Tensor | None] = [None] * len(cuts)
         for number in range(self.updates):
             optimiser.zero_grad()
@@ -180,8 +199,9 @@ class GRPO(DevCurve):
                 found.append({**parts, "loss": loss.detach()})
                 if number == 0 and self.updates > 1:
                     old[place] = logps.detach()
-            metrics |= add_metrics(found)
-            if cuts:
+            metrics |= add_metrics(collective.gathered({n: v.cpu() for n, v in add_metrics(found).items()}))
+            if tokens:
+                collective.reduce_gradients(self.model.parameters())
                 metrics["grad_norm"] = self.clip()
                 folder = Path(self.trainer.default_root_dir)
                 if self.nonfinite.is_sound(folder, iteration, batch, scored, advantage, metrics):
@@ -247,13 +267,13 @@ class GRPO(DevCurve):
         self, batch: list[Sample], scored: Scored, advantage: Advantages, metrics: Metrics, iteration: int
     ) -> None:  # fmt: skip
         """Log the iteration under TRL's names and keep its completions."""
-        metrics = metrics | completion_metrics(scored, advantage, list(self.reward.weights), self.taxonomy.neutral)
+        answers = Answers.of_all([clip for clip, _ in batch], scored)
+        metrics = metrics | completion_metrics(answers, advantage, list(self.reward.weights), self.taxonomy.neutral)
         named: dict[str, Any] = {f"train/{name}": value for name, value in metrics.items()}
         named |= {"iter": float(iteration), "train/lr": self.lr_schedulers().get_last_lr()[0]}
         self.log_dict(named, batch_size=len(batch))
         self.log("reward", metrics["reward"], prog_bar=True, logger=False, batch_size=len(batch))
-        clips = [clip for clip, _ in batch for _ in range(self.group_size)]
-        self.rows = completion_rows(iteration, clips, scored, advantage)
+        self.rows = completion_rows(iteration, answers, advantage) if collective.rank() == 0 else []
 
     def configure_optimizers(self) -> Any:
         """AdamW over the trained parts; the schedule is stepped by hand, once per update."""

@@ -14,12 +14,13 @@ from erv.grpo.advantages import Advantages, reward_metrics
 from erv.grpo.groups import replaced
 from erv.grpo.objective import Metrics
 from erv.grpo.rollout import Rollout
+from erv.lit.collective import gathered
 from erv.records import Clip, RewardParts
 
 
 @dataclass(frozen=True)
 class Scored:
-    """The answers of one iteration, N = B * G, prompt-major: tokens, texts and rewards."""
+    """This process' answers of one iteration, N = B * G, prompt-major: tokens, texts and rewards."""
 
     rollout: Rollout
     texts: list[str]
@@ -41,35 +42,59 @@ class Scored:
         return Scored(replaced(self.rollout, new.rollout, rows), texts, parts, rewards)
 
 
-def completion_metrics(scored: Scored, advantage: Advantages, names: Sequence[str], neutral: str | None) -> Metrics:
+@dataclass(frozen=True)
+class Answers:
+    """What is told of an iteration's answers, one entry for each: `lengths` in tokens `[N]`, `rewards` `[N, K]`."""
+
+    clips: list[Clip]
+    texts: list[str]
+    parts: list[RewardParts]
+    lengths: Tensor
+    finished: Tensor
+    rewards: Tensor
+
+    @classmethod
+    def of_all(cls, clips: Sequence[Clip], scored: Scored) -> Answers:
+        """The answers of all processes, prompt-major as in one process; `clips` are those of this process' batch."""
+        count, done = len(scored.texts) // len(clips), scored.rollout
+        own = cls(
+            [clip for clip in clips for _ in range(count)], scored.texts, scored.parts, done.mask.sum(1).cpu(),
+            done.finished.cpu(), scored.rewards.cpu(),
+        )  # fmt: skip
+        found = gathered(own)
+        return cls(
+            [clip for one in found for clip in one.clips], [text for one in found for text in one.texts],
+            [part for one in found for part in one.parts], torch.cat([one.lengths for one in found]),
+            torch.cat([one.finished for one in found]), torch.cat([one.rewards for one in found]),
+        )  # fmt: skip
+
+
+def completion_metrics(answers: Answers, advantage: Advantages, names: Sequence[str], neutral: str | None) -> Metrics:
     """Rewards (one name per column), lengths, and how varied and how neutral the answers are."""
-    lengths, finished = scored.rollout.mask.sum(1).float(), scored.rollout.finished
-    metrics = reward_metrics(scored.rewards, names, advantage)
+    lengths, finished = answers.lengths.float(), answers.finished
+    metrics = reward_metrics(answers.rewards, names, advantage)
     metrics |= {
         "completions/mean_length": lengths.mean(),
         "completions/min_length": lengths.min(),
         "completions/max_length": lengths.max(),
         "completions/clipped_ratio": 1 - finished.float().mean(),
-        "completions/distinct": torch.tensor(len(set(scored.texts)) / len(scored.texts)),
+        "completions/distinct": torch.tensor(len(set(answers.texts)) / len(answers.texts)),
     }
     if bool(finished.any()):
         metrics["completions/mean_terminated_length"] = lengths[finished].mean()
-    sentences = [s for p in scored.parts for s in p.sentences]
+    sentences = [s for p in answers.parts for s in p.sentences]
     if sentences:
         share = sum(s.emotions == (neutral,) for s in sentences) / len(sentences)
         metrics["completions/neutral_share"] = torch.tensor(share)
     return metrics
 
 
-def completion_rows(
-    iteration: int, clips: Sequence[Clip], scored: Scored, advantage: Advantages
-) -> list[dict[str, Any]]:  # fmt: skip
-    """One row per answer for completions.parquet; `clips` holds one clip per answer."""
-    lengths = scored.rollout.mask.sum(1).tolist()
+def completion_rows(iteration: int, answers: Answers, advantage: Advantages) -> list[dict[str, Any]]:
+    """One row per answer for completions.parquet."""
     return [
         {"iter": iteration, "clip_id": clip.id, "gold": clip.label, "text": text, "tokens": length, "advantage": value,
          "reward": part.total, **{f"reward_{name}": reward for name, reward in part.parts.items()}}
         for clip, text, length, value, part in zip(
-            clips, scored.texts, lengths, advantage.values.tolist(), scored.parts, strict=True
+            answers.clips, answers.texts, answers.lengths.tolist(), advantage.values.tolist(), answers.parts, strict=True
         )
     ]  # fmt: skip

@@ -32,9 +32,9 @@ _ADAM_STATES = 2
 class Setup:
     """How a policy is trained. `precision` and `strategy` are Lightning's; `lora` as in `load_policy`.
 
-    `prompts` clips per step with `group_size` answers of at most `new_tokens` tokens (1 for SFT); `token_budget` trunk
-    tokens a micro-batch, None for all prompts at once. `sampled`: answers are generated first (GRPO). `reference`: a frozen
-    copy of the trained parts is kept.
+    `prompts` clips per step on one device with `group_size` answers of at most `new_tokens` tokens (1 for SFT); `token_budget`
+    trunk tokens a micro-batch, None for all prompts at once. `sampled`: answers are generated first (GRPO). `reference`: a
+    frozen copy of the trained parts is kept.
     """
 
     train: Sequence[str]

@@ -10,6 +10,7 @@ import torch
 
 from erv.grpo.advantages import Advantages
 from erv.grpo.objective import Metrics
+from erv.lit.collective import rank
 from erv.lit.grpo_record import Scored
 from erv.lit.samples import Sample
 
@@ -31,13 +32,15 @@ class NonFinite:
         """Whether `loss` and `grad_norm` of `metrics` are finite.
 
         If not, the batch is written to `nonfinite/<iteration>.pt` in the folder `run`; FloatingPointError at the limit.
+        The figures are those of all processes, which therefore decide alike; each writes its own part of the batch.
         """
         loss, norm = float(metrics["loss"]), float(metrics["grad_norm"])
         if math.isfinite(loss) and math.isfinite(norm):
             self.in_a_row = 0
             return True
         self.in_a_row += 1
-        path = run / FOLDER / f"{iteration:08d}.pt"
+        own = f"-rank{rank()}" if rank() else ""
+        path = run / FOLDER / f"{iteration:08d}{own}.pt"
         path.parent.mkdir(parents=True, exist_ok=True)
         rollout = scored.rollout
         torch.save({

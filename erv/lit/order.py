@@ -3,12 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 from torch.utils.data import Sampler
 
+T = TypeVar("T")
+Share = tuple[int, int]  # which process of how many
 Draw = tuple[int, int]  # which sample, and in which pass over the data it is shown
 _FRACTIONS = 2**20  # weights and offsets are multiples of 1 / this, so that their sums are exact
+
+
+def own(batch: Sequence[T], share: Share) -> list[T]:
+    """A process' part of a batch: in a row, and as long as the others' or one shorter than those before it."""
+    first, last = (-(-len(batch) * k // share[1]) for k in (share[0], share[0] + 1))
+    return list(batch[first:last])
+
+
+class DevBatches(Sampler[list[int]]):
+    """Samples 0 to `count` in batches of `size`, and of each the part that is this process' own; it may be empty.
+
+    So every process sees as many batches, and no sample is seen twice.
+    """
+
+    def __init__(self, count: int, size: int, share: Share = (0, 1)) -> None:
+        self.count, self.size, self.share = count, size, share
+
+    def __len__(self) -> int:
+        return -(-self.count // self.size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for start in range(0, self.count, self.size):
+            yield own(range(start, min(start + self.size, self.count)), self.share)
 
 
 class StepBatches(Sampler[list[Draw]]):
@@ -20,6 +46,8 @@ class StepBatches(Sampler[list[Draw]]):
 
     Within every `window` batches the samples are sorted by `lengths`, so that long ones share batches and little is padded; the
     batches then come in random order.
+
+    Of several processes each draws its own part of every batch (`share`), which must divide by their number.
     """
 
     def __init__(
@@ -35,6 +63,7 @@ class StepBatches(Sampler[list[Draw]]):
         self.lengths = None if lengths is None else np.asarray(lengths)
         self.window = window if lengths is not None else 1
         self.cursor = 0
+        self.share: Share = (0, 1)
         ranks = np.random.default_rng([seed, 0, 0]).permutation(len(weights))
         self._offsets = np.floor(ranks / len(weights) * _FRACTIONS) / _FRACTIONS
         self._starts = [0]  # of each pass, in samples
@@ -46,7 +75,7 @@ class StepBatches(Sampler[list[Draw]]):
 
     def __iter__(self) -> Iterator[list[Draw]]:
         for step in range(self.cursor, self.steps):
-            yield self.batch(step)
+            yield own(self.batch(step), self.share)
 
     def batch(self, step: int) -> list[Draw]:
         """The samples of batch `step`."""

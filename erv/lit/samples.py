@@ -18,13 +18,12 @@ from erv.media.defects import Defects, Note, refusal
 from erv.media.errors import CorruptMedia
 from erv.media.journal import FactBook, Hashes
 from erv.media.pool import Decoders
-from erv.media.settings import MediaSettings
+from erv.media.settings import TOWERS, MediaSettings
 from erv.policy import Policy
 from erv.records import Clip
 
 Sample = tuple[Clip, dict[str, Tensor]]
 PIXELS = {"video": "pixels", "audio": "mel"}  # what a decoded modality is called until the towers have seen it
-_TOWERS = ("vision_tower", "audio_tower")
 
 
 class UnusableClips(Exception):
@@ -78,14 +77,9 @@ class ClipReader:
 
         With `training`, clips are augmented and towers may be trained.
         """
-        trained = [part for part in _TOWERS if training and part in self.policy.model.trained]
         changed = training and self.augment is not None
-        if self.settings.cache_towers and (trained or changed):
-            why = f"policy.train has {', '.join(trained)}" if trained else "clips are augmented"
-            raise UnusableClips(
-                f"{why}, so the towers see other inputs or change at every step, and their cached outputs would be wrong; set "
-                "media.cache_towers=false (they then run for every batch), or leave that out"
-            )
+        if training and (message := self.settings.contradiction(self.policy.model.trained, changed)):
+            raise UnusableClips(message)
         keys = self._keys(clips)
         cache = self._cache if self.settings.cache_towers else None
         facts = self._facts(clips, keys, cache)
@@ -130,7 +124,7 @@ class ClipReader:
         media = [{name: row[raw] for name, raw in PIXELS.items() if raw in row} for _, row in samples]
         if not any(media):
             return list(samples)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and bool(set(_TOWERS) & set(self.policy.model.trained))):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and bool(set(TOWERS) & set(self.policy.model.trained))):
             features = self.policy.encode(media)
         return [(clip, found) for (clip, _), found in zip(samples, features, strict=True)]
 

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from erv.emotions import Taxonomy
+from erv.lit.collective import average, totals
+from erv.lit.means import Means
 from erv.lit.optim import Optim
 from erv.lit.samples import Sample
 from erv.policy import Policy, save_policy
@@ -41,6 +43,7 @@ class SFT(pl.LightningModule):
         self.model = policy.model
         width = policy.model.config.text_config.hidden_size
         self.head = nn.Linear(width * len(self.modalities), len(taxonomy.labels)) if emotion_head else None
+        self.dev = Means("loss")
 
     def collate(self, batch: list[Sample]) -> tuple[PolicyBatch, Tensor]:
         """The batch, and the weight of each label `[B, L]`."""
@@ -57,7 +60,13 @@ class SFT(pl.LightningModule):
         return collated, weights
 
     def loss(self, batch: list[Sample]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The training loss and its parts."""
+        """The training loss and its parts; their means over the processes are those of the whole batch.
+
+        The processes' parts of a batch differ in tokens, so each divides by the batch's mean number (by its weight) of them.
+        """
+        if not batch:
+            average(torch.zeros(2, device=self.device))
+            return torch.zeros((), device=self.device), {}
         collated, weights = self.collate(batch)
         media = self.model.media(collated)
         embeds, mask, labels = self.model.embed(collated, media)
@@ -70,10 +79,12 @@ class SFT(pl.LightningModule):
         logits = self.model.language_model.lm_head(hidden[predicts]).float()
         nll = F.cross_entropy(logits, labels[:, 1:][predicts[:, :-1]], reduction="none")
         weight = weights[collated.labels != IGNORE]
-        parts = {"loss/text": (nll * weight).sum() / weight.sum()}
+        tokens, clips = average(torch.stack([weight.sum(), weight.new_tensor(len(batch))])).unbind()
+        parts = {"loss/text": (nll * weight).sum() / tokens}
         if self.head is not None:
             gold = torch.tensor([self.taxonomy.index(clip.label) for clip, _ in batch], device=self.device)
-            parts["loss/emotion"] = F.cross_entropy(self.head(self.means(batch, media)), gold) * self.emotion_weight
+            share = len(batch) / clips * self.emotion_weight
+            parts["loss/emotion"] = F.cross_entropy(self.head(self.means(batch, media)), gold) * share
         return torch.stack(list(parts.values())).sum(), parts
 
     def means(self, batch: list[Sample], media: dict[int, Tensor]) -> Tensor:
@@ -108,13 +119,20 @@ class SFT(pl.LightningModule):
     def training_step(self, batch: list[Sample], _: int) -> Tensor:
         """One batch."""
         loss, parts = self.loss(batch)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch))
-        self.log_dict({f"train/{name}": value for name, value in parts.items()}, batch_size=len(batch))
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch), sync_dist=True)
+        named = {f"train/{name}": value for name, value in parts.items()}
+        self.log_dict(named, batch_size=len(batch), sync_dist=True)
         return loss
 
     def validation_step(self, batch: list[Sample], _: int) -> None:
-        """The same loss on the dev split."""
-        self.log("dev/loss", self.loss(batch)[0], batch_size=len(batch), prog_bar=True)
+        """The same loss on the dev split; a process may have no part of the last batch."""
+        clips = totals([len(batch)], self.device)[0]
+        self.dev.update({"loss": self.loss(batch)[0]}, clips)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log this round, over all processes."""
+        self.log("dev/loss", self.dev.compute()["loss"], prog_bar=True)
+        self.dev.reset()
 
     def configure_optimizers(self) -> Any:
         """AdamW with its schedule per step."""

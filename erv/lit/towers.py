@@ -15,6 +15,7 @@ from torchmetrics.functional.classification import multiclass_accuracy
 
 from erv.emotions import Taxonomy
 from erv.lit.data import ClipData
+from erv.lit.means import Means
 from erv.lit.optim import Optim
 from erv.lit.samples import Sample
 from erv.policy import Policy, save_policy
@@ -34,6 +35,7 @@ class TowerWarmup(pl.LightningModule):
         widths = {"picture": config.vision_config.hidden_size, "voice": config.audio_config.d_model}
         widths["both"] = sum(widths.values())
         self.heads = nn.ModuleDict({name: nn.Linear(width, classes) for name, width in widths.items()})
+        self.dev = Means(*widths)
 
     def logits(self, batch: list[Sample]) -> dict[str, Tensor]:
         """Class logits `[B, E]` of each head."""
@@ -56,15 +58,24 @@ class TowerWarmup(pl.LightningModule):
         """Sum of the heads' cross-entropies."""
         gold = self.labels(batch)
         loss = torch.stack([nn.functional.cross_entropy(logits, gold) for logits in self.logits(batch).values()]).sum()
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch))
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch), sync_dist=True)
         return loss
 
     def validation_step(self, batch: list[Sample], _: int) -> None:
-        """Accuracy of each head on the dev split."""
-        gold = self.labels(batch)
-        for name, logits in self.logits(batch).items():
-            accuracy = multiclass_accuracy(logits, gold, len(self.taxonomy.labels), average="micro")
-            self.log(f"dev/accuracy/{name}", accuracy, batch_size=len(batch), prog_bar=name == "both")
+        """Accuracy of each head on the dev split; a process may have no part of the last batch."""
+        if batch:
+            gold, classes = self.labels(batch), len(self.taxonomy.labels)
+            found = self.logits(batch).items()
+            self.dev.update(
+                {name: multiclass_accuracy(logits, gold, classes, average="micro") for name, logits in found},
+                len(batch),
+            )
+
+    def on_validation_epoch_end(self) -> None:
+        """Log this round, over all processes."""
+        for name, accuracy in self.dev.compute().items():
+            self.log(f"dev/accuracy/{name}", accuracy, prog_bar=name == "both")
+        self.dev.reset()
 
     @torch.no_grad()
     def measure(self, data: ClipData) -> dict[str, Any]:

@@ -8,9 +8,12 @@ from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
+import torch
 from torch import Tensor
 
+from erv.lit.collective import joined
 from erv.lit.data import SentenceData
+from erv.lit.means import Means
 from erv.lit.optim import Optim
 from erv.verifier import Loss, Verifier, calibrate, calibration_svg, card, per_class, scores, table
 from erv.verifier.calibration import sigmoid
@@ -41,6 +44,7 @@ class VerifierTraining(pl.LightningModule):
         self.columns = verifier.columns(labels)
         self.model = verifier.model
         self.weights: Tensor | None = None
+        self.dev = Means("loss")
 
     def steps(self, rows: int) -> int:
         """Batches of `epochs` passes over `rows` samples."""
@@ -55,17 +59,30 @@ class VerifierTraining(pl.LightningModule):
     def training_step(self, rows: list[Row], _: int) -> Tensor:
         """One batch of sentences."""
         loss = self._loss(rows)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(rows))
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(rows), sync_dist=True)
         return loss
 
     def validation_step(self, rows: list[Row], _: int) -> None:
-        """Loss on held-out sentences."""
-        self.log("dev/loss", self._loss(rows), batch_size=len(rows), prog_bar=True)
+        """Loss on held-out sentences; a process may have no part of the last batch."""
+        if rows:
+            self.dev.update({"loss": self._loss(rows)}, len(rows))
+        elif self.loss.needs_embeddings:
+            width, labels = self.model.config.hidden_size, len(self.verifier.labels)
+            joined(torch.zeros(0, width, device=self.device))
+            joined(torch.zeros(0, labels, device=self.device))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log this round, over all processes."""
+        self.log("dev/loss", self.dev.compute()["loss"], prog_bar=True)
+        self.dev.reset()
 
     def _loss(self, rows: list[Row]) -> Tensor:
+        """The loss, whose mean over the processes is that of the whole batch; contrasts are with the sentences of all."""
         targets = self.verifier.targets([row["labels"] for row in rows]).to(self.device)
         logits, embeddings = self.verifier.logits([row["text"] for row in rows], self.loss.needs_embeddings)
-        return self.loss(logits.float(), targets, embeddings, self.weights)
+        if embeddings is None:
+            return self.loss(logits.float(), targets, weights=self.weights)
+        return self.loss(logits.float(), targets, joined(embeddings), self.weights, joined(targets))
 
     def measure(self, data: SentenceData) -> dict[str, Any]:
         """Figures on the held-out splits, threshold and temperature, the plot, and the model's folder with all of them."""

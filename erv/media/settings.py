@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -11,6 +11,7 @@ from erv.media.containers import Limits
 from erv.media.defects import Defects
 
 MODALITIES = ("video", "audio")
+TOWERS = ("vision_tower", "audio_tower")
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,17 @@ class MediaSettings:
         object.__setattr__(self, "limits", Limits(self.max_seconds, self.max_pixels, self.max_bytes))
         choices = (self.on_missing, self.on_corrupt, self.on_no_audio, self.on_short)
         object.__setattr__(self, "defects", Defects(*choices))
+
+    def contradiction(self, trained: Collection[str], augmented: bool) -> str | None:
+        """Why towers cannot be cached in a training of the parts `trained`, or None when they can or are not."""
+        towers = [part for part in TOWERS if part in trained]
+        if not self.cache_towers or not (towers or augmented):
+            return None
+        why = f"policy.train has {', '.join(towers)}" if towers else "clips are augmented"
+        return (
+            f"{why}, so the towers see other inputs or change at every step, and their cached outputs would be wrong; set "
+            "media.cache_towers=false (they then run for every batch), or leave that out"
+        )
 
     @property
     def processes(self) -> int:

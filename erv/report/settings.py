@@ -16,8 +16,8 @@ _TRAINED_ON = ("data.limit", "data.dev_limit", "data.dev", "data.weights")
 _NO_SETTINGS = (
     "name", "group", "stage", "paths", "logger", "launch", "checkpoint", "media.cache", "media.workers", "media.timeout_s",
     "media.memory_gb", "loader.workers", "loader.prefetch", "trainer.devices", "trainer.accelerator", "trainer.num_nodes",
-    "trainer.enable_progress_bar", "evaluation.batch_size", "evaluation.max_failed", "evaluation.on_leak", "partial",
-    "devices", "shard", "export_human_task", "human_items", "dry_run",
+    "trainer.strategy", "trainer.enable_progress_bar", "evaluation.batch_size", "evaluation.max_failed", "evaluation.on_leak",
+    "partial", "devices", "shard", "export_human_task", "human_items", "dry_run",
     *(f"judge.*.{key}" for key in ("cache", "batch_size", "device", "sheets", "grammar")),
     *(f"judge.*.llm.{key}" for key in ("cache", "concurrency", "timeout_s", "attempts", "backoff_s", "max_backoff_s", "breaker",
                                        "price", "key_variable")),

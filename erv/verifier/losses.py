@@ -57,9 +57,13 @@ class Loss:
         return torch.where(seen, weights / weights[seen].mean(), torch.ones_like(weights))
 
     def __call__(
-        self, logits: Tensor, targets: Tensor, embeddings: Tensor | None = None, weights: Tensor | None = None
+        self, logits: Tensor, targets: Tensor, embeddings: Tensor | None = None, weights: Tensor | None = None,
+        embedded: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
-        """The loss, a scalar; `embeddings` `[S, D]` for "supcon+bce", `weights` `[E]` from `weights()`."""
+        """The loss, a scalar; `embeddings` `[S, D]` for "supcon+bce", `weights` `[E]` from `weights()`.
+
+        `embedded` are the targets of `embeddings` where these are of more sentences than `logits`.
+        """
         if self.name == "focal":
             return _entries(logits, targets, weights, self.gamma, self.gamma, 0.0)
         if self.name == "asymmetric":
@@ -68,7 +72,9 @@ class Loss:
         if self.name == "supcon+bce":
             if embeddings is None:
                 raise ValueError("supcon+bce needs the sentences' embeddings")
-            loss = loss + self.contrast * contrastive(embeddings, targets, self.temperature)
+            loss = loss + self.contrast * contrastive(
+                embeddings, targets if embedded is None else embedded, self.temperature
+            )
         return loss
 
 

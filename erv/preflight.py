@@ -1,0 +1,116 @@
+"""What a run needs that is not in its config: data, checkpoints, keys, disk, memory. Looked at before anything is trained."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from erv import config
+from erv.binding import at
+from erv.composition import Composition
+from erv.config import ConfigError
+from erv.corpora.base import CorpusError, CorpusMissing
+from erv.emotions import counterpart
+from erv.media.augment import Augment
+from erv.parts import CHECKPOINTS
+from erv.run import find_model
+
+_WEIGHTS = ("*.safetensors", "*.bin")
+_COPIES = 5  # of a model's weights that a run may write: the model, the last checkpoint with two moments, and one being replaced
+
+
+def missing(tree: Mapping[str, Any], composition: Composition) -> list[str]:
+    """Every piece that is not there or does not fit, a text each; empty when the run may begin."""
+    return [*_data(tree, composition), *_checkpoints(tree), *_keys(tree), *_settings(tree), *_disk(tree)]
+
+
+def _data(tree: Mapping[str, Any], composition: Composition) -> Iterator[str]:
+    if not tree.get("data"):
+        return
+    try:
+        config.build(tree["data"]).require()
+    except (ConfigError, CorpusMissing, CorpusError) as error:
+        name = composition.choices.get("data")
+        typed = [o for o in composition.overrides if o.startswith("data.")]
+        look = f"\nlook with: {' '.join(['python -m erv.doctor', f'data={name}', *typed])}" if name else ""
+        yield f"{error}{look}"
+
+
+def _checkpoints(tree: Mapping[str, Any]) -> Iterator[str]:
+    for key in CHECKPOINTS:
+        if not (reference := at(tree, key)):
+            continue
+        try:
+            folder, _ = find_model(reference, tree["seed"])
+        except ConfigError as error:
+            yield f"{key}: {error}"
+            continue
+        if key.startswith("verifier"):
+            yield from _taxonomy(tree, Path(folder))
+
+
+def _taxonomy(tree: Mapping[str, Any], folder: Path) -> Iterator[str]:
+    """The verifier has to have an emotion for every label of the data; what only the hub knows is not looked at here."""
+    file = folder / "config.json"
+    if at(tree, "verifier.model._target_") != "erv.verifier.load_verifier" or not file.is_file():
+        return
+    named = json.loads(file.read_text()).get("id2label") or {}
+    try:
+        labels = config.build(tree["data"]).taxonomy.labels
+        if all(str(name).startswith("LABEL_") for name in named.values()):
+            return
+        for label in labels:
+            for part in label.split("_"):
+                counterpart(part, list(named.values()))
+    except (CorpusMissing, CorpusError):
+        return  # said elsewhere
+    except ValueError as error:
+        yield f"verifier.model.checkpoint={folder}: {error}"
+
+
+def _keys(tree: Mapping[str, Any]) -> Iterator[str]:
+    """Keys of judges and of loggers come from the environment."""
+    for name, judge in (tree.get("judge") or {}).items():
+        variable = at(judge, "llm.key_variable")
+        if variable and not os.environ.get(variable) and not tree.get("dry_run"):
+            yield (
+                f"judge {name!r} needs its key, and {variable} is not set: export it, or set judge.{name}.llm.key_variable=null "
+                "for an endpoint that wants none"
+            )
+
+
+def _settings(tree: Mapping[str, Any]) -> Iterator[str]:
+    """Keys that contradict one another, each by the rule of the part that it would stop later."""
+    if not tree.get("algo"):
+        return
+    train = at(tree, "policy.train") or ()
+    if message := getattr(config.locate(tree["algo"]["_target_"]), "contradiction", lambda *_: None)(
+        tree["algo"], train
+    ):
+        yield message
+    elif tree.get("policy") and tree["stage"] != "towers":
+        augmented = bool(tree.get("augment")) and config.build(tree["augment"]) != Augment()
+        if message := config.build(tree["media"]).contradiction(train, augmented):
+            yield message
+
+
+def _disk(tree: Mapping[str, Any]) -> Iterator[str]:
+    """Room for what training writes, where the size of the model is known."""
+    if not tree.get("algo") or not at(tree, "policy.checkpoint"):
+        return
+    try:
+        folder = Path(find_model(at(tree, "policy.checkpoint"), tree["seed"])[0])
+    except ConfigError:
+        return  # said elsewhere
+    size = sum(file.stat().st_size for pattern in _WEIGHTS for file in folder.glob(pattern))
+    runs = Path(tree["paths"]["runs"]).absolute()
+    free = shutil.disk_usage(next(place for place in (runs, *runs.parents) if place.exists())).free
+    if _COPIES * size > free:
+        yield (
+            f"a run of this model writes up to {_COPIES * size / 1e9:.1f} GB (the model, two checkpoints with optimiser states), "
+            f"and {runs} has {free / 1e9:.1f} GB free: set paths.runs (ERV_RUNS) to a larger disk, or make room"
+        )

@@ -1,0 +1,222 @@
+"""Training in two processes: the same batches, answers and weights as in one, files written once, and no rank left behind."""
+
+import csv
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import ddp_grpo
+import pyarrow.parquet as pq
+import pytest
+import torch
+from commands import environment, inside, run_of, train
+from safetensors.torch import load_file
+
+from erv.lit.order import DevBatches, StepBatches, own
+from erv.ranks import LEADER, Ranks, problems
+from erv.train import main
+
+DDP = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
+HERE = Path(__file__).parent
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [str(one.getsockname()[1]) for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+@pytest.fixture(scope="module")
+def letters(tmp_path_factory):
+    """GRPO on letters: a folder with one/ and two/, by case and rank."""
+    root = tmp_path_factory.mktemp("letters")
+    ports = free_ports(len(ddp_grpo.CASES) + 1)
+    command = [sys.executable, str(HERE / "ddp_grpo.py")]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (HERE.parent, HERE)))}
+    ranks = [
+        subprocess.Popen(
+            [*command, str(root / "two"), str(rank), "2", *ports], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        for rank in (0, 1)
+    ]  # fmt: skip
+    ddp_grpo.run(root / "one", 0, 1, ports[:-1])
+    for rank in ranks:
+        printed = rank.communicate(timeout=240)[0].decode()
+        assert rank.returncode == 0, printed
+    return root
+
+
+@pytest.mark.parametrize("case", ddp_grpo.CASES)
+def test_two_processes_train_as_one_does(letters, case):
+    one = torch.load(letters / "one" / case / "rank0.pt", weights_only=True)
+    two = [torch.load(letters / "two" / case / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+    for found in two:
+        for name in ("weights", "gradients"):
+            torch.testing.assert_close(found[name], one[name], atol=1e-5, rtol=0, equal_nan=True)
+        for mine, others in zip(found["logged"], one["logged"], strict=True):
+            assert mine == pytest.approx(others, abs=1e-5, rel=1e-5, nan_ok=True)
+        resampled = [[value for name, value in run["singles"] if name.startswith("train/")] for run in (found, one)]
+        assert resampled[0] == resampled[1]
+    torch.testing.assert_close(two[0]["weights"], two[1]["weights"], atol=0, rtol=0)
+    assert [row[:3] for row in two[0]["rows"]] == [row[:3] for row in one["rows"]]
+    assert [row[3] for row in two[0]["rows"]] == pytest.approx([row[3] for row in one["rows"]], abs=1e-6)
+    assert two[1]["rows"] == []  # rank 0 has them all
+
+
+def test_a_step_that_is_not_finite_is_left_out_by_all(letters):
+    kept = [letters / "two" / "broken" / "nonfinite" / f"00000002{rank}.pt" for rank in ("", "-rank1")]
+    clips = [torch.load(file, weights_only=True)["clips"] for file in kept]
+    assert clips == [["0", "1", "2"], ["3", "4", "5"]]
+
+
+def curves(folder):
+    rows = list(csv.DictReader((folder / "logs" / "version_0" / "metrics.csv").open()))
+    return [{name: float(value) for name, value in row.items() if value} for row in rows]
+
+
+def weights(folder):
+    return load_file(folder / "model" / "model.safetensors")
+
+
+def is_written_once(folder, printed):
+    assert [other.name for other in folder.parent.iterdir()] == [folder.name]
+    assert [version.name for version in (folder / "logs").iterdir()] == ["version_0"]
+    assert printed.count(f"run {folder}") == printed.count(f"done: {folder}") == 1
+
+
+def test_sft(demo):
+    done = train(demo, "+exp=sft_demo", "+debug=demo", "name=sft_ddp", *DDP)
+    one, two = run_of(demo, "sft"), run_of(demo, "sft_ddp")
+    assert one.name == two.name  # the number of processes is no setting
+    is_written_once(two, done.stdout)
+    torch.testing.assert_close(weights(two), weights(one), atol=1e-5, rtol=0)
+    for mine, others in zip(curves(two), curves(one), strict=True):
+        assert mine == pytest.approx(others, abs=1e-4)
+
+
+def test_towers_with_fewer_dev_clips_than_processes(demo):
+    done = train(demo, "+exp=towers_demo", "+debug=demo", "name=towers_ddp", "data.dev_limit=1", *DDP)
+    one, two = run_of(demo, "towers"), run_of(demo, "towers_ddp")
+    is_written_once(two, done.stdout)
+    torch.testing.assert_close(
+        weights(two), weights(one), atol=1e-3, rtol=0
+    )  # Adam makes steps even of rounding errors
+    losses = [[row["train/loss"] for row in curves(folder) if "train/loss" in row] for folder in (one, two)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+    assert {row["dev/accuracy/both"] for row in curves(two) if "dev/accuracy/both" in row} <= {0.0, 1.0}
+
+
+def test_the_verifier_with_contrasts_among_the_sentences_of_all(demo):
+    still = [f"+verifier.model.config.{name}_dropout_prob=0.0" for name in ("hidden", "attention_probs")]
+    common = ("+exp=verifier_demo", "+debug=demo", "algo.loss.name=supcon+bce", *still)
+    alone = inside(main, demo, *common, "name=verifier_one")
+    assert alone.returncode == 0, alone.stderr
+    done = train(demo, *common, "name=verifier_two", *DDP)
+    one, two = run_of(demo, "verifier_one"), run_of(demo, "verifier_two")
+    is_written_once(two, done.stdout)
+    torch.testing.assert_close(weights(two), weights(one), atol=1e-3, rtol=0)
+    for mine, others in zip(curves(two), curves(one), strict=True):
+        assert mine == pytest.approx(others, abs=1e-5)
+
+
+def children(pid):
+    """The ranks that a process has started."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (place / "stat").read_text().rsplit(")", 1)[1].split()
+            if int(fields[1]) == pid and b"hydra.job.name=train_ddp" in (place / "cmdline").read_bytes():
+                found.append(int(place.name))
+        except FileNotFoundError:  # ended meanwhile
+            continue
+    return found
+
+
+def test_grpo_ends_when_a_rank_is_killed_and_goes_on_as_if_it_had_not(demo):
+    overrides = ("+exp=grpo_demo", "+debug=demo", "name=grpo_ddp", *DDP)
+    command = [sys.executable, "-m", "erv.train", *overrides]
+    process = subprocess.Popen(
+        command, cwd=demo, env=environment(demo), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )  # fmt: skip
+    deadline = time.time() + 120
+    while not list(demo.glob("runs/demo/grpo_ddp/*/checkpoints/last.ckpt")):
+        assert process.poll() is None, "it ended before its first checkpoint"
+        assert time.time() < deadline
+        time.sleep(0.02)
+    (rank,) = children(process.pid)
+    os.kill(rank, signal.SIGKILL)
+    printed = process.communicate(timeout=20)[1].decode()
+    assert process.returncode == 1
+    assert "rank 1 was ended by SIGKILL" in printed
+    one, two = run_of(demo, "grpo_erv"), run_of(demo, "grpo_ddp")
+    assert not (two / "metrics.json").exists()
+    done = train(demo, *overrides)
+    assert done.stdout.count(f"done: {two}") == 1
+    assert one.name == two.name
+    tables = [pq.read_table(folder / "completions.parquet").to_pylist() for folder in (one, two)]
+    for row in (row for table in tables for row in table):
+        row["advantage"] = pytest.approx(row["advantage"], abs=1e-5)
+    assert tables[0] == tables[1]
+    torch.testing.assert_close(weights(two), weights(one), atol=1e-5, rtol=0)
+    figures = [json.loads((folder / "metrics.json").read_text()) for folder in (one, two)]
+    assert figures[0]["sampled"] == figures[1]["sampled"]
+
+
+def test_a_rank_draws_its_own_part_of_every_batch():
+    whole = StepBatches([1.0] * 20, 6, 7, 3)
+    parts = [StepBatches([1.0] * 20, 6, 7, 3) for _ in range(3)]
+    for rank, part in enumerate(parts):
+        part.share = (rank, 3)
+    for batch, *own_parts in zip(whole, *parts, strict=True):
+        assert [len(part) for part in own_parts] == [2, 2, 2]
+        assert [draw for part in own_parts for draw in part] == batch
+    for count in (1, 7, 9):
+        shares = [list(DevBatches(count, 4, (rank, 3))) for rank in range(3)]
+        assert {len(share) for share in shares} == {len(DevBatches(count, 4))}
+        assert [i for batch in zip(*shares, strict=True) for part in batch for i in part] == list(range(count))
+    assert [own("ab", (rank, 3)) for rank in range(3)] == [["a"], ["b"], []]
+
+
+def trainer(**keys):
+    return {"trainer": {"accelerator": "cpu", "strategy": {"_target_": "erv.lit.ddp.Replicas"}, **keys}}
+
+
+def test_what_cannot_be_shared_out_is_refused(tmp_path):
+    done = inside(main, tmp_path, "+exp=grpo_demo", "+debug=demo", *DDP, "trainer.devices=3")
+    assert done.returncode == 2
+    assert "algo.batch_size=16 for 3 processes" in done.stderr
+    assert "set algo.batch_size=15 or 18, or another trainer.devices" in done.stderr
+    assert not (tmp_path / "runs").exists()
+    assert problems({**trainer(devices=2, num_nodes=4), "algo": {"batch_size": 16}}) == []
+    (alone,) = problems(trainer(devices=2, strategy="auto"))
+    assert "set trainer=ddp" in alone
+
+
+def test_a_process_knows_its_rank(monkeypatch):
+    for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID", "SLURM_LOCALID", LEADER):
+        monkeypatch.delenv(name, raising=False)
+    two = trainer(devices=[4, 5], num_nodes=2)
+    assert Ranks.of(two) == Ranks(0, 0, 4, 4)
+    monkeypatch.setenv("SLURM_PROCID", "3")
+    monkeypatch.setenv("SLURM_LOCALID", "1")
+    assert Ranks.of(two) == Ranks(3, 1, 4, 5)
+    assert Ranks.of(trainer(devices=1)) == Ranks()  # one of several runs that srun started
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv(LEADER, "1")  # started by Lightning, whatever SLURM says
+    assert Ranks.of(two) == Ranks(1, 1, 4, 5)
+    monkeypatch.delenv(LEADER)
+    monkeypatch.setenv("RANK", "2")
+    assert Ranks.of(two).rank == 2
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    (message,) = problems(two)
+    assert "torchrun started 3 processes and the config says 4" in message
