@@ -25,6 +25,14 @@ SECTIONS = {
 CHOSEN = ("data", "media", "augment", "loader", "policy", "verifier.model", "reward", "algo", "optim", "evaluation", "metrics",
           "trainer", "task", "llm")  # fmt: skip
 
+# What trains a stage. An ablation names the stage it belongs to, and cannot be laid over an experiment of another.
+STAGES = {
+    "towers": "erv.lit.towers.TowerWarmup",
+    "verifier": "erv.lit.verifier.VerifierTraining",
+    "sft": "erv.lit.sft.SFT",
+    "grpo": "erv.lit.grpo.GRPO",
+}
+
 
 class ConfigError(Exception):
     """A config that cannot be run; the message lists every problem and is all the user needs to see."""
@@ -71,6 +79,9 @@ def problems(tree: Mapping[str, Any], root_keys: Iterable[str], provided: set[st
                 f"{group} has {', '.join(map(repr, node))} but is not chosen (it has no _target_): choose {group}=NAME, or drop "
                 "what sets its keys",
             )
+    stage, algo = tree.get("stage"), at(tree, "algo._target_")
+    if stage in STAGES and algo != STAGES[stage]:
+        yield Problem("stage", f"stage is {stage}, which algo={STAGES[stage]} trains; algo is {algo or 'not chosen'}")
     yield from _below(tree, "", provided)
 
 

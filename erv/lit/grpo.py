@@ -81,13 +81,9 @@ class GRPO(DevCurve):
         self.rollout_dtype = getattr(torch, rollout_dtype) if rollout_dtype else None
         self.correction, self.nonfinite = correction, NonFinite(max_nonfinite)
         self.verify_shared_prefix, self.judge, self.dev_temperature = verify_shared_prefix, judge, dev_temperature
-        if (iterations is None) == (epochs is None) or (iterations or epochs or 0) <= 0:
-            raise ValueError(
-                f"set algo.iterations or algo.epochs above 0 and the other to null; got {iterations} and {epochs}"
-            )
         if self.sampling.temperature == 0:
             raise ValueError("GRPO compares samples: algo.sampling.temperature must be above 0, got 0; set 1")
-        settings = {"group_size": group_size}
+        settings = {"group_size": group_size, "iterations": iterations, "epochs": epochs}
         if message := self.contradiction(settings, getattr(policy.model, "trained", ())):
             raise ValueError(message)
         if not is_known(policy.model.language_model):
@@ -101,6 +97,10 @@ class GRPO(DevCurve):
     @staticmethod
     def contradiction(settings: Mapping[str, Any], trained: Collection[str]) -> str | None:
         """What in `algo` and policy.train cannot be, or None; needs no model."""
+        lengths = [settings[key] for key in ("iterations", "epochs") if settings.get(key) is not None]
+        if len(lengths) != 1 or lengths[0] <= 0:
+            got = " and ".join(map(str, lengths)) or "neither"
+            return f"set algo.iterations or algo.epochs above 0 and the other to null; got {got}"
         if settings.get("group_size", 2) < 2:
             return f"algo.group_size is at least 2, got {settings['group_size']}: an advantage compares the answers to one clip"
         towers = [part for part in ("vision_tower", "audio_tower") if part in trained]
