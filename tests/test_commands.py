@@ -21,7 +21,8 @@ SMALL_DFEW = [
     "data.expect=none", "evaluation.limit=2", "evaluation.max_new_tokens=16", "evaluation.samples=1",
 ]  # fmt: skip
 SMALL_DFEW_TRAINING = [
-    "trainer=cpu", "trainer.val_check_interval=1", "data.dev_limit=2", "algo.epochs=null", "algo.iterations=1", "algo.max_new_tokens=16",
+    "trainer=cpu", "trainer.val_check_interval=1", "data.dev_limit=2",
+    "algo.epochs=null", "algo.iterations=1", "algo.max_new_tokens=16",
     "verifier.gate=null",
 ]  # fmt: skip
 SMALL_ROBERTA = [
