@@ -36,8 +36,6 @@ def evaluate_file(cfg: DictConfig) -> None:
     reads = cfg.get("verifier") is not None
     unused = {"policy"} if reads else {"policy", "reward"}
     cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in unused])
-    if OmegaConf.select(cfg, "evaluation.max_new_tokens") is None:  # nobody says what those answers were held to
-        OmegaConf.update(cfg, "evaluation.max_new_tokens", Evaluation.max_new_tokens)
     config.check(cfg, ("taxonomy", "verifier", "verifier_labels"))
     tree = config.plain(cfg)
     names, clips = _clips(tree)

@@ -154,13 +154,11 @@ def _judges(figures: Mapping[str, Any]) -> Iterator[str]:
 
 def tell_costs(judges: Sequence[Judge], there: Sequence[Prediction], missing: int, plan: Evaluation) -> None:
     """What judging costs; answers that are not there yet are taken to be as long as they may."""
-    longest = " ".join(["word"] * plan.max_new_tokens)
+    longest = " ".join(["word"] * plan.longest)
     texts = [p.think or "" for p in there] + [f"{i} {longest}" for i in range(missing)]
     for judge in judges:
         cost = judge.cost([text for text in texts if text.strip()])
-        most = (
-            f"; {missing} answers are not there yet and count as {plan.max_new_tokens} tokens each" if missing else ""
-        )
+        most = f"; {missing} answers are not there yet and count as {plan.longest} tokens each" if missing else ""
         print(f"judge {judge.name}: {'free of charge' if cost is None else f'{cost}{most}'}")
     print("Nothing was sent (dry_run=true).")
 

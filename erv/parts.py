@@ -20,7 +20,7 @@ from erv.judges.verifier import VerifierJudge
 from erv.judging import refuse_training_verifier, rewarding, weights_of
 from erv.lit.data import ClipData, SentenceData, StepData
 from erv.lit.samples import ClipReader, Sample, Samples
-from erv.measure import Evaluation, judges_of
+from erv.measure import LONGEST, Evaluation, judges_of
 from erv.media.defects import Note, as_row, tally
 from erv.media.journal import fingerprint
 from erv.media.settings import MediaSettings
@@ -324,7 +324,7 @@ def training_config(tree: Mapping[str, Any]) -> dict[str, Any]:
 def answer_length(tree: Mapping[str, Any]) -> int:
     """The most tokens of an answer where `tree` does not say: as in the policy's training, else the default."""
     trained = training_config(tree).get("evaluation") or {}
-    return int(trained.get("max_new_tokens") or Evaluation.max_new_tokens)
+    return int(trained.get("max_new_tokens") or LONGEST)
 
 
 def adopt_verifier(tree: dict[str, Any]) -> dict[str, str]:

@@ -24,7 +24,8 @@ def composed(*overrides, command="train"):
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_composes_and_fits_its_constructors(name):
     evaluates = name.startswith("eval")
-    overrides = ["policy.checkpoint=x"] if evaluates else []
+    # the command itself fills in how long the policy answers
+    overrides = ["policy.checkpoint=x", "evaluation.max_new_tokens=512"] if evaluates else []
     config.check(composed(f"+exp={name}", *overrides, command="evaluate" if evaluates else "train"), PROVIDED)
 
 

@@ -56,7 +56,7 @@ def answers(
     for start in range(0, len(samples), plan.batch_size):
         batch = samples[start : start + plan.batch_size]
         seeds = [prompt_seed(seed, "evaluation", clip.id) for clip, _ in batch] if decoding == "sampled" else None
-        done = generate(policy, batch, modalities, count, plan.max_new_tokens, sampling, seeds)
+        done = generate(policy, batch, modalities, count, plan.longest, sampling, seeds)
         found = []
         for row, (tokens, mask, finished) in enumerate(zip(done.tokens, done.mask, done.finished, strict=True)):
             clip, text = batch[row // count][0], policy.processor.decode(tokens[mask.bool()].tolist())
