@@ -13,7 +13,7 @@ if [[ -n "$demo" ]]; then
   base_stages
   grid +exp=grpo_demo "group=$group" "preset/grpo=$preset" "+ablation=${ARMS:-no_explanation,full}" \
     "policy.checkpoint=$base/sft" "verifier.model.checkpoint=$base/verifier" policy.preprocessing=null
-  sets=(demo) judge=oracle sft="$base/sft"
+  sets=(demo) sft="$base/sft" reader=(judge=oracle "verifier.model.checkpoint=$base/verifier")
 else
   need emer_cold_start dfew mafw ravdess
   labels
@@ -22,7 +22,7 @@ else
   grid +exp=verifier_roberta data=dfew_mafw "group=$group" "preset/verifier=$preset" \
     "verifier.data.files.pseudo=$LABELS" "verifier.data.files.augmented=$AUGMENTED"
   grid +exp=grpo_dfew_mafw "group=$group" "preset/grpo=$preset" "+ablation=${ARMS:-no_explanation,full}"
-  sets=(dfew mafw ravdess) judge=gpt sft="$runs/$group/sft"
+  sets=(dfew mafw ravdess) sft="$runs/$group/sft" reader=(judge=gpt)
 fi
 
 for set in "${sets[@]}"; do
@@ -30,7 +30,7 @@ for set in "${sets[@]}"; do
   [[ "$set" != ravdess ]] || rules=fixed # the released code cannot count answers on RAVDESS
   for arm in "$sft" "$runs/$group"/grpo*; do
     evaluate "+exp=eval_$set" "preset/evaluate=$rules" "checkpoint=$arm" "name=$(basename "$arm")" "group=${group}_$set" \
-      "judge=$judge" policy.preprocessing=null # the checkpoint's
+      "${reader[@]}" policy.preprocessing=null # the checkpoint's
   done
 done
 python -m erv.report "${sets[@]/#/$runs/${group}_}" --table "$table"
