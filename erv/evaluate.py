@@ -8,16 +8,17 @@ processes; `shard=k/n` makes one share of them here, and the same command withou
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
 from erv import config
 from erv.command import command
 from erv.config import ConfigError
-from erv.judging import export, spoken, tell_costs
 from erv.launch import spread
-from erv.measure import Evaluation
-from erv.predictions import read_parts
+
+if TYPE_CHECKING:
+    from erv.measure import Evaluation
 
 
 def plan(cfg: DictConfig) -> Path | None:
@@ -61,6 +62,8 @@ def _set_length(cfg: DictConfig) -> None:
 def evaluate_policy(cfg: DictConfig) -> None:
     """Sample the answers of a checkpoint, then judge and count them."""
     from erv import stage
+    from erv.judging import export, spoken, tell_costs
+    from erv.predictions import read_parts
 
     part = stage.share(cfg.shard)
     _set_length(cfg)

@@ -520,7 +520,7 @@ def test_configs_compose_for_every_corpus():
     assert len(names) >= 11
     for name in names:
         with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
-            cfg = hydra.compose("train", overrides=[f"data={name}", "name=a", "group=b", "stage=sft"])
+            cfg = hydra.compose("train", overrides=[f"data={name}", "algo=sft", "name=a", "group=b", "stage=sft"])
         config.check(cfg, PROVIDED)
         corpus = config.build(config.plain(cfg)["data"])
         assert corpus.name

@@ -22,7 +22,7 @@ def test_the_script_prints_the_table_and_where_the_page_is(demo):
     assert "Epoch 0:" in printed  # progress of what runs side by side
     page = Path(printed.splitlines()[-1].split(": ")[1])
     assert len(unpacked(page.read_text(), "data")["clips"]) == 4
-    assert (demo / "runs" / "demo" / "table.md").read_text().splitlines()[0] in printed
+    assert (demo / "runs" / "demo.md").read_text().splitlines()[0] in printed
 
 
 def test_a_runs_folder_holds_everything_that_is_derived_from(demo):

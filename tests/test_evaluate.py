@@ -358,7 +358,7 @@ def test_sentences_are_read_as_in_training_without_being_told(home, whole):
         ([*POLICY, "metrics.unknown=drop"], "metrics.unknown must be one of wrong, legacy_erv, legacy_humanomni"),
         (
             [*POLICY, "judge=openai", "judge.openai.llm.key_variable=NOT_SET"],
-            "judge 'openai': the key is read from the environment",
+            "judge 'openai' needs its key, and NOT_SET is not set",
         ),
         ([*POLICY, "judge=openai", "judge.openai.promt=x"], "unknown key 'judge.openai.promt'"),
         (
