@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -171,6 +172,7 @@ def test_every_command_of_the_readme_runs(demo, tmp_path, corpus):
     (tmp_path / "texts.jsonl").write_text('{"text": "He is sad."}\n')
     shutil.copy(next(demo.rglob("labels.jsonl")), tmp_path / "labels.jsonl")
     write_dfew(tmp_path / "papers_data" / "DFEW", corpus)
+    shutil.copytree(tmp_path / "papers_data" / "DFEW", tmp_path / "papers_data" / "été (2)" / "DFEW")
     (tmp_path / "own.csv").write_text(TEMPLATE)
     for name in ("anna_01", "ben_04"):
         clip_at(tmp_path / "clips" / f"{name}.mp4", corpus.clips("train")[0].video)
@@ -178,7 +180,7 @@ def test_every_command_of_the_readme_runs(demo, tmp_path, corpus):
     commands = readme_commands()
     assert len(commands) >= 9
     for line in commands:
-        words = [word.replace("/data/", f"{tmp_path}/papers_data/") for word in line.split()]
+        words = [word.replace("/data/", f"{tmp_path}/papers_data/") for word in shlex.split(line, comments=True)]
         if words[0] == "export":
             assert words[1].startswith("ERV_DATA=")
             env["ERV_DATA"] = str(tmp_path / "papers_data")
