@@ -64,11 +64,15 @@ def completion_metrics(scored: Scored, advantage: Advantages, names: Sequence[st
 def completion_rows(
     iteration: int, clips: Sequence[Clip], scored: Scored, advantage: Advantages
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """One row per answer for completions.parquet; `clips` holds one clip per answer."""
+    """One row per answer for completions.parquet; `clips` holds one clip per answer.
+
+    `sentences` has a line for each, with what the verifier finds in it: `Her brows draw together. [angry, disgust]`.
+    """
     lengths = scored.rollout.mask.sum(1).tolist()
     return [
         {"iter": iteration, "clip_id": clip.id, "gold": clip.label, "text": text, "tokens": length, "advantage": value,
-         "reward": part.total, **{f"reward_{name}": reward for name, reward in part.parts.items()}}
+         "reward": part.total, **{f"reward_{name}": reward for name, reward in part.parts.items()},
+         "sentences": "\n".join(f"{s.text} [{', '.join(s.emotions)}]" for s in part.sentences)}
         for clip, text, length, value, part in zip(
             clips, scored.texts, lengths, advantage.values.tolist(), scored.parts, strict=True
         )
