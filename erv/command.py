@@ -12,6 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from erv import secrets
 from erv.config import ROOT_KEYS, ConfigError, did_you_mean
 
 
@@ -38,6 +39,8 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
 
             os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through to the handler below
             sys.argv[1:] = [_left_out(argument) for argument in sys.argv[1:]]
+            if problems := secrets.refused_arguments(sys.argv[1:]):
+                sys.exit(_refuse("\n  ".join(problems)))
             try:
                 hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=config_name)(chosen)()
             except ConfigError as error:

@@ -13,6 +13,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from omegaconf import OmegaConf
 
+from erv import secrets
+
 # A config from a stranger runs no code: nothing outside these packages is ever instantiated.
 ALLOWED_TARGETS = ("erv.", "torch.", "lightning.", "transformers.", "peft.")
 # Where results are written and on what machine they are made does not change them.
@@ -65,6 +67,7 @@ def check(cfg: Any, provided: Iterable[str] = ()) -> None:
     tree = plain(cfg)
     problems = [f"unknown key {key!r}{did_you_mean(key, ROOT_KEYS)}" for key in tree if key not in ROOT_KEYS]
     problems += list(_problems(tree, "", set(provided)))
+    problems += list(secrets.refused(tree))
     if problems:
         raise ConfigError("\n  ".join(["this config cannot run:", *problems]))
 

@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import wandb
 from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
@@ -72,26 +72,25 @@ class WandbRun(Logger):
         return self._run
 
     def _begin(self) -> Any:
-        reason = None if os.environ.get("WANDB_MODE") in ("offline", "disabled", "dryrun") else why_offline()
+        chosen = os.environ.get("WANDB_MODE")
+        if chosen == "disabled":
+            return self._init(None)
+        reason = f"WANDB_MODE={chosen}" if chosen in ("offline", "dryrun") else why_offline()
         if reason is None:
             try:
-                run = self._init(os.environ.get("WANDB_MODE", "online"))
+                run = self._init(None)
+                _log.info("W&B: %s", run.url)
+                return run
             except wandb.Error as error:
                 reason = str(error).splitlines()[0]
-        if reason is not None:
-            run = self._init("offline")
-        if run.offline:
-            _log.info(
-                "W&B is offline (%s); to send the run later: wandb sync %s",
-                reason or "WANDB_MODE", Path(run.settings.sync_dir),
-            )  # fmt: skip
-        elif run.url:
-            _log.info("W&B: %s", run.url)
+        run = self._init("offline")
+        _log.info("W&B is offline (%s); to send the run later: wandb sync %s", reason, run.settings.sync_dir)
         return run
 
-    def _init(self, mode: str) -> Any:
-        quiet = mode in ("offline", "dryrun")
-        settings = wandb.Settings(disable_git=True, quiet=True, silent=quiet, init_timeout=30, reinit="finish_previous")
+    def _init(self, mode: Literal["offline"] | None) -> Any:
+        settings = wandb.Settings(
+            disable_git=True, quiet=True, silent=mode == "offline", init_timeout=30, reinit="finish_previous"
+        )
         return wandb.init(
             id=self.version, name=self.run_name, project=self.project, entity=self.entity, group=self.group,
             job_type=self.resolved["stage"], tags=self.tags, dir=str(self.folder), resume="allow", mode=mode,
@@ -151,15 +150,17 @@ class WandbRun(Logger):
 
 def why_offline() -> str | None:
     """Why nothing can be sent now; None when it can. Nobody is asked for a key."""
+    host = wandb.setup().settings.base_url
     try:
-        if not wandb.login(prompt=False):
-            return "no API key: set WANDB_API_KEY"
-        urllib.request.urlopen(wandb.setup().settings.base_url, timeout=5).close()
+        urllib.request.urlopen(host, timeout=5).close()
     except urllib.error.HTTPError:
-        return None  # it answered
-    except (wandb.Error, OSError) as error:
-        return f"{error}"
-    return None
+        pass  # it answers
+    except OSError as error:
+        return f"{host} cannot be reached: {getattr(error, 'reason', error)}"
+    try:
+        return None if wandb.login(prompt=False) else "no API key: set WANDB_API_KEY"
+    except wandb.Error as error:
+        return str(error).splitlines()[0]
 
 
 def artifact_name(*words: str) -> str:
