@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 
+from erv import secrets
 from erv.composition import conf_folder, config_dir, keys_of
 from erv.config import ROOT_KEYS, ConfigError, did_you_mean
 from erv.launch import PARENT, GridFailed, Task, register
@@ -44,6 +45,8 @@ def command(
 
             os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through to the handler below
             sys.argv[1:] = [_left_out(argument) for argument in sys.argv[1:]]
+            if problems := secrets.refused_arguments(sys.argv[1:]):
+                sys.exit(_refuse("\n  ".join(problems)))
             register()
             task = Task(f"erv.{config_name}", _chosen(main), _chosen(plan) if plan else None)
             try:

@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from erv import secrets
 from erv.binding import ConfigError as ConfigError
 from erv.binding import did_you_mean as did_you_mean
 from erv.binding import locate as locate
@@ -70,6 +71,7 @@ def listed(title: str, problems: Iterable[str]) -> str:
 def found_in(cfg: Any, provided: Iterable[str] = (), origins: Callable[[], Mapping[str, str]] = dict) -> list[str]:
     """The problems that `check` raises, a line each."""
     found: list[tuple[str, str]] = list(problems(_contained(cfg, throw_on_missing=False), ROOT_KEYS, set(provided)))
+    found += [("", text) for text in secrets.refused(_contained(cfg, throw_on_missing=False))]
     where = origins() if found else {}
     # a debug preset is for every stage, and shrinks what some of them do not have
     found = [(key, text) for key, text in found if "/debug/" not in where.get(key, "")]

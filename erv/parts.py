@@ -19,6 +19,7 @@ from erv.judges.base import Judge
 from erv.judges.verifier import VerifierJudge
 from erv.judging import refuse_training_verifier, rewarding, weights_of
 from erv.lit.data import ClipData, SentenceData, StepData
+from erv.lit.logging import csv_logger
 from erv.lit.samples import ClipReader, Sample, Samples
 from erv.measure import LONGEST, Evaluation, judges_of
 from erv.media.defects import Note, as_row, tally
@@ -37,7 +38,7 @@ from erv.verifier import Sentences, Verifier, gate
 _log = logging.getLogger(__name__)
 # What constructors may ask for by the name of a parameter; no config key is needed for these.
 PROVIDED = ("policy", "verifier", "reward", "judge", "taxonomy", "optim", "modalities", "seed", "texts", "labels",
-            "verifier_labels", "sentences", "folder", "run_name", "group")  # fmt: skip
+            "verifier_labels", "sentences", "folder", "run_name", "group", "resolved")  # fmt: skip
 _STYLE_OF: dict[str, Stage] = {"towers": "sft", "sft": "sft", "grpo": "grpo"}  # how a stage's prompts are written
 CHECKPOINTS = ("policy.checkpoint", "verifier.model.checkpoint")  # keys that may point at other runs
 
@@ -62,6 +63,17 @@ class Parts:
         """Which run this is, for metrics.json."""
         tree = self.tree
         return {"arm": tree["name"], "stage": tree["stage"], "seed": self.seed, "signature": Path(self.folder).name}
+
+    @property
+    def resolved(self) -> Mapping[str, Any]:
+        """The whole config."""
+        return self.tree
+
+    def loggers(self) -> list[Any]:
+        """Where curves go: wherever `logger` says, and always into the run's folder, since erv.report reads them there."""
+        chosen = self.tree.get("logger") or {}
+        found = [self.make(f"logger.{key}") for key in chosen]
+        return found if "csv" in chosen else [csv_logger(self.folder), *found]
 
     def make(self, key: str) -> Any:
         """Build the node at `key`, with what its constructor asks for."""

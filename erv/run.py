@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from erv.composition import experiments
 from erv.config import ConfigError
+from erv.secrets import masked
 
 MODEL = "model"  # the folder inside a run that holds what it trained, in a form that loads anywhere
 MEDIA = "media.jsonl"  # the defects of clips that were met, and what was done about each
@@ -98,10 +99,11 @@ class Run:
 def environment(devices: bool = True) -> dict[str, Any]:
     """Commit, uncommitted diff, versions and hardware: what is needed to make the run again."""
     root = Path(__file__).resolve().parent
+    diff = _git(root, "diff", "HEAD")
     return {
-        "command": sys.argv,
+        "command": [masked(argument) for argument in sys.argv],
         "commit": _git(root, "rev-parse", "HEAD"),
-        "diff": _git(root, "diff", "HEAD"),
+        "diff": None if diff is None else masked(diff),
         "python": platform.python_version(),
         "versions": {name: metadata.version(name) for name in _VERSIONS},
         "platform": platform.platform(),

@@ -45,11 +45,12 @@ def main(cfg: DictConfig) -> None:
 def fit(run: Run, parts: Parts) -> tuple[Any, StepData]:
     """Train, from the last checkpoint if there is one, and write the model; rank 0 of several processes writes."""
     import lightning.pytorch as pl
-    from lightning.pytorch.callbacks import TQDMProgressBar
 
+    from erv.lit.axes import Axes
     from erv.lit.callbacks import Completions, LastCheckpoint, StepSeed
     from erv.lit.data import ClipData
     from erv.lit.ddp import leave
+    from erv.lit.progress import TrainingProgress
     from erv.run import MODEL
     from erv.stage import screen_evaluation
 
@@ -63,14 +64,11 @@ def fit(run: Run, parts: Parts) -> tuple[Any, StepData]:
         _log.info("%-16s %15s parameters, %s", part, f"{size:,}", f"{trained:,} trained" if trained else "frozen")
     data = parts.data(algo)
     every = tree["checkpoint"]["every"]
-    callbacks = [
-        StepSeed(parts.seed),
-        Completions(run.folder, every),
-        LastCheckpoint(run.folder, every),
-        TQDMProgressBar(20),
-    ]
+    callbacks = [StepSeed(parts.seed), Axes(), Completions(run.folder, every), LastCheckpoint(run.folder, every)]
+    if tree["trainer"].get("enable_progress_bar", True):
+        callbacks.append(TrainingProgress())
     trainer: pl.Trainer = config.build(
-        tree["trainer"], max_epochs=1, logger=parts.make("logger") if tree["logger"] else False,
+        tree["trainer"], max_epochs=1, logger=parts.loggers(),
         default_root_dir=str(run.folder), enable_model_summary=False, enable_checkpointing=False, log_every_n_steps=1,
         num_sanity_val_steps=0, callbacks=callbacks, use_distributed_sampler=False,
     )  # fmt: skip
@@ -88,24 +86,18 @@ def fit(run: Run, parts: Parts) -> tuple[Any, StepData]:
 def finish(run: Run, parts: Parts, algo: Any, data: StepData) -> None:
     """Measure what was trained, and write it: from then on the run is done."""
     from erv.judging import spoken
+    from erv.lit.logging import end, log_figures
+    from erv.run import MODEL
     from erv.stage import evaluate, finish_run
 
     if hasattr(algo, "measure"):
         measured = algo.measure(data)
     else:
         measured = evaluate(run, parts) if parts.tree["evaluation"] else {}
-        log_figures(algo, measured)
         print("\n".join(spoken(measured)))
+    log_figures(algo.trainer, measured)
+    end(algo.trainer, run.folder / MODEL)
     finish_run(run, parts, measured)
-
-
-def log_figures(algo: Any, measured: dict[str, Any]) -> None:
-    """Send the test figures to the logger as test/<decoding>/<figure>."""
-    found = {d: measured[d] for d in ("sampled", "greedy") if d in measured}
-    flat = {f"test/{d}/{k}": v for d, figures in found.items() for k, v in figures.items() if isinstance(v, float)}
-    for logger in algo.trainer.loggers if flat else ():
-        logger.log_metrics(flat)
-        logger.finalize("success")
 
 
 if __name__ == "__main__":

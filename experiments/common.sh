@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 experiment="$(basename "$(dirname "$0")")"
 runs="${ERV_RUNS:-runs}"
 base="$runs/demo_seeds" # the towers, verifiers and SFT models that experiments on the embedded corpus begin with
-export TQDM_MININTERVAL="${TQDM_MININTERVAL:-5}"
+export ERV_PROGRESS_S="${ERV_PROGRESS_S:-5}"
 
 arguments() { # the seeds if none are given, then the arguments; sets demo, seeds (0,1,…), overrides, devices and table
   local default="$1" argument

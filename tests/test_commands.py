@@ -224,20 +224,6 @@ def write_dfew(root, corpus):
         (root / "label" / f"single_{split}set_5.csv").write_text("\n".join(lines) + "\n")
 
 
-def test_curves_and_figures_go_to_wandb(demo):
-    command = [sys.executable, "-m", "erv.train", "+exp=sft_demo", "+debug=demo", "logger=wandb", "name=sft_wandb"]
-    env = {**environment(demo), "WANDB_MODE": "offline"}
-    done = subprocess.run(command, cwd=demo, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    folder = run_of(demo, "sft_wandb")
-    (log,) = folder.glob("wandb/offline-run-*/*.wandb")
-    content = log.read_bytes()
-    for name in (b"train/loss", b"dev/loss", b"test/sampled/fcr"):
-        assert name in content
-    one, other = (json.loads((f / "metrics.json").read_text()) for f in (folder, run_of(demo, "sft")))
-    assert one["sampled"] == other["sampled"]  # where curves go changes nothing
-
-
 def test_no_experiment_is_said(tmp_path):
     done = train(tmp_path, check=False)
     assert done.returncode == 2

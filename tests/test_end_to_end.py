@@ -19,7 +19,7 @@ def test_the_script_prints_the_table_and_where_the_page_is(demo):
     printed = (demo / "printed").read_text()
     for arm in ("sft", "grpo", "grpo_erv"):
         assert f"| {arm} " in printed
-    assert "Epoch 0:" in printed  # progress of what runs side by side
+    assert "\033[Kiter " in printed  # progress of what runs side by side
     page = Path(printed.splitlines()[-1].split(": ")[1])
     assert len(unpacked(page.read_text(), "data")["clips"]) == 4
     assert (demo / "runs" / "demo.md").read_text().splitlines()[0] in printed

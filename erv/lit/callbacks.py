@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 
 from erv.lit.evaluation import prompt_seed
 
+SHOWN, INCREMENTS = 16, 100  # W&B shows the last 100 increments of a table
 PARTS = "completions"  # folder of the parts, which become one file of the same name when training ends
 
 
@@ -48,7 +50,9 @@ class Completions(pl.Callback):
     """Writes what GRPO sampled to completions.parquet.
 
     Parts are written together with the checkpoints, each named by its first iteration, so that a resumed run overwrites what
-    it repeats; the parts become one file when training ends. Rank 0 has the rows of all processes.
+    it repeats; the parts become one file when training ends. Rank 0 has the rows of all processes. Loggers that keep tables
+    get `SHOWN` of an iteration at a time, of so many iterations, evenly spread, that no run has more than `INCREMENTS` times
+    that in memory.
     """
 
     def __init__(self, folder: Path, every: int) -> None:
@@ -59,7 +63,12 @@ class Completions(pl.Callback):
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:  # fmt: skip
         """Collect, and write at every checkpoint."""
-        self.rows += getattr(module, "rows", [])
+        rows = getattr(module, "rows", [])
+        self.rows += rows
+        if rows and index % math.ceil(trainer.num_training_batches / INCREMENTS) == 0:
+            for logger in trainer.loggers:
+                if hasattr(logger, "log_completions"):
+                    logger.log_completions(rows[:SHOWN])
         if (index + 1) % self.every == 0:
             self._flush()
 

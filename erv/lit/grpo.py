@@ -269,9 +269,7 @@ class GRPO(DevCurve):
         """Log the iteration under TRL's names and keep its completions."""
         answers = Answers.of_all([clip for clip, _ in batch], scored)
         metrics = metrics | completion_metrics(answers, advantage, list(self.reward.weights), self.taxonomy.neutral)
-        named: dict[str, Any] = {f"train/{name}": value for name, value in metrics.items()}
-        named |= {"iter": float(iteration), "train/lr": self.lr_schedulers().get_last_lr()[0]}
-        self.log_dict(named, batch_size=len(batch))
+        self.log_dict({f"train/{name}": value for name, value in metrics.items()}, batch_size=len(batch))
         self.log("reward", metrics["reward"], prog_bar=True, logger=False, batch_size=len(batch))
         self.rows = completion_rows(iteration, answers, advantage) if collective.rank() == 0 else []
 

@@ -90,10 +90,14 @@ def completion_metrics(answers: Answers, advantage: Advantages, names: Sequence[
 
 
 def completion_rows(iteration: int, answers: Answers, advantage: Advantages) -> list[dict[str, Any]]:
-    """One row per answer for completions.parquet."""
+    """One row per answer for completions.parquet.
+
+    `sentences` has a line for each, with what the verifier finds in it: `Her brows draw together. [angry, disgust]`.
+    """
     return [
         {"iter": iteration, "clip_id": clip.id, "gold": clip.label, "text": text, "tokens": length, "advantage": value,
-         "reward": part.total, **{f"reward_{name}": reward for name, reward in part.parts.items()}}
+         "reward": part.total, **{f"reward_{name}": reward for name, reward in part.parts.items()},
+         "sentences": "\n".join(f"{s.text} [{', '.join(s.emotions)}]" for s in part.sentences)}
         for clip, text, length, value, part in zip(
             answers.clips, answers.texts, answers.lengths.tolist(), advantage.values.tolist(), answers.parts, strict=True
         )

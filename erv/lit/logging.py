@@ -1,39 +1,56 @@
-"""Where curves go. The only file that knows wandb."""
+"""Where curves go, under one set of names (docs/logging.md): files in the run's folder here, W&B in wandb_run.py."""
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import CSVLogger, WandbLogger
+import lightning.pytorch as pl
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from erv.lit.axes import Axes, over_iterations
 
 CURVES = "logs"  # below a run's folder: one version_N folder with metrics.csv per start of the run
+EVENTS = "tensorboard"  # below a run's folder
+
+
+class _Csv(CSVLogger):
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        super().log_metrics(*over_iterations(metrics, step))
+
+
+class _TensorBoard(TensorBoardLogger):
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        super().log_metrics(*over_iterations(metrics, step))
 
 
 def csv_logger(folder: str) -> CSVLogger:
     """Curves as `logs/version_N/metrics.csv` in the run's folder; a resumed run writes the next version."""
-    return CSVLogger(folder, name=CURVES, flush_logs_every_n_steps=20)
+    return _Csv(folder, name=CURVES, flush_logs_every_n_steps=20)
 
 
-def wandb_logger(
-    folder: str,
-    run_name: str,
-    group: str,
-    project: str = "erv",
-    entity: str | None = None,
-    tags: list[str] | None = None,
-) -> WandbLogger:
-    """Curves in W&B over `iter`, beside nothing on disk but W&B's own files.
+def tensorboard_logger(folder: str) -> TensorBoardLogger:
+    """Curves as TensorBoard's event files in `tensorboard/` of the run's folder.
 
-    Set WANDB_MODE=offline to keep them on this machine. A resumed run goes on in the same W&B run.
+    Where a resumed run repeats iterations, TensorBoard shows the later ones.
     """
-    identity = Path(folder).name
-    logger = WandbLogger(
-        name=run_name, save_dir=folder, project=project, entity=entity, group=group, tags=tags, id=identity,
-        resume="allow", offline=os.environ.get("WANDB_MODE") == "offline",
-    )  # fmt: skip
-    experiment: Any = logger.experiment
-    experiment.define_metric("iter")
-    experiment.define_metric("*", step_metric="iter")
-    return logger
+    return _TensorBoard(folder, name=EVENTS, version="", default_hp_metric=False)
+
+
+def log_figures(trainer: pl.Trainer, measured: Mapping[str, Any]) -> None:
+    """Send the figures of the finished run as `test/<decoding>/<figure>`, a verifier's as `test/<split>/<figure>`."""
+    splits = ("sampled", "greedy", "heldout", "audit", "withheld")
+    found = {split: measured[split] for split in splits if split in measured}
+    flat = {f"test/{s}/{k}": v for s, figures in found.items() for k, v in figures.items() if isinstance(v, float)}
+    (axes,) = (callback for callback in trainer.callbacks if isinstance(callback, Axes))
+    for logger in trainer.loggers if flat else ():
+        logger.log_metrics({**flat, **axes.values})
+        logger.finalize("success")
+
+
+def end(trainer: pl.Trainer, model: Path) -> None:
+    """Give the model to the loggers that keep it, and close them."""
+    for logger in trainer.loggers:
+        if hasattr(logger, "finish"):
+            logger.finish(model)

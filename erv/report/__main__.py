@@ -31,6 +31,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--html", type=Path, metavar="FILE", help="write one page with curves, confusion and clips to FILE"
     )
+    parser.add_argument(
+        "--wandb", metavar="ENTITY/PROJECT", help="make a W&B workspace for the runs (pip install 'erv[report]')"
+    )
     parser.add_argument("--clips", type=int, metavar="N", help="the first N clips on the page (default: all)")
     parser.add_argument(
         "--embed",
@@ -96,6 +99,10 @@ def _runs(options: argparse.Namespace) -> str:
         options.table.write_text(markdown)
     if options.html:
         _write_page(options, rows, comparisons, waiting)
+    if options.wandb:
+        from erv.report.workspace import publish
+
+        print(f"erv.report: {publish(rows, options.wandb)}", file=sys.stderr)
     if not (options.json or options.csv):
         return markdown
     for run in waiting:
