@@ -28,7 +28,7 @@ lint: setup ## style, types and who may import whom
 	$(BIN)/lint-imports
 
 test: lint ## lint, then every test
-	$(BIN)/pytest -n auto --dist loadfile
+	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder # files in order: the longest ones are not the last
 
 format: setup ## put the code in the house's form
 	$(BIN)/ruff check --fix .

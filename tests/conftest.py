@@ -1,12 +1,14 @@
 """What several test files need: the fixtures' folder and a very small corpus."""
 
 import os
+import shutil
 from pathlib import Path
 
 import hydra
 import pytest
 import torch
 from commands import ROOT, environment, in_a_terminal
+from filelock import FileLock
 
 from erv.command import conf_folder
 from erv.config import plain
@@ -47,10 +49,17 @@ def policy(corpus):
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory):
-    """The demo's script, run once; a folder with runs/, data/ and cache/, and what it printed."""
-    root = tmp_path_factory.mktemp("demo")
-    script = ["bash", str(ROOT / "experiments" / "demo" / "run.sh"), "+debug=demo"]
-    code, printed = in_a_terminal(script, environment(root))
-    assert code == 0, printed
-    (root / "printed").write_text(printed)
+    """The demo's script, run once; a folder with runs/, data/ and cache/, and what it printed. Each process has a copy."""
+    shared = Path(tmp_path_factory.getbasetemp())
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    first, root = shared / "demo_script", tmp_path_factory.mktemp("demo") / "copy"
+    with FileLock(shared / "demo_script.lock"):
+        if not (first / "printed").exists():
+            first.mkdir(exist_ok=True)
+            script = ["bash", str(ROOT / "experiments" / "demo" / "run.sh"), "+debug=demo"]
+            code, printed = in_a_terminal(script, environment(first))
+            assert code == 0, printed
+            (first / "printed").write_text(printed)
+    shutil.copytree(first, root)
     return root

@@ -55,7 +55,7 @@ def test_a_killed_worker_is_replaced_and_its_clip_tried_again(tmp_path):
         found = []
         for key, decoded in pool_.map(clips):
             found.append((key, decoded.facts.frames))
-            if key in (3, 11, 12):
+            if key in (3, 11, 19):  # so far apart that no clip meets two of them: it would be taken for a killer
                 os.kill(pool_._alive[0].process.pid, signal.SIGKILL)
         assert found == [(i, 40) for i in range(30)]
         assert len(pool_._alive) <= 2
