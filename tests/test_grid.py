@@ -57,12 +57,12 @@ def test_a_grid_that_was_killed_is_finished_by_the_same_command(demo):
 
 
 def test_all_jobs_are_checked_before_the_first_one_starts(demo):
-    done = train(demo, "-m", *TINY, "name=not_planned", "seed=0,9", "reward.explanation.threshold=0.05,0.1", check=False)
+    done = train(demo, "-m", *TINY, "name=unplan", "seed=0,9", "reward.explanation.threshold=0.05,0.1", check=False)
     assert done.returncode == 2, done.stderr
     assert "no job was started" in done.stderr
     assert "no finished run with seed 9" in done.stderr
     assert "and 1 more" in done.stderr  # each problem once, with the jobs that have it
-    assert not (demo / "runs" / "demo" / "not_planned").exists()
+    assert not (demo / "runs" / "demo" / "unplan").exists()
 
 
 @pytest.mark.parametrize(
