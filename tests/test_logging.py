@@ -194,7 +194,7 @@ def test_the_workspace_of_the_report(demo):
     assert {metric for panel in health for metric in panel["metrics"]} <= always | may
     assert {panel["groupBy"] for panel in bars} == {"name.value", "reward.value.explanation.threshold"}
     assert {m for panel in bars for m in panel["metrics"]} == {
-        f"summary:test/sampled/{f}" for f in ("war", "uar", "eea", "epc", "fcr")
+        f"summary_metrics.test/sampled/{f}" for f in ("war", "uar", "eea", "epc", "fcr")
     }
 
 

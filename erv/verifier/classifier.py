@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from safetensors.torch import save_model
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -121,7 +122,10 @@ class Verifier:
         """Write a folder that AutoModelForSequenceClassification and `load_verifier` load."""
         self.model.config.id2label = dict(enumerate(self.labels))
         self.model.config.label2id = {label: i for i, label in enumerate(self.labels)}
-        self.model.save_pretrained(folder)
+        self.model.config.architectures = [type(self.model).__name__]
+        self.model.config.save_pretrained(folder)
+        # not the model's save_pretrained: it imports deepspeed where that is installed, which warns and takes seconds
+        save_model(self.model, str(Path(folder, "model.safetensors")), metadata={"format": "pt"})
         self.tokenizer.save_pretrained(folder)
 
 
