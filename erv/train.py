@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from erv import config, ranks
+from erv import card, config, ranks
 from erv.command import command
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def fit(run: Run, parts: Parts) -> tuple[Any, StepData]:
     from erv.stage import screen_evaluation
 
     tree = parts.tree
+    card.require(tree, parts.ranks.size)
     if "reward" in config.wanted(tree["algo"], ["reward"]):
         parts.check_verifier()
         parts.note_verifier()

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import hydra
 import pytest
 import torch
 import trees
@@ -14,6 +15,9 @@ from commands import environment
 from safetensors.torch import load_file
 from test_policy_forward import tiny
 
+from erv import card
+from erv.command import conf_folder
+from erv.config import ConfigError, plain
 from erv.corpora.dfew import DFEWCorpus
 from erv.corpora.manifest import ManifestCorpus
 from erv.grpo.stream import stream_states
@@ -119,6 +123,46 @@ def test_the_page_names_parts_memory_and_the_remedy(tmp_path):
     assert "smallest card: none of up to 192 GB" in page
     assert "policy.gradient_checkpointing=true" in page
     assert list(tmp_path.iterdir()) == []
+
+
+def of_exp(*overrides):
+    """The plain config of GRPO on a public size with random weights."""
+    with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        cfg = hydra.compose("train", ["+exp=grpo_dfew", "policy=humanomni_0_5b", "policy.checkpoint=null", *overrides])
+        return plain({key: plain(cfg[key]) for key in ("algo", "policy", "trainer", "seed")})
+
+
+def test_a_gpu_that_is_too_small_is_refused_before_anything_is_made(monkeypatch, caplog):
+    tree = of_exp("trainer=gpu")
+    setup = card.setup_of(tree, 1)
+    needs = memory.estimate(card.sizes_of(tree["policy"], 0)[0], setup)
+    stays = needs["weights"] + needs["reference"] + needs["gradients"] + needs["optimiser"]
+    assert 4e9 < stays < needs["peak"]
+    monkeypatch.setattr(card, "smallest_here", lambda: stays - 1.0)
+    with pytest.raises(ConfigError) as refused:
+        card.require(tree, 1)
+    for word in (
+        f"at all times (weights {needs['weights'] / 1e9:,.2f} GB",
+        "optimiser",
+        "policy.lora={r: 16}",
+        "erv.doctor",
+    ):
+        assert word in str(refused.value)
+    monkeypatch.setattr(card, "smallest_here", lambda: needs["peak"])
+    card.require(tree, 1)
+    assert "training may run out of memory" in caplog.text
+    caplog.clear()
+    monkeypatch.setattr(card, "smallest_here", lambda: needs["peak"] + card.RESERVED)
+    card.require(tree, 1)
+    assert caplog.text == ""
+
+
+def test_memory_is_not_asked_about_where_no_decoder_is_trained_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(card, "smallest_here", lambda: 1.0)
+    card.require(of_exp("trainer=cpu"), 1)
+    card.require(of_exp("trainer=gpu", "algo=towers"), 1)
+    with pytest.raises(ConfigError, match="does not fit"):
+        card.require(of_exp("trainer=gpu", "algo=sft"), 1)
 
 
 def test_nothing_is_allocated_and_lightning_is_not_imported(tmp_path):

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from erv import config
+from erv import card, config
 from erv.config import ConfigError
-from erv.run import find_model
 
 if TYPE_CHECKING:
-    from erv.lit.memory import Setup
     from erv.policy.config import HumanOmniConfig
 
 CARDS = (16, 24, 40, 48, 80, 96, 141, 192)  # GB of memory of common accelerators
-RESERVED = 1.5e9  # context, libraries' workspaces and fragmentation, which no estimate sees
 
 
 def describe(cfg: DictConfig) -> dict[str, Any]:
     """Parameters, bytes per device and the smallest card, for the step that `cfg` describes."""
     from erv.lit import memory
 
-    sizes, source = _sizes(cfg)
-    setup = _setup(cfg)
+    tree = _tree(cfg)
+    sizes, source = _sizes(tree["policy"], tree["seed"])
+    setup = card.setup_of(tree, _processes(tree["trainer"]))
     bytes_of = memory.estimate(sizes, setup)
-    needed = bytes_of["peak"] + RESERVED
-    here = _smallest_gpu()
+    needed = bytes_of["peak"] + card.RESERVED
+    here = card.smallest_here()
     return {
         "sizes": source,
         "parts": {name: {"parameters": n, "trained": t} for name, (n, t) in memory.part_sizes(sizes, setup).items()},
@@ -39,60 +36,32 @@ def describe(cfg: DictConfig) -> dict[str, Any]:
             "devices": setup.devices, "gradient_checkpointing": setup.gradient_checkpointing,
         },
         "bytes_per_device": bytes_of,
-        "smallest_card_gb": next((card for card in CARDS if needed <= card * 1e9), None),
+        "smallest_card_gb": next((size for size in CARDS if needed <= size * 1e9), None),
         "fits_here": None if here is None else needed <= here,
         "cache_bytes_per_clip": sizes.feature_bytes,
     }  # fmt: skip
 
 
-def _sizes(cfg: DictConfig) -> tuple[HumanOmniConfig, str]:
-    """The policy's sizes, and where they were read: its checkpoint if that is on this machine, else policy.config."""
-    from erv.policy.config import HumanOmniConfig
-    from erv.policy.public import read_config
-
-    checkpoint = None if OmegaConf.is_missing(cfg.policy, "checkpoint") else cfg.policy.checkpoint
-    if checkpoint is not None:
-        try:
-            folder, _ = find_model(checkpoint, cfg.seed)
-        except ConfigError as error:
-            print(f"policy.checkpoint: {error}; sizes are those of policy.config", file=sys.stderr)
-        else:
-            return read_config(Path(folder), dict(cfg.policy.upstream or {})), folder
-    return HumanOmniConfig(**config.plain(cfg.policy.config)), "policy.config"
+def _sizes(policy: dict[str, Any], seed: int) -> tuple[HumanOmniConfig, str]:
+    """As `card.sizes_of`; those of policy.config, and a word, where the checkpoint is not on this machine."""
+    try:
+        return card.sizes_of(policy, seed)
+    except ConfigError as error:
+        print(f"policy.checkpoint: {error}; sizes are those of policy.config", file=sys.stderr)
+        return card.sizes_of({**policy, "checkpoint": None}, seed)
 
 
-def _setup(cfg: DictConfig) -> Setup:
-    """The step that `algo`, `policy` and `trainer` describe."""
-    from erv.lit.memory import Setup
-
-    algo, policy, trainer = config.plain(cfg.algo), cfg.policy, config.plain(cfg.trainer)
-    sampled = "group_size" in algo
-    devices = trainer["devices"]
-    if not isinstance(devices, int):
-        raise ConfigError(f"trainer.devices must be a number for an estimate per device, got {devices!r}")
-    processes = devices * trainer.get("num_nodes", 1)
-    return Setup(
-        train=list(policy.train),
-        prompts=max(algo["batch_size"] // processes, 1),
-        group_size=algo.get("group_size", 1),
-        new_tokens=algo.get("max_new_tokens", 256),
-        token_budget=algo.get("token_budget"),
-        sampled=sampled,
-        reference=sampled and algo["objective"]["beta"] > 0,
-        lora=config.plain(policy.lora),
-        gradient_checkpointing=policy.gradient_checkpointing,
-        dtype=policy.dtype,
-        precision=str(trainer["precision"]),
-        strategy=str(trainer.get("strategy", "auto")),
-        devices=processes,
-    )
+def _tree(cfg: DictConfig) -> dict[str, Any]:
+    """The plain config of the step; a policy whose checkpoint was not named has none."""
+    unnamed = {"checkpoint": None} if OmegaConf.is_missing(cfg.policy, "checkpoint") else {}
+    policy = config.plain(OmegaConf.merge(cfg.policy, unnamed))
+    return {"algo": config.plain(cfg.algo), "trainer": config.plain(cfg.trainer), "policy": policy, "seed": cfg.seed}
 
 
-def _smallest_gpu() -> float | None:
-    import torch
-
-    count = torch.cuda.device_count()
-    return min((torch.cuda.get_device_properties(i).total_memory for i in range(count)), default=None)
+def _processes(trainer: dict[str, Any]) -> int:
+    if not isinstance(trainer["devices"], int):
+        raise ConfigError(f"trainer.devices must be a number for an estimate per device, got {trainer['devices']!r}")
+    return int(trainer["devices"] * trainer.get("num_nodes", 1))
 
 
 def page(policy: dict[str, Any]) -> list[str]:
@@ -108,23 +77,13 @@ def page(policy: dict[str, Any]) -> list[str]:
         f"device(s), gradient checkpointing {'on' if step['gradient_checkpointing'] else 'off'}", "",
         f"{'one device holds':<22}",
     ]  # fmt: skip
-    lines += [f"{name:<22} {spoken_size(size):>15}" for name, size in policy["bytes_per_device"].items() if size]
-    card, cached = policy["smallest_card_gb"], policy["cache_bytes_per_clip"]
+    lines += [f"{name:<22} {card.spoken_size(size):>15}" for name, size in policy["bytes_per_device"].items() if size]
+    size, cached = policy["smallest_card_gb"], policy["cache_bytes_per_clip"]
     fits = {None: "", True: "; it fits here", False: "; it does NOT fit here"}[policy["fits_here"]]
     lines += [
-        f"smallest card: {f'{card} GB' if card else f'none of up to {CARDS[-1]} GB'}{fits}",
-        f"tower cache: {spoken_size(cached)} a clip, {spoken_size(1000 * cached)} per 1,000 clips",
+        f"smallest card: {f'{size} GB' if size else f'none of up to {CARDS[-1]} GB'}{fits}",
+        f"tower cache: {card.spoken_size(cached)} a clip, {card.spoken_size(1000 * cached)} per 1,000 clips",
     ]
-    if card is None or policy["fits_here"] is False:
-        lines.append(
-            "to need less: policy.gradient_checkpointing=true, policy.lora={r: 16}, a smaller algo.token_budget, more devices"
-        )
+    if size is None or policy["fits_here"] is False:
+        lines.append(f"to need less: {card.LESS}")
     return lines
-
-
-def spoken_size(count: float) -> str:
-    """Bytes in the unit that fits."""
-    for unit, size in (("GB", 1e9), ("MB", 1e6)):
-        if count >= size:
-            return f"{count / size:,.2f} {unit}"
-    return f"{count / 1e3:,.1f} kB"
