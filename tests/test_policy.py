@@ -94,3 +94,13 @@ def test_tokenizers_are_the_same_in_every_process(tmp_path):
     ]
     assert found[0] == found[1] == found[2]
     assert len(found[0]) > 10_000
+
+
+def test_random_weights_of_parts_that_are_named_by_their_models(corpus):
+    with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        node = plain(hydra.compose("train", overrides=["policy=tiny", "policy.config.bert_config=bert-base-uncased"]).policy)
+    node.pop("_target_")
+    found = load_policy(**node, texts=[compose(c.rationale, c.label) for c in corpus.clips("train")])
+    assert found.model.config.bert_config.hidden_size == 768
+    assert found.model.config.bert_config.vocab_size == len(found.processor.bert_tokenizer)
+    assert found.model.bert_model.embeddings.word_embeddings.num_embeddings == len(found.processor.bert_tokenizer)

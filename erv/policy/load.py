@@ -162,10 +162,12 @@ def _fresh(
     special = FOREIGN_TOKENS if preprocessing == "paper" else ()
     tokenizer = train_tokenizer([*texts, *prompts], special=special)
     bert_tokenizer = train_bert_tokenizer([*texts, *prompts])
-    text = {**config["text_config"], "vocab_size": len(tokenizer), "bos_token_id": None,
-            "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}  # fmt: skip
-    bert = {**config["bert_config"], "vocab_size": len(bert_tokenizer)}
-    sizes = HumanOmniConfig(**{**config, "text_config": text, "bert_config": bert})
+    sizes = HumanOmniConfig(**config)
+    sizes.bert_config.vocab_size = len(bert_tokenizer)
+    sizes.text_config.update(
+        {"vocab_size": len(tokenizer), "bos_token_id": None, "eos_token_id": tokenizer.eos_token_id,
+         "pad_token_id": tokenizer.pad_token_id}
+    )  # fmt: skip
     return _joined(HumanOmni(sizes).to(dtype), tokenizer, bert_tokenizer, question, preprocessing)
 
 
