@@ -1,5 +1,6 @@
 """How tests run the project's commands: in processes of their own, with their files in a folder of their own."""
 
+import atexit
 import contextlib
 import io
 import logging
@@ -7,10 +8,13 @@ import os
 import pty
 import subprocess
 import sys
+import tempfile
 from contextlib import redirect_stderr, redirect_stdout
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+WARM = Path(__file__).parent / "warm"
 
 
 def environment(root):
@@ -19,9 +23,30 @@ def environment(root):
     return {**os.environ, **places, "PATH": path, "PYTHONPATH": str(ROOT), "PYTHON": sys.executable}
 
 
+@cache
+def _warm_process():
+    """The socket of this process' server, which ends with it."""
+    folder = tempfile.TemporaryDirectory(prefix="erv")
+    atexit.register(folder.cleanup)
+    socket = f"{folder.name}/socket"
+    env = {**environment(Path(folder.name)), "OMP_NUM_THREADS": "1"}
+    server = subprocess.Popen(
+        [sys.executable, str(WARM / "server.py"), socket], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    atexit.register(server.communicate)
+    assert server.stdout.readline() == b"ready\n"
+    return socket
+
+
+def warm(root):
+    """`environment`, in which commands do not import everything anew; for those that are not killed."""
+    env = environment(root)
+    return {**env, "PYTHONPATH": f"{WARM}:{ROOT}", "ERV_WARM": _warm_process()}
+
+
 def train(root, *overrides, check=True):
     command = [sys.executable, "-m", "erv.train", *overrides]
-    done = subprocess.run(command, cwd=root, env=environment(root), capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=root, env=warm(root), capture_output=True, text=True, check=False)
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done
 

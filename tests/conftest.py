@@ -7,7 +7,7 @@ from pathlib import Path
 import hydra
 import pytest
 import torch
-from commands import ROOT, environment, in_a_terminal
+from commands import ROOT, in_a_terminal, warm
 from filelock import FileLock
 
 from erv.command import conf_folder
@@ -58,7 +58,7 @@ def demo(tmp_path_factory):
         if not (first / "printed").exists():
             first.mkdir(exist_ok=True)
             script = ["bash", str(ROOT / "experiments" / "demo" / "run.sh"), "+debug=demo"]
-            code, printed = in_a_terminal(script, environment(first))
+            code, printed = in_a_terminal(script, warm(first))
             assert code == 0, printed
             (first / "printed").write_text(printed)
     shutil.copytree(first, root)

@@ -7,7 +7,7 @@ from functools import cache
 
 import pytest
 import yaml
-from commands import ROOT, environment, run_of, train
+from commands import ROOT, run_of, train, warm
 from omegaconf import OmegaConf
 from snapshots import EXPERIMENTS, FOLDER, command_of, composed, snapshot
 
@@ -175,7 +175,7 @@ def laboratory(demo, tmp_path_factory):
 
 def script(root, name, *arguments, **extra):
     command = ["bash", str(ROOT / "experiments" / name / "run.sh"), *arguments]
-    env = {**environment(root), **extra}
+    env = {**warm(root), **extra}
     return subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, check=False)
 
 
