@@ -25,7 +25,8 @@ _COPIES = 5  # of a model's weights that a run may write: the model, the last ch
 
 def missing(tree: Mapping[str, Any], composition: Composition) -> list[str]:
     """Every piece that is not there or does not fit, a text each; empty when the run may begin."""
-    return [*_data(tree, composition), *_checkpoints(tree), *_keys(tree), *_settings(tree), *_disk(tree)]
+    found = [*_data(tree, composition), *_checkpoints(tree), *_untrained_verifier(tree, composition)]
+    return [*found, *_keys(tree), *_settings(tree), *_disk(tree)]
 
 
 def _data(tree: Mapping[str, Any], composition: Composition) -> Iterator[str]:
@@ -51,6 +52,18 @@ def _checkpoints(tree: Mapping[str, Any]) -> Iterator[str]:
             continue
         if key.startswith("verifier"):
             yield from _taxonomy(tree, Path(folder))
+
+
+def _untrained_verifier(tree: Mapping[str, Any], composition: Composition) -> Iterator[str]:
+    """Only the verifier's own training begins with an untrained one; a reward or an evaluation by it would be noise."""
+    if tree["stage"] == "verifier" or at(tree, "verifier.model._target_") != "erv.verifier.build_verifier":
+        return
+    name = composition.choices.get("verifier")
+    yield (
+        f"verifier={name} is one to be trained, and {tree['stage']} reads sentences with a trained one: set verifier=trained "
+        f"verifier.model.checkpoint=FOLDER, or train it first (any size is loaded) with\n"
+        f"  python -m erv.train +exp=verifier_roberta verifier={name} group={tree['group']} seed={tree['seed']}"
+    )
 
 
 def _taxonomy(tree: Mapping[str, Any], folder: Path) -> Iterator[str]:

@@ -26,7 +26,7 @@ from erv.config import ConfigError
 from erv.corpora.base import CorpusError, CorpusMissing
 from erv.grpo.rollout import TooLong
 from erv.judging import conclude, context
-from erv.lit.evaluation import answers
+from erv.lit.evaluation import answers, check_room
 from erv.lit.samples import Samples, UnusableClips
 from erv.measure import Evaluation, FailedVerdicts
 from erv.media.cache import CacheTooLarge
@@ -139,12 +139,14 @@ def is_evaluated(tree: Mapping[str, Any]) -> bool:
 
 
 def screen_evaluation(parts: Parts) -> None:
-    """Read the evaluation clips before training begins: what cannot be used is said now, not in days.
+    """Read the evaluation clips before training begins: what cannot be used or does not fit is said now, not in days.
 
     Towers that are not trained see them as they will in the end, so that nothing is computed twice.
     """
     if is_evaluated(parts.tree):
-        parts.samples(evaluated_clips(parts, parts.make("evaluation")), parts.policy.at("inference"))
+        plan, policy = parts.make("evaluation"), parts.policy.at("inference")
+        if samples := parts.samples(evaluated_clips(parts, plan), policy):
+            check_room(policy, samples[0], parts.modalities, plan)
 
 
 def evaluate(run: Run, parts: Parts) -> dict[str, Any]:

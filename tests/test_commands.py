@@ -98,6 +98,22 @@ def test_an_unfit_verifier_stops_training(demo):
     assert "this verifier must not train a policy: held-out macro F1 is" in done.stderr
 
 
+def test_a_verifier_to_be_trained_rewards_nobody(demo):
+    done = train(demo, "+exp=grpo_demo", "+debug=demo", "verifier=roberta_large", "verifier.gate=null", check=False)
+    assert done.returncode == 2
+    assert "verifier=roberta_large is one to be trained, and grpo reads sentences with a trained one" in done.stderr
+
+
+def test_answers_that_do_not_fit_are_refused_before_training(demo):
+    done = train(
+        demo, "+exp=grpo_demo", "+debug=demo", "evaluation.max_new_tokens=500", "verifier.gate=null", "name=long",
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "must fit the decoder's 512 positions" in done.stderr
+    assert not (run_of(demo, "long") / "model").exists()
+
+
 def test_dfew_without_data_says_what_is_missing(tmp_path):
     done = train(tmp_path, "+exp=grpo_dfew", check=False)
     assert done.returncode == 2

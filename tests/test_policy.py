@@ -98,7 +98,9 @@ def test_tokenizers_are_the_same_in_every_process(tmp_path):
 
 def test_random_weights_of_parts_that_are_named_by_their_models(corpus):
     with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        node = plain(hydra.compose("train", overrides=["policy=tiny", "policy.config.bert_config=bert-base-uncased"]).policy)
+        node = plain(
+            hydra.compose("train", overrides=["policy=tiny", "policy.config.bert_config=bert-base-uncased"]).policy
+        )
     node.pop("_target_")
     found = load_policy(**node, texts=[compose(c.rationale, c.label) for c in corpus.clips("train")])
     assert found.model.config.bert_config.hidden_size == 768

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from erv.emotions import Taxonomy
-from erv.grpo.rollout import Rollout, rollout
+from erv.grpo.rollout import Rollout, check_positions, rollout
 from erv.grpo.sampling import Sampling
 from erv.lit.samples import Sample
 from erv.measure import Evaluation
@@ -41,6 +41,15 @@ def generate(
         )  # fmt: skip
     model.train(training)
     return result
+
+
+def check_room(policy: Policy, sample: Sample, modalities: Sequence[str], plan: Evaluation) -> None:
+    """TooLong when the answers of `plan` do not fit behind the prompt of a clip such as `sample`."""
+    model, processor, features = policy.model, policy.processor, sample[1]
+    collated = processor.collate([processor.prompt_of(features, modalities)], [features]).to(model.device)
+    with torch.no_grad():
+        _, mask, _ = model.embed(collated)
+    check_positions(model.language_model, mask, plan.longest)
 
 
 def answers(

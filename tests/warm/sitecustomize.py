@@ -5,6 +5,7 @@ this process sees what it would see of the command itself: its streams, its exit
 the command is killed if this process is.
 """
 
+import ctypes
 import json
 import os
 import signal
@@ -14,7 +15,16 @@ import sys
 _WARM = ("erv.train", "erv.evaluate", "erv.predict", "erv.label")
 
 
+def _end_with(parent):
+    """As `erv.ranks.end_with`, whose command would compare `parent` with the warm process; and the command ends with this one."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
 def _hand_over(module, arguments):
+    if grid := os.environ.pop("ERV_GRID", None):
+        _end_with(int(grid))
     link = socket.socket(socket.AF_UNIX)
     link.connect(os.environ["ERV_WARM"])
     order = {"module": module, "arguments": arguments, "folder": os.getcwd(), "environment": dict(os.environ)}
@@ -32,5 +42,10 @@ def _hand_over(module, arguments):
     os._exit(code)
 
 
-if "ERV_WARM" in os.environ and sys.orig_argv[1:2] == ["-m"] and sys.orig_argv[2] in _WARM:
+if (
+    "ERV_WARM" in os.environ
+    and "ERV_LEADER" not in os.environ
+    and sys.orig_argv[1:2] == ["-m"]
+    and sys.orig_argv[2] in _WARM
+):
     _hand_over(sys.orig_argv[2], sys.orig_argv[3:])
