@@ -13,12 +13,11 @@ import signal
 import socket
 import sys
 
-_IMPORTED = (
-    "lightning.pytorch", "lightning.pytorch.loggers", "tensorboard", "torch", "torchmetrics", "transformers", "peft", "scipy",
-    "av", "spacy", "openai", "pyarrow.parquet", "hydra", "rich.progress", "erv.command", "erv.preflight", "erv.stage", "erv.judging",
-    "erv.lit.grpo", "erv.lit.sft", "erv.lit.verifier", "erv.lit.towers", "erv.lit.callbacks", "erv.lit.data",
-    "erv.lit.progress", "erv.policy.load", "erv.verifier.classifier",
-)  # fmt: skip
+_IMPORTED = """
+    lightning.pytorch lightning.pytorch.loggers tensorboard torch torchmetrics transformers peft scipy av spacy openai
+    pyarrow.parquet hydra rich.progress erv.command erv.preflight erv.stage erv.judging erv.lit.grpo erv.lit.sft
+    erv.lit.verifier erv.lit.towers erv.lit.callbacks erv.lit.data erv.lit.progress erv.policy.load erv.verifier.classifier
+""".split()
 
 
 def serve(path):
@@ -79,7 +78,7 @@ def become(order, streams):
     for place, stream in enumerate(streams):
         os.dup2(stream, place)
         os.close(stream)
-    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w", buffering=1)
+    sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
     os.chdir(order["folder"])
     os.environ.clear()
     os.environ.update(order["environment"])
