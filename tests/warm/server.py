@@ -13,11 +13,35 @@ import signal
 import socket
 import sys
 
-_IMPORTED = """
-    lightning.pytorch lightning.pytorch.loggers tensorboard torch torchmetrics transformers peft scipy av spacy openai
-    pyarrow.parquet hydra rich.progress erv.command erv.preflight erv.stage erv.judging erv.lit.grpo erv.lit.sft
-    erv.lit.verifier erv.lit.towers erv.lit.callbacks erv.lit.data erv.lit.progress erv.policy.load erv.verifier.classifier
-""".split()
+_IMPORTED = [
+    "lightning.pytorch",
+    "lightning.pytorch.loggers",
+    "tensorboard",
+    "torch",
+    "torchmetrics",
+    "transformers",
+    "peft",
+    "scipy",
+    "av",
+    "spacy",
+    "openai",
+    "pyarrow.parquet",
+    "hydra",
+    "rich.progress",
+    "erv.command",
+    "erv.preflight",
+    "erv.stage",
+    "erv.judging",
+    "erv.lit.grpo",
+    "erv.lit.sft",
+    "erv.lit.verifier",
+    "erv.lit.towers",
+    "erv.lit.callbacks",
+    "erv.lit.data",
+    "erv.lit.progress",
+    "erv.policy.load",
+    "erv.verifier.classifier",
+]
 
 
 def serve(path):
