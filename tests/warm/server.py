@@ -14,34 +14,12 @@ import socket
 import sys
 
 _IMPORTED = [
-    "lightning.pytorch",
-    "lightning.pytorch.loggers",
-    "tensorboard",
-    "torch",
-    "torchmetrics",
-    "transformers",
-    "peft",
-    "scipy",
-    "av",
-    "spacy",
-    "openai",
-    "pyarrow.parquet",
-    "hydra",
-    "rich.progress",
-    "erv.command",
-    "erv.preflight",
-    "erv.stage",
-    "erv.judging",
-    "erv.lit.grpo",
-    "erv.lit.sft",
-    "erv.lit.verifier",
-    "erv.lit.towers",
-    "erv.lit.callbacks",
-    "erv.lit.data",
-    "erv.lit.progress",
-    "erv.policy.load",
+    "lightning.pytorch", "lightning.pytorch.loggers", "tensorboard", "torch", "torchmetrics", "transformers",
+    "peft", "scipy", "av", "spacy", "openai", "pyarrow.parquet", "hydra", "rich.progress", "erv.command",
+    "erv.preflight", "erv.stage", "erv.judging", "erv.lit.grpo", "erv.lit.sft", "erv.lit.verifier",
+    "erv.lit.towers", "erv.lit.callbacks", "erv.lit.data", "erv.lit.progress", "erv.policy.load",
     "erv.verifier.classifier",
-]
+]  # fmt: skip
 
 
 def serve(path):
