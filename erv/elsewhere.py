@@ -17,13 +17,14 @@ from erv import config
 from erv.composition import overrides
 from erv.config import ConfigError
 from erv.corpora.base import CorpusError, CorpusMissing
+from erv.durable import file_sha256
 from erv.emotions import Taxonomy, taxonomy
 from erv.judging import CLIPS, assess, context, export, refuse_training_verifier, rewarding, spoken, tell_costs
 from erv.measure import Evaluation, FailedVerdicts, judges_of
 from erv.metrics.summary import Settings
 from erv.predictions import FILE, IncompletePredictions, check_complete, key_of, read_foreign
 from erv.records import Clip, Prediction
-from erv.run import METRICS, Run, file_sha256
+from erv.run import METRICS, Run
 
 if TYPE_CHECKING:
     from erv.rewards.total import TotalReward

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from erv.config import ConfigError
+from erv.durable import write_lines
 from erv.emotions import Taxonomy
 from erv.judges.base import Judge
 from erv.judges.human import export_sheet
@@ -23,7 +24,7 @@ from erv.metrics.scores import NAMES
 from erv.metrics.summary import Settings
 from erv.predictions import merged, read_parts, write
 from erv.records import Clip, Prediction
-from erv.run import METRICS, write_lines
+from erv.run import METRICS
 
 if TYPE_CHECKING:
     from erv.rewards.total import TotalReward

@@ -20,12 +20,13 @@ from erv.command import command
 from erv.composition import overrides
 from erv.config import ConfigError
 from erv.corpora.base import refuse_overlap
+from erv.durable import file_sha256, write_lines
 from erv.llm import Chat, CircuitOpen, Reply
 from erv.llm.batch import read_results, write_requests
 from erv.llm.price import estimate
 from erv.pseudo.augmentation import Augmentation
 from erv.pseudo.labelling import Labelling
-from erv.run import Run, file_sha256, write_lines
+from erv.run import Run
 
 _log = logging.getLogger(__name__)
 LABELS = "labels.jsonl"  # in the run's folder

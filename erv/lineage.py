@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from erv.run import write_json
+from erv.durable import write_json
 
 FILE = "trained_on.json"
 

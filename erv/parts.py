@@ -14,6 +14,7 @@ import yaml
 
 from erv import config, lineage
 from erv.corpora.base import Corpus, refuse_overlap
+from erv.durable import file_sha256, write_lines
 from erv.emotions import Taxonomy
 from erv.judges.base import Judge
 from erv.judges.verifier import VerifierJudge
@@ -32,7 +33,7 @@ from erv.ranks import Ranks
 from erv.rationale import compose, sentences
 from erv.records import Clip
 from erv.rewards.total import TotalReward
-from erv.run import MEDIA, METRICS, file_sha256, find_model, note_environment, write_lines
+from erv.run import MEDIA, METRICS, find_model, note_environment
 from erv.verifier import Sentences, Verifier, gate
 
 _log = logging.getLogger(__name__)

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from erv.durable import json_line, write_lines
 from erv.emotions import Taxonomy
 from erv.rationale import parse
 from erv.records import Decoding, Prediction
 from erv.released import read_lines
-from erv.run import json_line, write_lines
 
 _log = logging.getLogger(__name__)
 FILE = "predictions.jsonl"  # in the run's folder

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -17,45 +16,16 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
+from erv.checkpoints import newest
 from erv.composition import experiments
 from erv.config import ConfigError
+from erv.durable import write_json
 from erv.secrets import masked
 
 MODEL = "model"  # the folder inside a run that holds what it trained, in a form that loads anywhere
 MEDIA = "media.jsonl"  # the defects of clips that were met, and what was done about each
 METRICS = "metrics.json"  # written last: its presence means done
 _VERSIONS = ("torch", "lightning", "transformers", "hydra-core", "omegaconf", "torchmetrics", "peft", "av", "spacy")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that the file is either the old one or the new one, never a part of either."""
-    _replace(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
-
-
-def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write JSONL, one row a line, as `write_json` writes JSON."""
-    _replace(path, "".join(map(json_line, rows)))
-
-
-def json_line(row: Mapping[str, Any]) -> str:
-    """A row of JSONL with its line end; no other character in it ends a line, whoever splits the file."""
-    text = json.dumps(row, ensure_ascii=False)
-    return text.translate({0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}) + "\n"
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def file_sha256(file: str | Path) -> str:
-    """The hash of a file's bytes: what a run that reads it is made of, wherever the file lies."""
-    with Path(file).open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)
@@ -71,9 +41,8 @@ class Run:
 
     @property
     def last_checkpoint(self) -> Path | None:
-        """Where to go on from after an interruption, None on a fresh start."""
-        path = self.folder / "checkpoints" / "last.ckpt"
-        return path if path.is_file() else None
+        """Where to go on from after an interruption, None on a fresh start; see `erv.checkpoints.newest`."""
+        return newest(self.folder)
 
     def open(self, config: Mapping[str, Any], overrides: list[str], devices: bool = True) -> FileLock:
         """Make the folder, write what the run is made of, and hold it against a second process with the same run.

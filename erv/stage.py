@@ -24,6 +24,7 @@ from erv import config, ranks
 from erv.composition import Composition, overrides
 from erv.config import ConfigError
 from erv.corpora.base import CorpusError, CorpusMissing
+from erv.durable import write_json
 from erv.grpo.rollout import TooLong
 from erv.judging import conclude, context
 from erv.lit.evaluation import answers, check_room
@@ -35,7 +36,7 @@ from erv.parts import PROVIDED, Parts, adopt_verifier, resolve_checkpoints, trai
 from erv.predictions import IncompletePredictions, PredictionFile, keep_aside, key_of, part_file, read_parts
 from erv.preflight import missing
 from erv.records import Clip
-from erv.run import Run, write_json
+from erv.run import Run
 from erv.verifier import UnfitVerifier
 
 _log = logging.getLogger(__name__)

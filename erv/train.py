@@ -47,7 +47,8 @@ def fit(run: Run, parts: Parts) -> tuple[Any, StepData]:
     import lightning.pytorch as pl
 
     from erv.lit.axes import Axes
-    from erv.lit.callbacks import Completions, LastCheckpoint, StepSeed
+    from erv.lit.callbacks import Completions, StepSeed
+    from erv.lit.checkpoints import Checkpoints, DurableIO, VerifierMemory
     from erv.lit.data import ClipData
     from erv.lit.ddp import leave
     from erv.lit.progress import TrainingProgress
@@ -56,7 +57,7 @@ def fit(run: Run, parts: Parts) -> tuple[Any, StepData]:
 
     tree = parts.tree
     card.require(tree, parts.ranks.size)
-    if "reward" in config.wanted(tree["algo"], ["reward"]):
+    if rewarded := "reward" in config.wanted(tree["algo"], ["reward"]):
         parts.check_verifier()
         parts.note_verifier()
     screen_evaluation(parts)
@@ -64,14 +65,17 @@ def fit(run: Run, parts: Parts) -> tuple[Any, StepData]:
     for part, (size, trained) in algo.policy.model.part_sizes().items() if hasattr(algo, "policy") else ():
         _log.info("%-16s %15s parameters, %s", part, f"{size:,}", f"{trained:,} trained" if trained else "frozen")
     data = parts.data(algo)
-    every = tree["checkpoint"]["every"]
-    callbacks = [StepSeed(parts.seed), Axes(), Completions(run.folder, every), LastCheckpoint(run.folder, every)]
+    saving = Checkpoints(run.folder, tree["checkpoint"]["every"])
+    callbacks = [saving, StepSeed(parts.seed), Axes(), Completions(run.folder)]
+    if rewarded and parts.verifier is not None:
+        callbacks.append(VerifierMemory(parts.verifier))
     if tree["trainer"].get("enable_progress_bar", True):
         callbacks.append(TrainingProgress())
     trainer: pl.Trainer = config.build(
         tree["trainer"], max_epochs=1, logger=parts.loggers(),
         default_root_dir=str(run.folder), enable_model_summary=False, enable_checkpointing=False, log_every_n_steps=1,
-        num_sanity_val_steps=0, callbacks=callbacks, use_distributed_sampler=False,
+        num_sanity_val_steps=0, callbacks=callbacks, plugins=[DurableIO()],
+        use_distributed_sampler=False,
     )  # fmt: skip
     ranks.lead()
     trainer.fit(algo, data, ckpt_path=run.last_checkpoint, weights_only=True)

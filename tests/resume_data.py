@@ -12,7 +12,8 @@ from pathlib import Path
 import lightning.pytorch as pl
 import torch
 
-from erv.lit.callbacks import LastCheckpoint
+from erv.checkpoints import newest
+from erv.lit.checkpoints import Checkpoints, DurableIO
 from erv.lit.data import ClipData, Loading
 from erv.lit.samples import Samples
 from erv.records import Clip
@@ -60,13 +61,12 @@ class Order(pl.LightningModule):
 def run(folder, workers, kill):
     loading = Loading(workers, prefetch=2, window=5)
     data = ClipData(Corpus(), load, BATCH, lambda rows: STEPS, 5, lambda c: len(c.rationale.split()), loading)
-    last = folder / "checkpoints" / "last.ckpt"
     trainer = pl.Trainer(
         accelerator="cpu", max_epochs=1, logger=False, enable_progress_bar=False, enable_model_summary=False,
-        enable_checkpointing=False, default_root_dir=str(folder), callbacks=[LastCheckpoint(folder, EVERY)],
+        enable_checkpointing=False, default_root_dir=str(folder), callbacks=[Checkpoints(folder, EVERY)], plugins=[DurableIO()],
         num_sanity_val_steps=0, val_check_interval=5,
     )  # fmt: skip
-    trainer.fit(Order(folder / "log", kill), data, ckpt_path=last if last.is_file() else None, weights_only=True)
+    trainer.fit(Order(folder / "log", kill), data, ckpt_path=newest(folder), weights_only=True)
 
 
 def in_a_process(folder, workers, kill):

@@ -10,8 +10,9 @@ from omegaconf import OmegaConf
 from erv import config
 from erv.command import conf_folder
 from erv.config import ConfigError
+from erv.durable import write_json
 from erv.parts import PROVIDED
-from erv.run import Run, find_model, write_json
+from erv.run import Run, find_model
 
 EXPERIMENTS = sorted(file.stem for file in (conf_folder() / "exp").glob("*.yaml"))
 

@@ -19,7 +19,7 @@ def test_the_script_prints_the_table_and_where_the_page_is(demo):
     printed = (demo / "printed").read_text()
     for arm in ("sft", "grpo", "grpo_erv"):
         assert f"| {arm} " in printed
-    assert "\033[Kiter " in printed  # progress of what runs side by side
+    assert "iter 1/4 reward " in printed  # progress of what runs side by side
     page = Path(printed.splitlines()[-1].split(": ")[1])
     assert len(unpacked(page.read_text(), "data")["clips"]) == 4
     assert (demo / "runs" / "demo.md").read_text().splitlines()[0] in printed
@@ -31,7 +31,7 @@ def test_a_runs_folder_holds_everything_that_is_derived_from(demo):
         "config.yaml",
         "overrides.yaml",
         "env.json",
-        "checkpoints/last.ckpt",
+        "checkpoints/step-00000004.ckpt",
         "clips.jsonl",
         "model/config.json",
     ):
@@ -92,7 +92,7 @@ def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(demo, tmp_path):
         command, cwd=root, env=environment(root), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )  # fmt: skip
     deadline = time.time() + 240
-    while not list(root.glob("runs/demo/grpo_erv/*/checkpoints/last.ckpt")):
+    while not list(root.glob("runs/demo/grpo_erv/*/checkpoints/*.json")):
         assert process.poll() is None, "it ended before its first checkpoint"
         assert time.time() < deadline
         time.sleep(0.02)

@@ -12,6 +12,7 @@ from typing import Any
 from erv.corpora.base import SPLITS, Corpus, CorpusError, CorpusMissing
 from erv.corpora.draw import first
 from erv.doctor import leaks
+from erv.durable import write_json, write_lines
 from erv.media.build import screen
 from erv.media.decode import Facts, Wanted
 from erv.media.defects import Note, refusal, tally
@@ -19,7 +20,6 @@ from erv.media.journal import FactBook, Hashes, fingerprint
 from erv.media.pool import Decoders
 from erv.media.settings import MediaSettings
 from erv.records import Clip, Split
-from erv.run import write_json, write_lines
 
 VERSION = 1  # of the manifest's form
 SHOWN = 5  # examples of each defect

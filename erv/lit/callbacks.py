@@ -1,4 +1,4 @@
-"""What happens around training steps: seeds, checkpoints, and the completions on disk."""
+"""What happens around training steps: seeds, and the completions on disk."""
 
 from __future__ import annotations
 
@@ -11,27 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from erv.durable import replacing
 from erv.lit.evaluation import prompt_seed
 
 SHOWN, INCREMENTS = 16, 100  # W&B shows the last 100 increments of a table
 PARTS = "completions"  # folder of the parts, which become one file of the same name when training ends
-
-
-class LastCheckpoint(pl.Callback):
-    """Keeps `checkpoints/last.ckpt`, replaced every `every` batches.
-
-    Lightning's own ModelCheckpoint counts optimiser steps and keeps copies of the weights when optimisation is manual.
-    """
-
-    def __init__(self, folder: Path, every: int) -> None:
-        self.path, self.every = folder / "checkpoints" / "last.ckpt", every
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int
-    ) -> None:  # fmt: skip
-        """Save; the file is replaced as a whole."""
-        if (index + 1) % self.every == 0:
-            trainer.save_checkpoint(self.path)
 
 
 class StepSeed(pl.Callback):
@@ -49,28 +33,37 @@ class StepSeed(pl.Callback):
 class Completions(pl.Callback):
     """Writes what GRPO sampled to completions.parquet.
 
-    Parts are written together with the checkpoints, each named by its first iteration, so that a resumed run overwrites what
-    it repeats; the parts become one file when training ends. Rank 0 has the rows of all processes. Loggers that keep tables
+    A part is written with every checkpoint, named by its first iteration; a run that goes on drops parts that begin after its
+    checkpoint. The parts become one file when training ends. Rank 0 has the rows of all processes. Loggers that keep tables
     get `SHOWN` of an iteration at a time, of so many iterations, evenly spread, that no run has more than `INCREMENTS` times
     that in memory.
     """
 
-    def __init__(self, folder: Path, every: int) -> None:
-        self.folder, self.every = folder, every
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.rows: list[dict[str, Any]] = []
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Forget what lies after the checkpoint that this run goes on from."""
+        done = trainer.fit_loop.epoch_loop.batch_progress.current.completed
+        for part in (self.folder / PARTS).glob("*.parquet") if trainer.is_global_zero else ():
+            if int(part.stem) > done:
+                part.unlink()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:  # fmt: skip
-        """Collect, and write at every checkpoint."""
+        """Collect."""
         rows = getattr(module, "rows", [])
         self.rows += rows
         if rows and index % math.ceil(trainer.num_training_batches / INCREMENTS) == 0:
             for logger in trainer.loggers:
                 if hasattr(logger, "log_completions"):
                     logger.log_completions(rows[:SHOWN])
-        if (index + 1) % self.every == 0:
-            self._flush()
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Write what a run that goes on from this checkpoint will not sample again."""
+        self._flush()
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Join the parts."""
@@ -89,6 +82,5 @@ class Completions(pl.Callback):
 
 
 def _write(table: pa.Table, path: Path) -> None:
-    temporary = path.with_suffix(".tmp")
-    pq.write_table(table, temporary, compression="zstd")
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")

@@ -71,7 +71,6 @@ class GRPO(DevCurve):
     ) -> None:  # fmt: skip
         super().__init__()
         self.automatic_optimization = False
-        self.strict_loading = False  # the reference is not in checkpoints: it is where the run began
         self.policy, self.reward, self.taxonomy, self.optim = policy, reward, taxonomy, optim
         self.modalities, self.seed, self.objective = tuple(modalities), seed, objective
         self.iterations, self.epochs, self.batch_size, self.group_size = iterations or 0, epochs, batch_size, group_size
@@ -279,9 +278,12 @@ class GRPO(DevCurve):
         return {"optimizer": optimiser, "lr_scheduler": schedule}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave the reference out: it is loaded from where the run began."""
-        state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {n: value for n, value in state.items() if not n.startswith("reference.")}
+        """How many steps in a row were not finite."""
+        checkpoint["nonfinite"] = self.nonfinite.in_a_row
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on counting."""
+        self.nonfinite.in_a_row = checkpoint["nonfinite"]
 
     def save(self, folder: str) -> None:
         """Write the policy."""

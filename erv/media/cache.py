@@ -8,7 +8,6 @@ cannot exist. Features are kept in half precision.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import uuid
 from collections.abc import Iterable
@@ -20,6 +19,8 @@ from filelock import FileLock
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from erv.durable import replacing
 
 Features = dict[str, Tensor]
 _SPARE_BYTES = 10**9  # of the disk, left to everything else
@@ -72,11 +73,8 @@ class TowerCache:
         }
         self.folder.mkdir(parents=True, exist_ok=True)
         target = self.folder / f"{uuid.uuid4().hex}.safetensors"
-        temporary = target.with_suffix(".tmp")
-        save_file(tensors, temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(target)
+        with replacing(target) as temporary:
+            save_file(tensors, temporary)
 
     def claim(self, part: int, parts: int, wait: bool = False) -> FileLock:
         """The right to make part number `part` of `parts`; raises filelock.Timeout at once while another process has it.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
@@ -112,6 +112,16 @@ class Verifier:
     def forget(self) -> None:
         """Drop remembered logits; needed after the weights have changed."""
         self._known.clear()
+
+    def memory(self) -> dict[str, Any]:
+        """The remembered sentences in their order, and their logits `[S, E]`."""
+        logits = torch.from_numpy(np.stack(list(self._known.values()))) if self._known else None
+        return {"sentences": list(self._known), "logits": logits}
+
+    def recall(self, memory: Mapping[str, Any]) -> None:
+        """Remember what `memory` gave."""
+        if memory["logits"] is not None:
+            self._known.update(zip(memory["sentences"], memory["logits"].numpy().copy(), strict=True))
 
     @property
     def max_length(self) -> int:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from filelock import FileLock
 
 from erv.corpora.synthetic import generate, grammar, labels
+from erv.durable import write_json, write_lines
 from erv.emotions import DFEW
 from erv.records import Clip, Split
 
@@ -55,17 +56,15 @@ class SyntheticCorpus:
                 raise ValueError(f"{self.root} holds another corpus: {listed}; use another root or delete the folder")
             audit = self.root / "audit.jsonl"  # came later than the rest, which older folders have already
             if not audit.is_file():
-                _write_lines(audit, labels.audit_rows(self.parameters["seed"]))
+                write_lines(audit, labels.audit_rows(self.parameters["seed"]))
 
     def _make(self, done: Path) -> None:
         p = self.parameters
         rows = list(generate.make_clips(str(self.root), p["seed"], p["clips"], p["dev"], p["test"], self.workers))
-        _write_lines(self.root / "manifest.jsonl", rows)
-        _write_lines(self.root / "labels.jsonl", labels.rows(p["seed"]))
+        write_lines(self.root / "manifest.jsonl", rows)
+        write_lines(self.root / "labels.jsonl", labels.rows(p["seed"]))
         (self.root / "grammar.json").write_text(json.dumps({"phrases": grammar.phrases()}, indent=1))
-        temporary = done.with_suffix(".tmp")
-        temporary.write_text(json.dumps(p, indent=1))
-        temporary.replace(done)
+        write_json(done, p)
 
     def clips(self, split: Split) -> list[Clip]:
         """The clips of `split`, with `video` as a path that opens from here; the first `limit` and `dev_limit` of them."""
@@ -84,9 +83,3 @@ class SyntheticCorpus:
     def warnings(self) -> list[str]:
         """None: the corpus is what it was made to be."""
         return []
-
-
-def _write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    temporary.replace(path)
