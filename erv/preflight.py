@@ -20,13 +20,16 @@ from erv.parts import CHECKPOINTS
 from erv.run import find_model
 
 _WEIGHTS = ("*.safetensors", "*.bin")
-_COPIES = 5  # of a model's weights that a run may write: the model, the last checkpoint with two moments, and one being replaced
+_CHECKPOINTS = 4  # at once: the last two, the best and the one being written
+_COPIES = (
+    1 + 3 * _CHECKPOINTS
+)  # of a model's weights that a run may write: the model, and checkpoints with two moments each
 
 
 def missing(tree: Mapping[str, Any], composition: Composition) -> list[str]:
     """Every piece that is not there or does not fit, a text each; empty when the run may begin."""
     found = [*_data(tree, composition), *_checkpoints(tree), *_untrained_verifier(tree, composition)]
-    return [*found, *_keys(tree), *_settings(tree), *_disk(tree)]
+    return [*found, *_keys(tree), *_settings(tree), *_accumulation(tree), *_disk(tree)]
 
 
 def _data(tree: Mapping[str, Any], composition: Composition) -> Iterator[str]:
@@ -111,6 +114,25 @@ def _settings(tree: Mapping[str, Any]) -> Iterator[str]:
             yield message
 
 
+def _accumulation(tree: Mapping[str, Any]) -> Iterator[str]:
+    """Gradient accumulation: validation and checkpoints lie between optimiser steps, where no gradient is underway."""
+    count = at(tree, "trainer.accumulate_grad_batches") or 1
+    if count == 1:
+        return
+    if tree["stage"] == "grpo":
+        yield (
+            f"GRPO cuts every batch into micro-batches of algo.token_budget tokens and takes one step with all of them; got "
+            f"trainer.accumulate_grad_batches={count}: leave it out, and set algo.batch_size to the clips of a step"
+        )
+    for key in ("checkpoint.every", "trainer.val_check_interval"):
+        every = at(tree, key)
+        if isinstance(every, int) and every % count:
+            yield (
+                f"{key} must divide by trainer.accumulate_grad_batches, so that no gradient is underway then; got {key}={every} "
+                f"and {count}: set {key}={-(-every // count) * count}"
+            )
+
+
 def _disk(tree: Mapping[str, Any]) -> Iterator[str]:
     """Room for what training writes, where the size of the model is known."""
     if not tree.get("algo") or not at(tree, "policy.checkpoint"):
@@ -124,6 +146,6 @@ def _disk(tree: Mapping[str, Any]) -> Iterator[str]:
     free = shutil.disk_usage(next(place for place in (runs, *runs.parents) if place.exists())).free
     if _COPIES * size > free:
         yield (
-            f"a run of this model writes up to {_COPIES * size / 1e9:.1f} GB (the model, two checkpoints with optimiser states), "
-            f"and {runs} has {free / 1e9:.1f} GB free: set paths.runs (ERV_RUNS) to a larger disk, or make room"
+            f"a run of this model writes up to {_COPIES * size / 1e9:.1f} GB (the model, and {_CHECKPOINTS} checkpoints with their "
+            f"optimiser states), and {runs} has {free / 1e9:.1f} GB free: set paths.runs (ERV_RUNS) to another disk, or make room"
         )

@@ -45,7 +45,16 @@ def warm(root):
 
 
 def train(root, *overrides, check=True):
-    command = [sys.executable, "-m", "erv.train", *overrides]
+    return _done(root, ["erv.train", *overrides], check)
+
+
+def interrupted(root, moment, *overrides):
+    """`train`, to which something happens at `moment`: see interrupted.py."""
+    return _done(root, ["interrupted", moment, *overrides], False)
+
+
+def _done(root, arguments, check):
+    command = [sys.executable, "-m", *arguments]
     done = subprocess.run(command, cwd=root, env=warm(root), capture_output=True, text=True, check=False)
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done

@@ -51,6 +51,8 @@ def test_a_sweep_makes_one_run_per_value_and_leaves_nothing_where_it_was_started
         (["reward.explanation.threshold=2"], "threshold is a probability in [0, 1], got 2"),
         (["seed=9"], "no finished run with seed 9"),
         (["media.modalities=[video,smell]"], "smell"),
+        (["+trainer.accumulate_grad_batches=2"], "micro-batches of algo.token_budget tokens"),
+        (["+trainer.accumulate_grad_batches=4", "stage=sft"], "set checkpoint.every=4"),
     ],
 )
 def test_bad_input_stops_before_anything_is_trained(demo, overrides, message):

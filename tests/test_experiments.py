@@ -15,6 +15,7 @@ from erv import config
 from erv.command import conf_folder
 from erv.config import ConfigError
 from erv.lit.grpo import GRPO
+from erv.metrics.curves import read_curves
 from erv.parts import PROVIDED
 from erv.report.settings import flat
 
@@ -140,9 +141,7 @@ def test_grpo_is_as_long_as_its_epochs_say(demo):
     """32 training clips in batches of 16, 1.4 times: three iterations."""
     epochs = ["algo.iterations=null", "algo.epochs=1.4", "trainer.limit_train_batches=1.0", "evaluation.samples=1"]
     train(demo, "+exp=grpo_demo", "+debug=demo", "name=epochs", *epochs)
-    curves = (run_of(demo, "epochs") / "logs" / "version_0" / "metrics.csv").read_text().splitlines()
-    column = curves[0].split(",").index("iter")
-    assert [float(line.split(",")[column]) for line in curves[1:] if line.split(",")[column]] == [1, 2, 3]
+    assert read_curves(run_of(demo, "epochs"))["train/reward"][0] == [1, 2, 3]
 
 
 def test_grpo_is_told_how_long_in_one_way(demo):

@@ -84,7 +84,7 @@ def become(order, streams):
     os.chdir(order["folder"])
     os.environ.clear()
     os.environ.update(order["environment"])
-    sys.path[0] = order["folder"]
+    sys.path.insert(0, order["folder"])
     sys.argv = [order["module"], *order["arguments"]]
     runpy.run_module(order["module"], run_name="__main__", alter_sys=True)
 

@@ -1,4 +1,4 @@
-"""Python begins here where PYTHONPATH says so: `python -m erv.<command>` is handed to the warm process of `server.py`.
+"""Python begins here where PYTHONPATH says so: `python -m erv.<command>`, or interrupted.py, goes to the warm `server.py`.
 
 The tests start hundreds of commands, and each would spend seconds of CPU on importing the same libraries. Whoever waits for
 this process sees what it would see of the command itself: its streams, its exit code or signal; signals are passed on, and
@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 
-_WARM = ("erv.train", "erv.evaluate", "erv.predict", "erv.label")
+_WARM = ("erv.train", "erv.evaluate", "erv.predict", "erv.label", "interrupted")
 
 
 def _end_with(parent):
@@ -37,7 +37,8 @@ def _hand_over(module, arguments):
         signal.signal(number, lambda number, frame: os.kill(child, number))
     code = int(answers.readline())
     if code < 0:
-        signal.signal(-code, signal.SIG_DFL)
+        if -code != signal.SIGKILL:
+            signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     os._exit(code)
 
