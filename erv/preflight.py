@@ -146,6 +146,6 @@ def _disk(tree: Mapping[str, Any]) -> Iterator[str]:
     free = shutil.disk_usage(next(place for place in (runs, *runs.parents) if place.exists())).free
     if _COPIES * size > free:
         yield (
-            f"a run of this model writes up to {_COPIES * size / 1e9:.1f} GB (the model, and {_CHECKPOINTS} checkpoints with their "
-            f"optimiser states), and {runs} has {free / 1e9:.1f} GB free: set paths.runs (ERV_RUNS) to another disk, or make room"
+            f"a run of this model writes up to {_COPIES * size / 1e9:.1f} GB (model, and {_CHECKPOINTS} checkpoints with their "
+            f"optimiser states), and {runs} has {free / 1e9:.1f} GB free: set paths.runs (ERV_RUNS) to a larger disk or make room"
         )

@@ -11,7 +11,7 @@ import sys
 import pytest
 import torch
 import yaml
-from commands import ROOT, environment, run_of, train
+from commands import ROOT, run_of, train, warm
 from safetensors.torch import load_file
 from trees import clip_at
 
@@ -194,7 +194,7 @@ def test_every_command_of_the_readme_runs(demo, tmp_path, corpus):
     (tmp_path / "own.csv").write_text(TEMPLATE)
     for name in ("anna_01", "ben_04"):
         clip_at(tmp_path / "clips" / f"{name}.mp4", corpus.clips("train")[0].video)
-    env = {k: v for k, v in environment(tmp_path).items() if not k.startswith("ERV_")}
+    env = {k: v for k, v in warm(tmp_path).items() if not k.startswith("ERV_") or k == "ERV_WARM"}
     commands = readme_commands()
     assert len(commands) >= 9
     for line in commands:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from clips import cut, write_clip, write_folder, write_wav
-from commands import environment, train
+from commands import environment, train, warm
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -292,7 +292,7 @@ def test_what_was_left_out_is_in_the_run_folder_and_beside_the_figures(demo, tmp
 def test_weights_are_not_tested_on_what_they_were_trained_on(demo):
     command = [sys.executable, "-m", "erv.evaluate", "+exp=eval_demo", "data.clips=48", "data.dev=8", "data.test=8",
                "checkpoint=runs/demo/grpo_erv", "evaluation.split=train"]  # fmt: skip
-    done = subprocess.run(command, cwd=demo, env=environment(demo), capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=demo, env=warm(demo), capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stdout + done.stderr
     assert "the evaluation clips are no clean test of policy.checkpoint=" in done.stderr
     assert "its towers run" in done.stderr

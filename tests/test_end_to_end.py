@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
-from commands import environment, run_of, train
+from commands import environment, run_of, train, warm
 from report_runs import unpacked
 
 PARTS = {"format", "answer", "explanation", "total"}
@@ -125,7 +125,7 @@ def test_a_run_killed_while_it_was_evaluated_is_not_trained_again(demo, tmp_path
 def test_evaluate_gives_the_figures_that_training_ended_with(demo):
     command = [sys.executable, "-m", "erv.evaluate", "+exp=eval_demo", "data.clips=48", "data.dev=8",
                "data.test=8", "evaluation.limit=4", "policy.checkpoint=runs/demo/grpo_erv"]  # fmt: skip
-    done = subprocess.run(command, cwd=demo, env=environment(demo), capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=demo, env=warm(demo), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads((run_of(demo, "evaluate") / "metrics.json").read_text())
     trained = json.loads((run_of(demo, "grpo_erv") / "metrics.json").read_text())

@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from commands import environment, inside, train
+from commands import environment, inside, train, warm
 
 import erv.train
 from erv.jobs import Job, failures, run_jobs
@@ -43,7 +43,7 @@ def test_a_grid_that_was_killed_is_finished_by_the_same_command(demo):
         time.sleep(0.1)
     assert len(done) < 3
     before = {file: file.stat().st_mtime_ns for file in done}
-    again = subprocess.run(command, cwd=demo, env=environment(demo), capture_output=True, text=True, check=False)
+    again = subprocess.run(command, cwd=demo, env=warm(demo), capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
     assert f"3 jobs, {len(done)} done before" in again.stderr
     assert len(list(folder.glob("*/metrics.json"))) == 3

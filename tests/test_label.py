@@ -11,7 +11,7 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from commands import environment
+from commands import environment, warm
 from endpoint import Endpoint, completion, reader
 
 from erv.corpora.base import refuse_overlap
@@ -50,9 +50,10 @@ def write_jsonl(path, rows):
 def label(root, server, *overrides, start=subprocess.run):
     command = [sys.executable, "-m", "erv.label", f"llm.base_url={server.url}", f"llm.concurrency={CONCURRENCY}",
                "llm.timeout_s=1", "llm.backoff_s=0.02", "llm.max_backoff_s=0.1", *overrides]  # fmt: skip
-    env = {**environment(root), "OPENAI_API_KEY": KEY}
-    if start is subprocess.Popen:
+    if start is subprocess.Popen:  # to be killed
+        env = {**environment(root), "OPENAI_API_KEY": KEY}
         return start(command, cwd=root, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    env = {**warm(root), "OPENAI_API_KEY": KEY}
     return start(command, cwd=root, env=env, capture_output=True, text=True, check=False)
 
 

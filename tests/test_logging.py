@@ -10,7 +10,7 @@ from itertools import product
 import pyarrow.parquet as pq
 import pytest
 import wandb_file
-from commands import ROOT, environment, in_a_terminal, run_of, train
+from commands import ROOT, environment, in_a_terminal, run_of, train, warm
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from erv import secrets
@@ -29,7 +29,7 @@ AXES = {"iter", "samples"}
 @pytest.fixture(scope="module")
 def logged(demo):
     """Stage -> (folder, output) of a run with all loggers, in an environment with secrets and an unreachable W&B."""
-    env = {**environment(demo), **SECRETS, "WANDB_BASE_URL": "http://127.0.0.1:9"}
+    env = {**warm(demo), **SECRETS, "WANDB_BASE_URL": "http://127.0.0.1:9"}
     found = {}
     for stage, exp in STAGES.items():
         command = [sys.executable, "-m", "erv.train", f"+exp={exp}", "+debug=demo", f"name={stage}_logged",
@@ -146,7 +146,7 @@ def test_no_secret_is_written_or_said(logged, demo):
             assert secret not in output
             assert [f for f in files if secret.encode() in f.read_bytes()] == []
     command = [sys.executable, "-m", "erv.train", "+exp=sft_demo", "+judge.gpt.api_key=sk-typed-in-by-hand"]
-    done = subprocess.run(command, cwd=demo, env=environment(demo), capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=demo, env=warm(demo), capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "'judge.gpt.api_key' is a secret, and would be written down; set it in the environment" in done.stderr
     assert "typed-in" not in done.stdout + done.stderr
@@ -173,7 +173,7 @@ def test_progress_is_one_line_now_and_then_or_one_bar(logged, demo):
     assert re.fullmatch(r"iter 1/4 reward \S+ eta \d:\d\d:\d\d", lines[0])
     assert re.fullmatch(r"iter 4/4 reward \S+ fcr \S+ eta 0:00:00", lines[-1])
     command = [sys.executable, "-m", "erv.train", "+exp=verifier_demo", "+debug=demo", "name=bar"]
-    code, printed = in_a_terminal(command, environment(demo))
+    code, printed = in_a_terminal(command, warm(demo))
     assert code == 0, printed
     frames = [line for line in re.split(r"[\r\n]", printed) if re.search(r"\d/4", line)]
     assert re.search(r"iter.*4/4.*loss .*eta 0:00:00", frames[-1])
