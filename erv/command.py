@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 
-from erv import secrets
+from erv import secrets, signals
 from erv.composition import conf_folder, config_dir, keys_of
 from erv.config import ROOT_KEYS, ConfigError, did_you_mean
 from erv.launch import PARENT, GridFailed, Task, register
@@ -40,6 +40,7 @@ def command(
                 return
             if grid := os.environ.pop(PARENT, None):
                 end_with(int(grid))  # a grid that was killed can then be started again
+            signals.listen(signals.stop)
             import hydra
             from hydra.errors import HydraException
 
@@ -57,6 +58,9 @@ def command(
                 sys.exit(_refuse(_explain_override(error, config_name)))
             except GridFailed as error:
                 sys.exit(f"\nerv: {error}")
+            except signals.Stopped as end:
+                signals.tell(end)
+                raise
 
         return run
 

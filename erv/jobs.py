@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Literal
 
 from rich.console import Console
@@ -89,7 +88,7 @@ def run_jobs(jobs: Sequence[Job], devices: Sequence[str], environment: Mapping[s
         job.state = "done before" if job.done else "waiting"
     waiting, free = [job for job in jobs if not job.done], list(devices)
     running: dict[int, str] = {}
-    with _shown(jobs) as tell, _terminated_as_interrupted():
+    with _shown(jobs) as tell:
         try:
             while waiting or running:
                 while waiting and free:
@@ -121,20 +120,6 @@ def _stop(jobs: Sequence[Job]) -> None:
         except subprocess.TimeoutExpired:
             os.killpg(job.process.pid, signal.SIGKILL)
         job.state = "stopped"
-
-
-@contextlib.contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM, as a cluster or a supervisor sends it, ends the grid as Ctrl-C does."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        sys.exit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def failures(jobs: Sequence[Job]) -> str:

@@ -92,6 +92,11 @@ def problems(tree: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def is_first() -> bool:
+    """Whether this process is the first of those that were started together, also before its config is known."""
+    return LEADER not in os.environ and _number("RANK", "SLURM_PROCID") == 0
+
+
 def lead() -> None:
     """Before training: the ranks that Lightning starts from this process end when it does, however that ends."""
     if "LOCAL_RANK" not in os.environ:

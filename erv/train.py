@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from erv import card, config, ranks
+from erv import card, config, ranks, signals
 from erv.command import command
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def fit(run: Run, parts: Parts) -> tuple[Any, StepData]:
     from erv.lit.data import ClipData
     from erv.lit.ddp import leave
     from erv.lit.progress import TrainingProgress
+    from erv.lit.stopping import Stopping
     from erv.run import MODEL
     from erv.stage import screen_evaluation
 
@@ -66,7 +67,7 @@ def fit(run: Run, parts: Parts) -> tuple[Any, StepData]:
         _log.info("%-16s %15s parameters, %s", part, f"{size:,}", f"{trained:,} trained" if trained else "frozen")
     data = parts.data(algo)
     saving = Checkpoints(run.folder, tree["checkpoint"]["every"])
-    callbacks = [saving, StepSeed(parts.seed), Axes(), Completions(run.folder)]
+    callbacks: list[pl.Callback] = [saving, Stopping(saving), StepSeed(parts.seed), Axes(), Completions(run.folder)]
     if rewarded and parts.verifier is not None:
         callbacks.append(VerifierMemory(parts.verifier))
     if tree["trainer"].get("enable_progress_bar", True):
@@ -80,6 +81,7 @@ def fit(run: Run, parts: Parts) -> tuple[Any, StepData]:
     ranks.lead()
     trainer.fit(algo, data, ckpt_path=run.last_checkpoint, weights_only=True)
     leave(trainer)
+    signals.listen(signals.stop)
     if not parts.ranks.leads:
         return algo, data
     model = str(run.folder / MODEL)

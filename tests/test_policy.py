@@ -10,7 +10,7 @@ import torch
 
 from erv.command import conf_folder
 from erv.config import plain
-from erv.lit.grpo import frozen_copy
+from erv.grpo.reference import frozen_copy
 from erv.policy import load_policy, save_policy
 from erv.rationale import compose
 

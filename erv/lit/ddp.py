@@ -30,16 +30,6 @@ class Replicas(DDPStrategy):
     def __init__(self, timeout_s: float = 600) -> None:
         super().__init__(timeout=timedelta(seconds=timeout_s))
 
-    def setup(self, trainer: pl.Trainer) -> None:
-        """Remember what SIGTERM did before Lightning takes it over."""
-        self._on_sigterm = signal.getsignal(signal.SIGTERM)
-        super().setup(trainer)
-
-    def on_train_start(self) -> None:
-        """Give SIGTERM back: Lightning's handler tells the other ranks from within the signal, where they wait forever."""
-        super().on_train_start()
-        signal.signal(signal.SIGTERM, self._on_sigterm)
-
     def configure_ddp(self) -> None:
         """Begin with rank 0's weights everywhere."""
         module = self.lightning_module

@@ -15,35 +15,31 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
 
 from erv.emotions import Taxonomy
 from erv.grpo.advantages import Advantages, Scale, advantages
 from erv.grpo.corrections import Correction
 from erv.grpo.groups import rows_of, trained_mask
 from erv.grpo.layers import is_known
-from erv.grpo.logprobs import CompletionLogps, completion_logps, micro_batches
-from erv.grpo.objective import Denominators, Metrics, Objective, add_metrics, policy_loss
+from erv.grpo.objective import Denominators, Metrics, Objective, add_metrics
 from erv.grpo.reference import frozen_copy
 from erv.grpo.rollout import Rollout
 from erv.grpo.sampling import Sampling
-from erv.grpo.verify import first_groups, prefix_tolerance, verify_shared_prefix
 from erv.judges.base import Judge
 from erv.lit import collective
-from erv.lit.dev_curve import DevCurve
 from erv.lit.evaluation import generate, prompt_seed
+from erv.lit.grpo_gradients import GroupGradients
 from erv.lit.grpo_record import Answers, Scored, completion_metrics, completion_rows
 from erv.lit.nonfinite import NonFinite
 from erv.lit.optim import Optim
 from erv.lit.samples import Sample
 from erv.policy import Policy, save_policy
-from erv.policy.model import PolicyBatch
 from erv.rewards.total import TotalReward
 
 _log = logging.getLogger(__name__)
 
 
-class GRPO(DevCurve):
+class GRPO(GroupGradients):
     """GRPO over clips: `iterations` rollout batches of `batch_size` clips with `group_size` answers each.
 
     `epochs` says instead how often every training clip is seen: the iterations follow when the clips are known.
@@ -185,19 +181,12 @@ class GRPO(DevCurve):
         advantage = advantage.part(rank, size)
         prompts = (~left_out.chunk(size)[rank]).nonzero().flatten().tolist()
         mask = rollout.mask[rows_of(prompts, self.group_size)]
-        cuts = self.cut(batch, mask, prompts)
         rows, tokens = collective.totals([len(mask), int(mask.sum())], self.device)
         denominators = Denominators(rows, max(tokens, 1.0))
-        old: list[Tensor | None] = [None] * len(cuts)
-        for number in range(self.updates):
-            optimiser.zero_grad()
-            found = []
-            for place, cut in enumerate(cuts):
-                logps, loss, parts = self.loss(batch, rollout, advantage, cut, denominators, old[place])
-                self.manual_backward(loss)
-                found.append({**parts, "loss": loss.detach()})
-                if number == 0 and self.updates > 1:
-                    old[place] = logps.detach()
+        old = None
+        for _ in range(self.updates):
+            now, found = self.gradients(batch, rollout, advantage, prompts, denominators, old)
+            old = now if old is None else old
             metrics |= add_metrics(collective.gathered({n: v.cpu() for n, v in add_metrics(found).items()}))
             if tokens:
                 collective.reduce_gradients(self.model.parameters())
@@ -207,60 +196,6 @@ class GRPO(DevCurve):
                     optimiser.step()
             schedule.step()
         return metrics
-
-    def cut(self, batch: list[Sample], mask: Tensor, prompts: list[int]) -> list[list[int]]:
-        """The clips `prompts` in micro-batches within the token budget; none if `mask` leaves nothing to train on."""
-        rows = [batch[i][1] for i in prompts]
-        media = [sum(value.shape[:-1].numel() for value in row.values()) for row in rows]  # an upper bound
-        sizes = [
-            len(self.policy.processor.prompt_of(r, self.modalities).ids) + m for r, m in zip(rows, media, strict=True)
-        ]
-        cuts = (
-            micro_batches(sizes, mask.sum(1).tolist(), self.group_size, self.token_budget) if bool(mask.any()) else ()
-        )
-        return [[prompts[i] for i in cut] for cut in cuts]
-
-    def loss(
-        self, batch: list[Sample], rollout: Rollout, advantage: Advantages, cut: list[int], denominators: Denominators,
-        old: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Metrics]:  # fmt: skip
-        """The policy's log-probs `[n, C]`, the loss and its metrics for the clips `cut` of the batch."""
-        features = [batch[i][1] for i in cut]
-        prompts = [self.policy.processor.prompt_of(row, self.modalities) for row in features]
-        collated = self.policy.processor.collate(prompts, features).to(self.device)
-        rows = rows_of(cut, self.group_size)
-        tokens, mask, sampled = rollout.tokens[rows], rollout.mask[rows], rollout.logps[rows]
-        ref = None
-        if self.reference is not None:  # before the policy, whose activations would lie beside it
-            with torch.no_grad():
-                ref, _ = self.logps(self.reference, collated, tokens, mask)
-        logps, entropy = self.logps(self.model, collated, tokens, mask, with_entropy=True)
-        before = logps.detach() if old is None else old
-        mismatch = None if self.correction is None else self.correction(before, sampled, mask)
-        loss, metrics = policy_loss(
-            self.objective, denominators, logps, mask, advantage.values[rows], old=old, ref=ref, mismatch=mismatch,
-            sampling=None if mismatch is None else sampled, entropy=entropy,
-        )  # fmt: skip
-        return logps, loss, metrics
-
-    def logps(
-        self, model: Any, prompts: PolicyBatch, tokens: Tensor, mask: Tensor, with_entropy: bool = False
-    ) -> CompletionLogps:
-        """Log-probs of the answers under `model`; the first ones that are trained on check the shared prefix."""
-        embeds, prompt_mask, _ = model.embed(prompts)
-        answers = (tokens, mask, self.group_size)
-        if self.verify_shared_prefix and model is self.model:
-            few = first_groups(embeds, prompt_mask, *answers)
-            parted = verify_shared_prefix(model.language_model, *few, tolerance=prefix_tolerance(embeds))
-            self.verify_shared_prefix = math.isnan(parted)  # nothing to compare yet
-        return completion_logps(
-            model.language_model, embeds, prompt_mask, *answers, self.sampling.temperature, with_entropy
-        )
-
-    def clip(self) -> Tensor:
-        """Clip the gradient; its norm before."""
-        limit = self.optim.max_grad_norm or float("inf")
-        return nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p.grad is not None], limit)
 
     def record(
         self, batch: list[Sample], scored: Scored, advantage: Advantages, metrics: Metrics, iteration: int
@@ -278,12 +213,12 @@ class GRPO(DevCurve):
         return {"optimizer": optimiser, "lr_scheduler": schedule}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """How many steps in a row were not finite."""
-        checkpoint["nonfinite"] = self.nonfinite.in_a_row
+        """How many steps in a row were not finite, and what fits into memory."""
+        checkpoint["nonfinite"], checkpoint["token_budget"] = self.nonfinite.in_a_row, self.token_budget
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on counting."""
-        self.nonfinite.in_a_row = checkpoint["nonfinite"]
+        """Go on with both."""
+        self.nonfinite.in_a_row, self.token_budget = checkpoint["nonfinite"], checkpoint["token_budget"]
 
     def save(self, folder: str) -> None:
         """Write the policy."""
