@@ -15,7 +15,7 @@ MISSING = "???"
 _INSTANTIATION_KEYS = {"_target_", "_recursive_", "_convert_", "_partial_", "_args_"}
 # Nodes that no constructor stands behind, and the keys they may have.
 SECTIONS = {
-    "launch": ("threads", "devices", "objective", "precision"),
+    "launch": ("threads", "devices", "objective", "watchdog_s", "precision"),
     "checkpoint": ("every",),
     "paths": ("runs", "data", "cache"),
     "verifier": ("model", "data", "gate"),

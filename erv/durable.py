@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+_REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)  # full, over its quota, read-only, another user's
 TEMPORARY = ".tmp"  # how the name ends of a file that is being written
 
 
@@ -55,6 +57,21 @@ def json_line(row: Mapping[str, Any]) -> str:
     """A row of JSONL with its line end; no other character in it ends a line, whoever splits the file."""
     text = json.dumps(row, ensure_ascii=False)
     return text.translate({0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}) + "\n"
+
+
+def refusal(error: BaseException) -> str | None:
+    """What the disk refused, if that is behind `error`; libraries hide it at the end of a chain, or in their text."""
+    seen: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in seen:
+        seen.append(link)
+        if isinstance(link, OSError) and link.errno in _REFUSED:
+            return f"{os.strerror(link.errno)}{f': {link.filename}' if link.filename else ''}"
+        for number in _REFUSED:
+            if f"(os error {number})" in str(link):
+                return str(link)
+        link = link.__cause__ or link.__context__
+    return None
 
 
 def file_sha256(file: str | Path) -> str:

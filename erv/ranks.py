@@ -94,7 +94,7 @@ def problems(tree: Mapping[str, Any]) -> list[str]:
 
 def is_first() -> bool:
     """Whether this process is the first of those that were started together, also before its config is known."""
-    return LEADER not in os.environ and _number("RANK", "SLURM_PROCID") == 0
+    return os.environ.get(LEADER) in (None, str(os.getpid())) and _number("RANK", "SLURM_PROCID") == 0
 
 
 def lead() -> None:

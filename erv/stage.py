@@ -24,7 +24,7 @@ from erv import config, ranks
 from erv.composition import Composition, overrides
 from erv.config import ConfigError
 from erv.corpora.base import CorpusError, CorpusMissing
-from erv.durable import write_json
+from erv.durable import refusal, write_json
 from erv.grpo.rollout import TooLong
 from erv.judging import conclude, context
 from erv.lit.evaluation import answers, check_room
@@ -107,6 +107,14 @@ def user_errors() -> Iterator[None]:
         yield
     except (CorpusMissing, CorpusError, UnusableClips, CacheTooLarge, DecodersDie, UnfitVerifier, TooLong) as error:
         raise ConfigError(str(error)) from error
+    except Exception as error:
+        if (refused := refusal(error)) is None:
+            raise
+        notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", ()))
+        raise ConfigError(
+            f"the disk refuses to be written or read: {refused}\n  make room or set paths.runs (ERV_RUNS) to another disk; what "
+            f"was done is kept, and the same command goes on from there{notes}"
+        ) from error
 
 
 def quiet(tree: Mapping[str, Any]) -> None:

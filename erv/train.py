@@ -15,6 +15,8 @@ from erv import card, config, ranks, signals
 from erv.command import command
 
 if TYPE_CHECKING:
+    import lightning.pytorch as pl
+
     from erv.lit.data import StepData
     from erv.parts import Parts
     from erv.run import Run
@@ -44,15 +46,9 @@ def main(cfg: DictConfig) -> None:
 
 def fit(run: Run, parts: Parts) -> tuple[Any, StepData]:
     """Train, from the last checkpoint if there is one, and write the model; rank 0 of several processes writes."""
-    import lightning.pytorch as pl
-
-    from erv.lit.axes import Axes
-    from erv.lit.callbacks import Completions, StepSeed
-    from erv.lit.checkpoints import Checkpoints, DurableIO, VerifierMemory
+    from erv.lit.checkpoints import DurableIO
     from erv.lit.data import ClipData
     from erv.lit.ddp import leave
-    from erv.lit.progress import TrainingProgress
-    from erv.lit.stopping import Stopping
     from erv.run import MODEL
     from erv.stage import screen_evaluation
 
@@ -66,16 +62,10 @@ def fit(run: Run, parts: Parts) -> tuple[Any, StepData]:
     for part, (size, trained) in algo.policy.model.part_sizes().items() if hasattr(algo, "policy") else ():
         _log.info("%-16s %15s parameters, %s", part, f"{size:,}", f"{trained:,} trained" if trained else "frozen")
     data = parts.data(algo)
-    saving = Checkpoints(run.folder, tree["checkpoint"]["every"])
-    callbacks: list[pl.Callback] = [saving, Stopping(saving), StepSeed(parts.seed), Axes(), Completions(run.folder)]
-    if rewarded and parts.verifier is not None:
-        callbacks.append(VerifierMemory(parts.verifier))
-    if tree["trainer"].get("enable_progress_bar", True):
-        callbacks.append(TrainingProgress())
     trainer: pl.Trainer = config.build(
         tree["trainer"], max_epochs=1, logger=parts.loggers(),
         default_root_dir=str(run.folder), enable_model_summary=False, enable_checkpointing=False, log_every_n_steps=1,
-        num_sanity_val_steps=0, callbacks=callbacks, plugins=[DurableIO()],
+        num_sanity_val_steps=0, callbacks=callbacks(run, parts, rewarded), plugins=[DurableIO()],
         use_distributed_sampler=False,
     )  # fmt: skip
     ranks.lead()
@@ -88,6 +78,27 @@ def fit(run: Run, parts: Parts) -> tuple[Any, StepData]:
     algo.save(model)
     parts.note_training(model, data.clips() if isinstance(data, ClipData) else ())
     return algo, data
+
+
+def callbacks(run: Run, parts: Parts, rewarded: bool) -> list[pl.Callback]:
+    """What happens around the steps; `rewarded` if the verifier reads what is sampled."""
+    from erv.lit.axes import Axes
+    from erv.lit.callbacks import Completions, StepSeed
+    from erv.lit.checkpoints import Checkpoints, VerifierMemory
+    from erv.lit.nonfinite import SoundSteps
+    from erv.lit.progress import TrainingProgress
+    from erv.lit.stopping import Stopping
+    from erv.lit.watchdog import Watchdog
+
+    saving = Checkpoints(run.folder, parts.tree["checkpoint"]["every"])
+    found = [saving, SoundSteps(), Stopping(saving), StepSeed(parts.seed), Axes(), Completions(run.folder)]
+    if limit := parts.tree["launch"]["watchdog_s"]:
+        found.append(Watchdog(limit))
+    if rewarded and parts.verifier is not None:
+        found.append(VerifierMemory(parts.verifier))
+    if parts.tree["trainer"].get("enable_progress_bar", True):
+        found.append(TrainingProgress())
+    return found
 
 
 def finish(run: Run, parts: Parts, algo: Any, data: StepData) -> None:

@@ -48,14 +48,15 @@ def train(root, *overrides, check=True):
     return _done(root, ["erv.train", *overrides], check)
 
 
-def interrupted(root, moment, *overrides):
+def interrupted(root, moment, *overrides, **extra):
     """`train`, to which something happens at `moment`: see interrupted.py."""
-    return _done(root, ["interrupted", moment, *overrides], False)
+    return _done(root, ["interrupted", moment, *overrides], False, **extra)
 
 
-def _done(root, arguments, check):
+def _done(root, arguments, check, **extra):
     command = [sys.executable, "-m", *arguments]
-    done = subprocess.run(command, cwd=root, env=warm(root), capture_output=True, text=True, check=False)
+    env = {**warm(root), **extra}
+    done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, check=False)
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done
 
@@ -63,6 +64,19 @@ def _done(root, arguments, check):
 def run_of(root, arm, group="demo"):
     (folder,) = (root / "runs" / group / arm).iterdir()
     return folder
+
+
+def children(pid):
+    """The ranks that a process has started."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (place / "stat").read_text().rsplit(")", 1)[1].split()
+            if int(fields[1]) == pid and b"hydra.job.name=train_ddp" in (place / "cmdline").read_bytes():
+                found.append(int(place.name))
+        except FileNotFoundError:  # ended meanwhile
+            continue
+    return found
 
 
 def in_a_terminal(command, env):

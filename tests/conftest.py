@@ -6,6 +6,9 @@ from pathlib import Path
 
 import hydra
 import pytest
+import rich.console
+import rich.markup
+import rich.table
 import torch
 from commands import ROOT, in_a_terminal, warm
 from filelock import FileLock
@@ -27,6 +30,25 @@ def fixtures():
 @pytest.fixture(autouse=True)
 def _one_thread():
     torch.set_num_threads(1)  # tests run side by side
+
+
+@pytest.fixture
+def fault(record_property):
+    """Called with a fault, what is expected and what was seen: a row of the table at the end of `pytest -m faults`."""
+    return lambda *row: record_property("fault", row)
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if config.option.markexpr != "faults":
+        return
+    reports = [r for kind in ("passed", "failed") for r in terminalreporter.stats.get(kind, []) if r.when == "call"]
+    table = rich.table.Table("fault", "expected", "seen", title="faults", show_lines=True)
+    for report in reports:
+        rows = [value for name, value in report.user_properties if name == "fault"]
+        for row in rows if report.passed else [(report.nodeid, "", "FAILED")]:
+            table.add_row(*map(rich.markup.escape, row))
+    width = shutil.get_terminal_size((140, 0)).columns
+    rich.console.Console(width=max(width, 100)).print(table)
 
 
 @pytest.fixture(scope="session")

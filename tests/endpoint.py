@@ -22,14 +22,14 @@ class Endpoint:
     wait until `release`.
     """
 
-    def __init__(self, answer, plan=None, hold_after=None, retry_after=None, strange=None):
+    def __init__(self, answer, plan=None, hold_after=None, retry_after=None, strange=None, port=0):
         self.answer, self.plan = answer, {text: list(steps) for text, steps in (plan or {}).items()}
         self.hold_after, self.retry_after = hold_after, retry_after
         self.strange = strange or {"emotions": ["melancholia"]}  # the answer that is "off_list"
         self.lock, self.release = threading.Lock(), threading.Event()
         self.calls, self.times, self.delivered, self.requests = Counter(), defaultdict(list), Counter(), []
         self.keys, self.answered, self.held = set(), 0, 0
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self.server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
         self.server.daemon_threads = True
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 

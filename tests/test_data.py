@@ -74,7 +74,8 @@ def test_samples_of_a_batch_are_of_one_length_and_all_are_seen(tmp_path):
     assert [*even(640, 16, 40, 1)] == [*plain_order]
 
 
-def test_kill_and_resume_at_any_number_of_workers(tmp_path):
+@pytest.mark.faults
+def test_kill_and_resume_at_any_number_of_workers(tmp_path, fault):
     script = Path(__file__).parent / "resume_data.py"
     subprocess.run([sys.executable, str(script), str(tmp_path)], check=True, env=environment(tmp_path))
 
@@ -90,6 +91,7 @@ def test_kill_and_resume_at_any_number_of_workers(tmp_path):
         assert (
             after == whole[6:]
         )  # the last checkpoint was after step 5; the rest and the passes that follow are the same
+    fault("SIGKILL with 0 to 2 loading workers", "the same batches", "same order of clips")
 
 
 def settings(tmp_path, **given):

@@ -2,13 +2,12 @@
 
 import json
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 from commands import environment, run_of, train, warm
 from report_runs import unpacked
 
@@ -84,34 +83,8 @@ def copy_of(demo, target):
     return target
 
 
-def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(demo, tmp_path):
-    """Also: the same seed twice gives the same metrics, in other folders, from other processes."""
-    root = copy_of(demo, tmp_path)
-    command = [sys.executable, "-m", "erv.train", "+exp=grpo_demo", "+debug=demo"]
-    process = subprocess.Popen(
-        command, cwd=root, env=environment(root), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )  # fmt: skip
-    deadline = time.time() + 240
-    while not list(root.glob("runs/demo/grpo_erv/*/checkpoints/*.json")):
-        assert process.poll() is None, "it ended before its first checkpoint"
-        assert time.time() < deadline
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    killed = run_of(root, "grpo_erv")
-    assert not (killed / "metrics.json").exists()
-    train(root, "+exp=grpo_demo", "+debug=demo")
-    whole = run_of(demo, "grpo_erv")
-    assert killed.name == whole.name
-    assert (killed / "predictions.jsonl").read_text() == (whole / "predictions.jsonl").read_text()
-    assert (killed / "model" / "model.safetensors").read_bytes() == (whole / "model" / "model.safetensors").read_bytes()
-    one, other = (json.loads((f / "metrics.json").read_text()) for f in (killed, whole))
-    assert one == other
-    completions = [pq.read_table(f / "completions.parquet").to_pylist() for f in (killed, whole)]
-    assert completions[0] == completions[1]
-
-
-def test_a_run_killed_while_it_was_evaluated_is_not_trained_again(demo, tmp_path):
+@pytest.mark.faults
+def test_a_run_killed_while_it_was_evaluated_is_not_trained_again(demo, tmp_path, fault):
     root = copy_of(demo, tmp_path)
     shutil.copytree(demo / "runs/demo/grpo", root / "runs/demo/grpo")
     folder = run_of(root, "grpo")
@@ -120,6 +93,7 @@ def test_a_run_killed_while_it_was_evaluated_is_not_trained_again(demo, tmp_path
     train(root, "+exp=grpo_demo", "+debug=demo", "name=grpo", "reward=format_answer")
     assert json.loads((folder / "metrics.json").read_text()) == before
     assert "train/reward" not in (folder / "logs" / "version_1" / "metrics.csv").read_text()
+    fault("killed while the run is evaluated", "nothing is trained again", "same figures, no step taken")
 
 
 def test_evaluate_gives_the_figures_that_training_ended_with(demo):

@@ -103,7 +103,8 @@ def test_the_folder_of_an_evaluation(home, whole):
     assert not list(folder.glob("predictions-*"))
 
 
-def test_killed_while_it_answers_it_goes_on_and_ends_the_same(home, whole):
+@pytest.mark.faults
+def test_killed_while_it_answers_it_goes_on_and_ends_the_same(home, whole, fault):
     """At most the batch being made is lost: rows that were written are neither made again nor lost."""
     arguments = [*POLICY, "evaluation.batch_size=1"]
     process = started(home, "killed", *arguments)
@@ -120,6 +121,7 @@ def test_killed_while_it_answers_it_goes_on_and_ends_the_same(home, whole):
     assert again == run
     assert (run / FILE).read_text() == (whole[0] / FILE).read_text()
     assert figures(run)["sampled"] == figures(whole[0])["sampled"]
+    fault("SIGKILL while answers are made", "at most a batch is lost", "same predictions and figures")
 
 
 def test_two_processes_make_what_one_makes(home, whole):
@@ -176,7 +178,8 @@ def endpoint():
         server.close()
 
 
-def test_killed_while_it_judges_at_most_the_calls_under_way_are_lost(tmp_path, endpoint):
+@pytest.mark.faults
+def test_killed_while_it_judges_at_most_the_calls_under_way_are_lost(tmp_path, endpoint, fault):
     texts = write_predictions(tmp_path / "p.jsonl", 20)
     server = endpoint(plan={texts[3]: [500], texts[4]: ["timeout"], texts[5]: ["drop"], texts[6]: ["garbage"]})
     arguments = ["predictions=p.jsonl", "taxonomy=dfew", "judge=gpt", *api(server)]
@@ -201,6 +204,11 @@ def test_killed_while_it_judges_at_most_the_calls_under_way_are_lost(tmp_path, e
     evaluate(tmp_path, "k", *arguments, group="evaluate")
     assert sum(server.calls.values()) == calls
     assert "sk-secret" not in "".join(f.read_text() for f in folder.iterdir() if f.is_file())
+    fault(
+        "SIGKILL while a judge is asked, which times out and fails",
+        "nothing is asked for twice",
+        "each text answered once",
+    )
 
 
 def test_no_verdict_is_invented_and_a_run_with_failed_ones_is_not_complete(tmp_path, endpoint):

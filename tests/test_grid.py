@@ -26,7 +26,8 @@ def processes_below(folder):
     return found.split()
 
 
-def test_a_grid_that_was_killed_is_finished_by_the_same_command(demo):
+@pytest.mark.faults
+def test_a_grid_that_was_killed_is_finished_by_the_same_command(demo, fault):
     folder = demo / "runs" / "demo" / "killed"
     command = grid_of(demo, "name=killed", "reward.explanation.threshold=0.05,0.1,0.2")
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -54,6 +55,11 @@ def test_a_grid_that_was_killed_is_finished_by_the_same_command(demo):
     report = [sys.executable, "-m", "erv.report", str(folder)]
     table = subprocess.run(report, cwd=demo, env=environment(demo), capture_output=True, text=True, check=True)
     assert all(f"threshold={tau}" in table.stdout for tau in ("0.05", "0.1", "0.2"))
+    fault(
+        "SIGKILL of a grid",
+        "no job is left behind; what is done is kept",
+        "finished by the same command, done jobs untouched",
+    )
 
 
 def test_all_jobs_are_checked_before_the_first_one_starts(demo):

@@ -72,7 +72,8 @@ def killed_with_all_calls_under_way(root, server, after, *overrides):
     return server.held
 
 
-def test_an_unreliable_endpoint_and_two_kills(endpoint, tmp_path):
+@pytest.mark.faults
+def test_an_unreliable_endpoint_and_two_kills(endpoint, tmp_path, fault):
     texts = [f"Number {i} looks {DFEW.labels[i % 2]}." for i in range(60)]
     plan = {
         texts[0]: [429], texts[1]: [500, 503], texts[2]: ["timeout"], texts[3]: ["garbage"], texts[4]: ["broken", 408],
@@ -112,6 +113,11 @@ def test_an_unreliable_endpoint_and_two_kills(endpoint, tmp_path):
     for written in (f for f in tmp_path.rglob("*") if f.is_file()):
         assert KEY.encode() not in written.read_bytes(), written
     assert KEY not in done.stdout + done.stderr
+    fault(
+        "SIGKILL while an LLM labels, and 429, 500, time-outs, cut replies",
+        "no answer is paid for twice",
+        "each text answered once",
+    )
 
 
 def test_a_text_that_fails_is_said_and_asked_for_again(endpoint, tmp_path):

@@ -126,7 +126,8 @@ def test_two_processes_share_the_work_and_do_none_of_it_twice(tmp_path, monkeypa
     assert len({float(cache.read(hashes.of(file))["video"].sum()) for file in files}) > 1
 
 
-def test_a_build_killed_anywhere_goes_on_where_it_was(tmp_path, monkeypatch):
+@pytest.mark.faults
+def test_a_build_killed_anywhere_goes_on_where_it_was(tmp_path, monkeypatch, fault):
     files = clip_files(tmp_path / "clips", 20)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
     text = BUILD.replace(
@@ -147,6 +148,7 @@ def test_a_build_killed_anywhere_goes_on_where_it_was(tmp_path, monkeypatch):
     again = building(tmp_path, files)
     assert again.communicate()[0].strip() == "20"
     assert len(encoded(tmp_path)) - before == 20 - done
+    fault("killed while the cache is built", "goes on where it was", "nothing made twice, nothing half")
 
 
 def test_bad_clips_are_known_the_next_time(tmp_path):

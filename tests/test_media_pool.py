@@ -49,7 +49,8 @@ def alive(pid):
     return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
 
 
-def test_a_killed_worker_is_replaced_and_its_clip_tried_again(tmp_path):
+@pytest.mark.faults
+def test_a_killed_worker_is_replaced_and_its_clip_tried_again(tmp_path, fault):
     clips = [(i, write_clip(tmp_path / f"{i}.mp4", frames=40), None) for i in range(30)]
     with decoders() as pool_:
         found = []
@@ -59,9 +60,11 @@ def test_a_killed_worker_is_replaced_and_its_clip_tried_again(tmp_path):
                 os.kill(pool_._alive[0].process.pid, signal.SIGKILL)
         assert found == [(i, 40) for i in range(30)]
         assert len(pool_._alive) <= 2
+    fault("SIGKILL of a decoding worker", "replaced, the clip tried again", "all clips decoded")
 
 
-def test_a_worker_that_hangs_is_given_up_and_its_clip_tried_again(tmp_path):
+@pytest.mark.faults
+def test_a_worker_that_hangs_is_given_up_and_its_clip_tried_again(tmp_path, fault):
     clips = [(i, write_clip(tmp_path / f"{i}.mp4", frames=20), None) for i in range(12)]
     with decoders(1, timeout_s=1.0) as pool_:
         found, hung = [], None
@@ -75,6 +78,7 @@ def test_a_worker_that_hangs_is_given_up_and_its_clip_tried_again(tmp_path):
         assert pool_._alive[0].process.pid != hung
     assert 0.5 < time.monotonic() - begun < 20
     assert not alive(hung)
+    fault("a decoding worker hangs", "given up, the clip tried again", "all clips decoded")
 
 
 def test_a_clip_that_takes_too_long_says_so_and_is_not_remembered(tmp_path):

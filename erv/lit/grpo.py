@@ -29,7 +29,7 @@ from erv.judges.base import Judge
 from erv.lit import collective
 from erv.lit.evaluation import generate, prompt_seed
 from erv.lit.grpo_gradients import GroupGradients
-from erv.lit.grpo_record import Answers, Scored, completion_metrics, completion_rows
+from erv.lit.grpo_record import Answers, Scored, broken_batch, completion_metrics, completion_rows
 from erv.lit.nonfinite import NonFinite
 from erv.lit.optim import Optim
 from erv.lit.samples import Sample
@@ -191,8 +191,14 @@ class GRPO(GroupGradients):
             if tokens:
                 collective.reduce_gradients(self.model.parameters())
                 metrics["grad_norm"] = self.clip()
-                folder = Path(self.trainer.default_root_dir)
-                if self.nonfinite.is_sound(folder, iteration, batch, scored, advantage, metrics):
+                folder, loss, norm = (
+                    Path(self.trainer.default_root_dir),
+                    float(metrics["loss"]),
+                    float(metrics["grad_norm"]),
+                )
+                if self.nonfinite.is_sound(
+                    folder, iteration, loss, norm, lambda: broken_batch(batch, scored, advantage)
+                ):
                     optimiser.step()
             schedule.step()
         return metrics
@@ -213,12 +219,12 @@ class GRPO(GroupGradients):
         return {"optimizer": optimiser, "lr_scheduler": schedule}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """How many steps in a row were not finite, and what fits into memory."""
-        checkpoint["nonfinite"], checkpoint["token_budget"] = self.nonfinite.in_a_row, self.token_budget
+        """What fits into memory."""
+        checkpoint["token_budget"] = self.token_budget
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with both."""
-        self.nonfinite.in_a_row, self.token_budget = checkpoint["nonfinite"], checkpoint["token_budget"]
+        """Go on with that."""
+        self.token_budget = checkpoint["token_budget"]
 
     def save(self, folder: str) -> None:
         """Write the policy."""

@@ -15,6 +15,7 @@ from erv.grpo.groups import replaced
 from erv.grpo.objective import Metrics
 from erv.grpo.rollout import Rollout
 from erv.lit.collective import gathered
+from erv.lit.samples import Sample
 from erv.records import Clip, RewardParts
 
 
@@ -102,3 +103,12 @@ def completion_rows(iteration: int, answers: Answers, advantage: Advantages) -> 
             answers.clips, answers.texts, answers.lengths.tolist(), advantage.values.tolist(), answers.parts, strict=True
         )
     ]  # fmt: skip
+
+
+def broken_batch(batch: list[Sample], scored: Scored, advantage: Advantages) -> dict[str, Any]:
+    """A batch whose step is not finite, for a look."""
+    rollout = scored.rollout
+    return {
+        "clips": [clip.id for clip, _ in batch], "texts": scored.texts, "tokens": rollout.tokens, "mask": rollout.mask,
+        "logps": rollout.logps, "rewards": scored.rewards, "advantages": advantage.values,
+    }  # fmt: skip

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import lightning.pytorch as pl
 import torch
+from torch import Tensor, nn
 
-from erv.grpo.advantages import Advantages
-from erv.grpo.objective import Metrics
 from erv.lit.collective import rank
-from erv.lit.grpo_record import Scored
-from erv.lit.samples import Sample
 
 _log = logging.getLogger(__name__)
 FOLDER = "nonfinite"
@@ -27,14 +27,13 @@ class NonFinite:
         self.limit, self.in_a_row = limit, 0
 
     def is_sound(
-        self, run: Path, iteration: int, batch: list[Sample], scored: Scored, advantage: Advantages, metrics: Metrics
-    ) -> bool:  # fmt: skip
-        """Whether `loss` and `grad_norm` of `metrics` are finite.
+        self, run: Path, iteration: int, loss: float, norm: float, batch: Callable[[], dict[str, Any]]
+    ) -> bool:
+        """Whether the `loss` of a step and the `norm` of its gradient are finite.
 
-        If not, the batch is written to `nonfinite/<iteration>.pt` in the folder `run`; FloatingPointError at the limit.
+        If not, `batch()` is written to `nonfinite/<iteration>.pt` in the folder `run`; FloatingPointError at the limit.
         The figures are those of all processes, which therefore decide alike; each writes its own part of the batch.
         """
-        loss, norm = float(metrics["loss"]), float(metrics["grad_norm"])
         if math.isfinite(loss) and math.isfinite(norm):
             self.in_a_row = 0
             return True
@@ -42,17 +41,54 @@ class NonFinite:
         own = f"-rank{rank()}" if rank() else ""
         path = run / FOLDER / f"{iteration:08d}{own}.pt"
         path.parent.mkdir(parents=True, exist_ok=True)
-        rollout = scored.rollout
-        torch.save({
-            "iter": iteration, "loss": loss, "grad_norm": norm, "clips": [clip.id for clip, _ in batch],
-            "texts": scored.texts, "tokens": rollout.tokens, "mask": rollout.mask, "logps": rollout.logps,
-            "rewards": scored.rewards, "advantages": advantage.values,
-        }, path)  # fmt: skip
+        torch.save({"iter": iteration, "loss": loss, "grad_norm": norm, **batch()}, path)
         _log.warning("iteration %d left out: loss %s, gradient norm %s; see %s", iteration, loss, norm, path)
         if self.in_a_row >= self.limit:
             raise FloatingPointError(
                 f"{self.in_a_row} steps in a row were not finite (algo.max_nonfinite={self.limit}), the last with loss {loss} "
-                f"and gradient norm {norm}; weights and the last checkpoint are sound, the batches are in {path.parent}: lower "
-                "optim.lr, or set trainer.precision=32-true, and run the same command again"
+                f"and gradient norm {norm}; the weights are sound, the batches are in {path.parent}: lower optim.lr, or set "
+                "trainer.precision=32-true, and run the same command again"
             )
         return False
+
+
+class SoundSteps(pl.Callback):
+    """`NonFinite` for modules whose steps Lightning takes, and its count in the checkpoints of all.
+
+    A step without gradients changes nothing: so is one left out whose loss or gradient is not finite.
+    """
+
+    def __init__(self) -> None:
+        self.loss = math.nan
+        self.batch: Sequence[Any] = ()
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: Any, batch: Any, index: int) -> None:
+        """Remember what would be written."""
+        self.batch = batch
+
+    def on_before_backward(self, trainer: pl.Trainer, module: Any, loss: Tensor) -> None:
+        """Note the loss."""
+        self.loss = float(loss.detach())
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, module: Any, optimizer: Any) -> None:
+        """Take the gradients away from a step that is not sound; with a loss scale that is the scaler's matter."""
+        if not module.automatic_optimization or getattr(trainer.precision_plugin, "scaler", None):
+            return
+        trained = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = float(nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None]))
+        iteration, folder = trainer.fit_loop.epoch_loop.batch_idx + 1, Path(trainer.default_root_dir)
+        if not module.nonfinite.is_sound(folder, iteration, self.loss, norm, self._shown):
+            for parameter in trained:
+                parameter.grad = None
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
+        """How many steps in a row were not finite."""
+        checkpoint["nonfinite"] = module.nonfinite.in_a_row
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
+        """Go on counting."""
+        module.nonfinite.in_a_row = checkpoint["nonfinite"]
+
+    def _shown(self) -> dict[str, Any]:
+        """The ids of clips, or the sentences."""
+        return {"batch": [row if isinstance(row, dict) else row[0].id for row in self.batch]}

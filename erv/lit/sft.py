@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from erv.emotions import Taxonomy
 from erv.lit.collective import average, totals
 from erv.lit.means import Means
+from erv.lit.nonfinite import NonFinite
 from erv.lit.optim import Optim
 from erv.lit.samples import Sample
 from erv.policy import Policy, save_policy
@@ -27,19 +28,20 @@ class SFT(pl.LightningModule):
 
     `answer_weight` weighs the tokens between the answer tags against the others (paper: 1). `emotion_head` is the weight of an
     auxiliary classifier on the mean media embeddings, dropped after training (paper: 0); a model without pretraining
-    needs both to see the clip at all within minutes.
+    needs both to see the clip at all within minutes. `max_nonfinite` steps in a row that are not finite end the run.
     """
 
     data = "features"
 
     def __init__(
         self, policy: Policy, taxonomy: Taxonomy, optim: Optim, modalities: Sequence[str], batch_size: int, epochs: int,
-        answer_weight: float = 1.0, emotion_head: float = 0.0,
+        answer_weight: float = 1.0, emotion_head: float = 0.0, max_nonfinite: int = 3,
     ) -> None:  # fmt: skip
         super().__init__()
         self.policy, self.taxonomy, self.optim, self.modalities = policy, taxonomy, optim, tuple(modalities)
         self.batch_size, self.epochs = batch_size, epochs
         self.answer_weight, self.emotion_weight = answer_weight, emotion_head
+        self.nonfinite = NonFinite(max_nonfinite)
         self.model = policy.model
         width = policy.model.config.text_config.hidden_size
         self.head = nn.Linear(width * len(self.modalities), len(taxonomy.labels)) if emotion_head else None

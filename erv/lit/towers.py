@@ -16,6 +16,7 @@ from torchmetrics.functional.classification import multiclass_accuracy
 from erv.emotions import Taxonomy
 from erv.lit.data import ClipData
 from erv.lit.means import Means
+from erv.lit.nonfinite import NonFinite
 from erv.lit.optim import Optim
 from erv.lit.samples import Sample
 from erv.policy import Policy, save_policy
@@ -26,10 +27,12 @@ class TowerWarmup(pl.LightningModule):
 
     data = "pixels"
 
-    def __init__(self, policy: Policy, taxonomy: Taxonomy, optim: Optim, batch_size: int, epochs: int) -> None:
+    def __init__(
+        self, policy: Policy, taxonomy: Taxonomy, optim: Optim, batch_size: int, epochs: int, max_nonfinite: int = 3
+    ) -> None:  # fmt: skip
         super().__init__()
         self.policy, self.taxonomy, self.optim = policy, taxonomy, optim
-        self.batch_size, self.epochs = batch_size, epochs
+        self.batch_size, self.epochs, self.nonfinite = batch_size, epochs, NonFinite(max_nonfinite)
         self.model = policy.model.set_trainable(["vision_tower", "audio_tower"])
         config, classes = policy.model.config, len(taxonomy.labels)
         widths = {"picture": config.vision_config.hidden_size, "voice": config.audio_config.d_model}

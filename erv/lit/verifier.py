@@ -14,6 +14,7 @@ from torch import Tensor
 from erv.lit.collective import joined
 from erv.lit.data import SentenceData
 from erv.lit.means import Means
+from erv.lit.nonfinite import NonFinite
 from erv.lit.optim import Optim
 from erv.verifier import Loss, Verifier, calibrate, calibration_svg, card, per_class, scores, table
 from erv.verifier.calibration import sigmoid
@@ -36,12 +37,12 @@ class VerifierTraining(pl.LightningModule):
 
     def __init__(
         self, verifier: Verifier, labels: tuple[str, ...], optim: Optim, folder: str, batch_size: int, epochs: int,
-        loss: Loss, threshold: float = 0.1, top_k: int = 2,
+        loss: Loss, threshold: float = 0.1, top_k: int = 2, max_nonfinite: int = 3,
     ) -> None:  # fmt: skip
         super().__init__()
         self.verifier, self.optim, self.batch_size, self.epochs = verifier, optim, batch_size, epochs
         self.loss, self.threshold, self.top_k, self.folder = loss, threshold, top_k, Path(folder)
-        self.columns = verifier.columns(labels)
+        self.columns, self.nonfinite = verifier.columns(labels), NonFinite(max_nonfinite)
         self.model = verifier.model
         self.weights: Tensor | None = None
         self.dev = Means("loss")
