@@ -47,7 +47,9 @@ class Problem(NamedTuple):
 
 def did_you_mean(key: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown key: the nearest known ones, or nothing."""
-    near = difflib.get_close_matches(key, list(known), n=2, cutoff=0.6)
+    every, name = list(dict.fromkeys(known)), key.rpartition(".")[2]
+    elsewhere = [other for other in every if other.rpartition(".")[2] == name]  # the right name in the wrong group
+    near = list(dict.fromkeys([*elsewhere, *difflib.get_close_matches(key, every, n=2, cutoff=0.6)]))[:2]
     return f"; did you mean {' or '.join(repr(k) for k in near)}?" if near else ""
 
 

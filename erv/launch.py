@@ -94,6 +94,7 @@ class Processes(Launcher):
             Job(initial_job_idx + i, varying[i], self._command(job_overrides[i]), log, _done(folder) or log in logs[:i])
             for i, (folder, log) in enumerate(zip(folders, logs, strict=True))
         ]
+        Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)  # sweepers that search write into it
         launch = OmegaConf.to_container(configs[0].launch) if "launch" in configs[0] else {}
         devices = _devices(launch if isinstance(launch, dict) else {})
         run_jobs(jobs, devices, {PARENT: str(os.getpid())})

@@ -1,5 +1,6 @@
 """Grids: plain processes, killed and started again; everything planned before anything starts."""
 
+import json
 import os
 import resource
 import signal
@@ -8,6 +9,7 @@ import sys
 import time
 
 import pytest
+import yaml
 from commands import environment, inside, train, warm
 
 import erv.train
@@ -154,7 +156,8 @@ def test_as_many_jobs_at_once_as_there_are_devices(tmp_path):
 
 def test_a_grid_told_to_end_ends_its_jobs_first(tmp_path):
     script = (
-        "import sys; from pathlib import Path; from erv.jobs import Job, run_jobs\n"
+        "import sys; from pathlib import Path; from erv import signals; from erv.jobs import Job, run_jobs\n"
+        "signals.listen(signals.stop)\n"
         "wait = 'import os, time; print(os.getpid(), flush=True); time.sleep(300)'\n"
         f"run_jobs([Job(0, 'waits', [sys.executable, '-c', wait], Path({str(tmp_path / 'log')!r}))], ['0'], {{}})\n"
     )
@@ -167,3 +170,32 @@ def test_a_grid_told_to_end_ends_its_jobs_first(tmp_path):
     assert process.wait(30) == 143
     with pytest.raises(ProcessLookupError):
         os.kill(job, 0)
+
+
+def test_optuna_searches_by_a_figure_of_the_runs(demo):
+    command = [sys.executable, "-m", "erv.train", "-m", *TINY, "name=search", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=2",
+               "hydra.sweeper.n_jobs=2", "hydra.sweeper.direction=maximize", "launch.objective=sampled.unknown_rate",
+               "reward.explanation.threshold=range(0.05,0.2,step=0.15)"]  # fmt: skip
+    done = subprocess.run(command, cwd=demo, env=warm(demo), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(file.read_text()) for file in demo.glob("runs/demo/search/*/metrics.json")]
+    (result,) = demo.glob("runs/multirun/*/optimization_results.yaml")
+    assert yaml.safe_load(result.read_text())["best_value"] == max(run["sampled"]["unknown_rate"] for run in found)
+
+
+def test_submitit_starts_the_jobs_elsewhere(demo):
+    """Its local executor has the interface of SLURM's."""
+    command = [
+        sys.executable,
+        "-m",
+        "erv.train",
+        "-m",
+        *TINY,
+        "name=submitted",
+        "hydra/launcher=submitit_local",
+        "seed=0",
+    ]
+    done = subprocess.run(command, cwd=demo, env=warm(demo), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (file,) = demo.glob("runs/demo/submitted/*/metrics.json")
+    assert json.loads(file.read_text())["arm"] == "submitted"
