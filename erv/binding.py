@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
-# A config from a stranger runs no code: nothing outside these packages is ever instantiated.
-ALLOWED_TARGETS = ("erv.", "torch.", "lightning.", "transformers.", "peft.")
+# What a config may build: classes that are written in these packages, and the functions below. None of them runs a command.
+COMPONENTS = (
+    *(f"erv.{name}" for name in ("corpora", "grpo", "judges", "lit", "llm", "measure", "media", "metrics", "policy", "pseudo",
+                                 "rewards", "verifier")),
+    *(f"lightning.pytorch.{name}" for name in ("trainer", "strategies", "callbacks", "loggers", "profilers", "plugins")),
+    "torch.optim",
+)  # fmt: skip
+FUNCTIONS = ("erv.policy.load.load_policy", "erv.verifier.classifier.build_verifier", "erv.verifier.classifier.load_verifier",
+             "erv.lit.logging.csv_logger", "erv.lit.logging.tensorboard_logger")  # fmt: skip
+_NAMED = re.compile(r"\w[\w.+=@,-]*")  # a folder's name, of anything that cannot lead out of the folder it is in
 MISSING = "???"
 _INSTANTIATION_KEYS = {"_target_", "_recursive_", "_convert_", "_partial_", "_args_"}
 # Nodes that no constructor stands behind, and the keys they may have.
@@ -33,6 +42,9 @@ STAGES = {
     "grpo": "erv.lit.grpo.GRPO",
 }
 
+_HOMES = tuple(f"{package}." for package in COMPONENTS)
+_ROOTS = tuple(sorted({f"{package.partition('.')[0]}." for package in COMPONENTS}))
+
 
 class ConfigError(Exception):
     """A config that cannot be run; the message lists every problem and is all the user needs to see."""
@@ -54,15 +66,20 @@ def did_you_mean(key: str, known: Iterable[str]) -> str:
 
 
 def locate(target: str) -> Any:
-    """The class or function that a `_target_` names; ConfigError when it is outside the allowed packages or absent."""
-    if not target.startswith(ALLOWED_TARGETS):
-        raise ConfigError(f"{target!r} is not allowed: targets must begin with {', '.join(ALLOWED_TARGETS)}")
+    """The class or function that a `_target_` names; ConfigError for one that a config may not build, or that is not there."""
+    if not isinstance(target, str) or not target.startswith(_ROOTS):
+        raise ConfigError(f"{target!r} is not allowed: targets are classes of {', '.join(COMPONENTS)}")
     from hydra.utils import get_object
 
     try:
-        return get_object(target)
+        found = get_object(target)
     except Exception as error:  # Hydra wraps whatever the import raised; the reason is in its text
         raise ConfigError(f"{target!r} cannot be imported: {error}") from error
+    home = f"{getattr(found, '__module__', '')}."
+    written = f"{home}{getattr(found, '__qualname__', '')}"
+    if written in FUNCTIONS or (isinstance(found, type) and home.startswith(_HOMES)):
+        return found
+    raise ConfigError(f"{target!r} is not allowed: targets are classes of {', '.join(COMPONENTS)}")
 
 
 def problems(tree: Mapping[str, Any], root_keys: Iterable[str], provided: set[str]) -> Iterator[Problem]:
@@ -84,6 +101,12 @@ def problems(tree: Mapping[str, Any], root_keys: Iterable[str], provided: set[st
     stage, algo = tree.get("stage"), at(tree, "algo._target_")
     if stage in STAGES and algo != STAGES[stage]:
         yield Problem("stage", f"stage is {stage}, which algo={STAGES[stage]} trains; algo is {algo or 'not chosen'}")
+    for key in ("name", "group"):
+        if (value := tree.get(key, MISSING)) != MISSING and not _NAMED.fullmatch(str(value)):
+            yield Problem(
+                key,
+                f"{key} is a folder's name: letters, digits and any of _ . + = @ , - after the first; got {value!r}",
+            )
     yield from _below(tree, "", provided)
 
 

@@ -17,6 +17,7 @@ from erv.composition import conf_folder, config_dir, keys_of
 from erv.config import ROOT_KEYS, ConfigError, did_you_mean
 from erv.launch import PARENT, GridFailed, Task, register
 from erv.ranks import end_with
+from erv.untrusted import visible
 
 T = TypeVar("T")
 
@@ -57,7 +58,7 @@ def command(
             except HydraException as error:
                 sys.exit(_refuse(_explain_override(error, config_name)))
             except GridFailed as error:
-                sys.exit(f"\nerv: {error}")
+                sys.exit(f"\nerv: {visible(str(error))}")
             except signals.Stopped as end:
                 signals.tell(end)
                 raise
@@ -87,7 +88,7 @@ def _left_out(argument: str) -> str:
 
 
 def _refuse(message: str) -> int:
-    print(f"\nerv: {message}", file=sys.stderr)
+    print(f"\nerv: {visible(message)}", file=sys.stderr)
     return 2
 
 

@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from erv import config
 from erv.command import command
 from erv.config import ConfigError
+from erv.untrusted import visible
 
 if TYPE_CHECKING:
     from erv.records import Prediction
@@ -87,11 +88,11 @@ def show(prediction: Prediction) -> None:
 
     text = Text()
     for sentence in prediction.sentences:
-        text.append(f"{sentence.text} ")
+        text.append(f"{visible(sentence.text)} ")
         text.append(", ".join(sentence.emotions), style="bold cyan")
         text.append("\n")
     if not prediction.sentences:
-        text.append(f"{prediction.think or prediction.text}\n")
+        text.append(f"{visible(prediction.think or prediction.text)}\n")
     text.append("\nanswer  ", style="dim")
     right = None if not prediction.gold else prediction.answer == prediction.gold
     text.append(
@@ -105,7 +106,7 @@ def show(prediction: Prediction) -> None:
     if not prediction.well_formed:
         text.append("\nthe answer has not the form <think>…</think><answer>…</answer>", style="yellow")
     sample = f", sample {prediction.sample}" if prediction.decoding == "sampled" else ""
-    title = Text(f"{prediction.clip_id} ({prediction.decoding}{sample})")
+    title = Text(f"{visible(prediction.clip_id)} ({prediction.decoding}{sample})")
     Console().print(Panel(text, title=title, title_align="left"))
 
 

@@ -14,6 +14,7 @@ from erv.emotions import Taxonomy
 from erv.rationale import parse
 from erv.records import Decoding, Prediction
 from erv.released import read_lines
+from erv.untrusted import parse_json
 
 _log = logging.getLogger(__name__)
 FILE = "predictions.jsonl"  # in the run's folder
@@ -148,7 +149,7 @@ def read_foreign(file: Path, gold: Mapping[str, str], taxonomy: Taxonomy) -> lis
     for number, line in enumerate(content.split("\n"), start=1):
         if line.strip():
             try:
-                found.append(_foreign_row(json.loads(line), gold, taxonomy))
+                found.append(_foreign_row(parse_json(line), gold, taxonomy))
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 raise ValueError(f"{file}:{number}: {error}") from error
     if not found:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from erv.corpora.places import existing, inside
 from erv.emotions import MAFW, Taxonomy
 from erv.rationale import parse
 from erv.records import Clip, Split
+from erv.untrusted import parse_json
 
 _DATA_SETS = {"dfew": "dfew", "mafw": "mafw", "ravdess": "ravdess", "meld": "meld", "emer": "mer2023", "merr": "mer2023",
               "mer2023": "mer2023"}  # fmt: skip
@@ -87,7 +87,7 @@ class InstructionCorpus(FileCorpus):
 
 def _entries(file: Path) -> list[Any]:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = parse_json(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise CorpusError(f"{file}: is no JSON ({error})") from error
     if not isinstance(found, list):

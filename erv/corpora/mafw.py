@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal
+from zipfile import BadZipFile, ZipFile
 
 from openpyxl import load_workbook
 
@@ -19,6 +20,7 @@ from erv.corpora.places import Places
 from erv.emotions import MAFW, Taxonomy, compound
 from erv.records import Split
 
+_MOST_BYTES = 200 * 10**6  # of a spreadsheet, unpacked: the published one has less than two million
 _SPLIT_FILE = "Train & Test Set/{kind}/no_caption/set_{fold}/{split}.txt"
 _LABEL_FILES = {"single": "Labels/single-set.xlsx", "compound": "Labels/multi-set.xlsx"}
 _LABEL_COLUMN, _HEADER_ROWS = 12, 2  # of the spreadsheets; column 0 holds the clip
@@ -124,6 +126,13 @@ class MAFWCorpus(FileCorpus):
         if not file.is_file():
             return {}
         found = {}
+        try:
+            with ZipFile(file) as parts:
+                size = sum(part.file_size for part in parts.infolist())
+        except BadZipFile as error:
+            raise CorpusError(f"{file} is no spreadsheet ({error}); fetch it again") from error
+        if size > _MOST_BYTES:
+            raise CorpusError(f"{file} unpacks to {size:,} bytes, at most {_MOST_BYTES:,} are read; replace it")
         sheet = load_workbook(file, read_only=True, data_only=True).worksheets[0]
         for number, cells in enumerate(
             sheet.iter_rows(min_row=_HEADER_ROWS + 1, values_only=True), start=_HEADER_ROWS + 1

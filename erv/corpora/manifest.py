@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,7 @@ from erv.corpora.files import FileCorpus, Row
 from erv.corpora.places import VIDEO_SUFFIXES, Places, existing, inside
 from erv.emotions import Taxonomy
 from erv.records import Split
+from erv.untrusted import parse_json
 
 COLUMNS = ("id", "video", "label", "rationale", "split", "subject", "language", "audio", "weight")
 TEMPLATE = """\
@@ -142,7 +142,7 @@ def _lines(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 def _object(line: str, source: str) -> Mapping[str, Any]:
     try:
-        found = json.loads(line)
+        found = parse_json(line)
     except ValueError as error:
         raise CorpusError(f"{source}: is no JSON ({error})") from error
     if not isinstance(found, dict):

@@ -7,7 +7,6 @@ clip of the other.
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from erv.corpora.files import FileCorpus, Published, Row
 from erv.corpora.places import Places
 from erv.emotions import MER, MERR, Taxonomy
 from erv.records import Split
+from erv.untrusted import parse_json
 
 _CLIPS = ("video", "videos", "clips", "train", "test3")
 _HOW = "the clips are those of MER2023, given on request by its authors (lianzheng2016@ia.ac.cn); the descriptions are public"
@@ -127,7 +127,7 @@ class MERRCorpus(FileCorpus):
 
 def _entries(file: Path) -> dict[str, Mapping[str, Any]]:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = parse_json(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise CorpusError(f"{file}: is no JSON ({error}); fetch it again") from error
     if not isinstance(found, dict):

@@ -20,6 +20,7 @@ from erv import config
 from erv.command import command
 from erv.config import ConfigError
 from erv.doctor import environment
+from erv.untrusted import visible
 
 _AS_JSON = "--json" in sys.argv
 
@@ -42,7 +43,7 @@ def main(cfg: DictConfig) -> None:
     if cfg.get("policy") is not None:
         found["policy"], more = _policy(cfg)
         lines += more
-    print(json.dumps(found, indent=1, ensure_ascii=False) if _AS_JSON else "\n".join(lines))
+    print(json.dumps(found, indent=1, ensure_ascii=False) if _AS_JSON else visible("\n".join(lines)))
     if found.get("policy", {}).get("fits_here") is False or found.get("data", {}).get("fails"):
         sys.exit(1)
 

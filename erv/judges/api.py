@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from erv.judges.base import OnVerdict, prompt_for, refused
 from erv.llm import Chat, Question, Reply, data
 from erv.llm.price import Estimate, estimate
 from erv.records import Verdict
+from erv.untrusted import parse_json
 
 
 class APIJudge:
@@ -65,7 +65,7 @@ class APIJudge:
 
     def _emotion(self, reply: str) -> str:
         """What a reply names, as it writes it; ValueError when it cannot be an answer."""
-        found = json.loads(reply)  # a JSONDecodeError is a ValueError
+        found = parse_json(reply)  # a JSONDecodeError is a ValueError
         emotion = found.get("emotion") if isinstance(found, dict) else None
         if not isinstance(emotion, str):
             raise ValueError("no emotion in the reply")

@@ -15,9 +15,9 @@ import numpy as np
 from erv.emotions import Taxonomy
 from erv.judges.base import OnVerdict, refused
 from erv.records import Prediction, Verdict
+from erv.untrusted import cell
 
 SHEET, GUIDE = "sheet.csv", "guide.md"
-_FORMULA = ("=", "+", "-", "@", "\t")  # what a spreadsheet would run when the file is opened
 
 
 def item_of(text: str) -> str:
@@ -132,7 +132,7 @@ def export_sheet(
     with (folder / SHEET).open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["item", "text", "emotion"])
-        rows.writerows([item_of(text), f"'{text}" if text.startswith(_FORMULA) else text, ""] for text in chosen)
+        rows.writerows([item_of(text), cell(text), ""] for text in chosen)
     (folder / GUIDE).write_text(
         "Each row of sheet.csv is an explanation of how a person in a clip looks, sounds and acts. Write into the column "
         f"`emotion` the one emotion that the explanation gives the person: {', '.join(taxonomy.labels)}. If it describes none, "

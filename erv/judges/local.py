@@ -51,7 +51,7 @@ class LocalJudge:
     def require(self) -> None:
         """Raise ValueError for what is no model, or a classifier that lacks an emotion; the weights are loaded later."""
         try:
-            config = AutoConfig.from_pretrained(self.checkpoint)
+            config = AutoConfig.from_pretrained(self.checkpoint, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise ValueError(f"judge.{self.name}.checkpoint is a model's folder or a hub id: {error}") from error
         if self.kind == "classifier":
@@ -62,8 +62,9 @@ class LocalJudge:
         """Model and tokenizer."""
         if self._loaded is None:
             auto = AutoModelForCausalLM if self.kind == "causal" else AutoModelForSequenceClassification
-            tokenizer = AutoTokenizer.from_pretrained(self.checkpoint, padding_side="left")
-            model = auto.from_pretrained(self.checkpoint, dtype=self.dtype).to(self.device).eval()
+            tokenizer = AutoTokenizer.from_pretrained(self.checkpoint, padding_side="left", trust_remote_code=False)
+            model = auto.from_pretrained(self.checkpoint, dtype=self.dtype, trust_remote_code=False)
+            model = model.to(self.device).eval()
             if tokenizer.pad_token is None:
                 tokenizer.pad_token = tokenizer.eos_token
             self._loaded = model, tokenizer
@@ -135,7 +136,8 @@ class LocalJudge:
         """A label for each text that fits into the model's positions."""
         model, tokenizer = self.loaded
         prompts = [self._prompted(text) for text in texts] if self.kind == "causal" else texts
-        ids = tokenizer(prompts, add_special_tokens=self.kind == "classifier")["input_ids"]
+        classifies = self.kind == "classifier"
+        ids = tokenizer(prompts, add_special_tokens=classifies, split_special_tokens=classifies)["input_ids"]
         limit = _longest(model, tokenizer) - (self._room(tokenizer) if self.kind == "causal" else 0)
         fits = [i for i, row in enumerate(ids) if len(row) <= limit]
         batch = (
@@ -153,7 +155,12 @@ class LocalJudge:
 
     def _prompted(self, text: str) -> str:
         _, tokenizer = self.loaded
-        asked = f"{self._system}\n\n{data(text=text)}"
+        quoted = data(text=text)
+        for token in (
+            tokenizer.all_special_tokens
+        ):  # in a text it is text: in JSON every character can be written in another way
+            quoted = quoted.replace(token, f"\\u{ord(token[0]):04x}{token[1:]}")
+        asked = f"{self._system}\n\n{quoted}"
         if not tokenizer.chat_template:
             return f"{asked}\n\n{_OPENING}"
         message = [{"role": "user", "content": asked}]  # some templates know no system role

@@ -9,6 +9,7 @@ from pathlib import Path
 from erv.llm.cache import Reply
 from erv.llm.chat import Chat, Question, Readable
 from erv.llm.wire import read_completion
+from erv.untrusted import parse_json
 
 MOST_REQUESTS = 50_000  # of one file, as OpenAI documents it
 MOST_BYTES = 190_000_000  # the documented limit is 200 MB
@@ -45,7 +46,7 @@ def read_results(
     failed: dict[str, str] = {}
     for file in files:
         for number, line in enumerate(file.read_text().splitlines(), start=1):
-            row = json.loads(line)
+            row = parse_json(line)
             if row["custom_id"] not in wanted:
                 raise ValueError(
                     f"{file}:{number}: custom_id {row['custom_id'][:16]}… is none of this run's questions; give the results of "

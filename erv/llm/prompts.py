@@ -38,6 +38,7 @@ class Prompt:
 def data(**values: Any) -> str:
     """Texts as one JSON object: however a text is written, it cannot close the string that it stands in.
 
-    The message holds nothing else, and the prompt says that its strings are data to be read, never instructions.
+    The message holds nothing else, and the prompt says that its strings are data to be read, never instructions. A "<", with
+    which most models' control tokens begin, is written as JSON's escape for it.
     """
-    return json.dumps(values, ensure_ascii=False)
+    return json.dumps(values, ensure_ascii=False).replace("<", "\\u003c")

@@ -13,6 +13,12 @@ from av.container import InputContainer
 from erv.media.errors import CorruptMedia, MissingMedia
 
 av.logging.set_level(None)  # what a decoder has to say about a damaged file comes out as a MediaError, once
+# Containers that hold their own sound and pictures. A playlist would make the library open what it names: other files, or URLs.
+_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,asf,mpeg,mpegts,mpegvideo,m4v,h264,hevc,av1,obu,ivf,gif,ogg,wav,w64,flac,mp3,"
+    "aac,ac3,eac3,aiff,au,caf,amr,nut,mxf,rm,dv"
+)
+_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
 _TAIL_SECONDS, _TAIL_SHARE = 0.5, 0.05  # how much earlier than its header says a sound file may end
 
 
@@ -50,7 +56,7 @@ def opened(path: str, limits: Limits | None = None) -> Iterator[InputContainer]:
     limits = limits or Limits()
     limits.refuse(path, size=file.stat().st_size)
     try:
-        with av.open(path, metadata_errors="ignore") as container:
+        with av.open(f"file:{path}", metadata_errors="ignore", container_options=_OPTIONS) as container:
             limits.refuse(path, seconds=(container.duration or 0) / av.time_base)
             yield container
     except (av.error.FFmpegError, UnicodeDecodeError, OverflowError) as error:

@@ -201,7 +201,7 @@ def read_generation_config(folder: Path, model: HumanOmni) -> None:
 def tokenizer_of(folder: Path, config: PretrainedConfig | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer in `folder`; `config` stands in for a config.json there that the library does not know."""
     try:
-        return AutoTokenizer.from_pretrained(folder, config=config)
+        return AutoTokenizer.from_pretrained(folder, config=config, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{folder} holds no tokenizer that can be read ({_first_line(error)})") from error
 

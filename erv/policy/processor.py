@@ -161,8 +161,9 @@ class Processor:
         return split_ids(text, self._ids)
 
     def target_ids(self, text: str) -> list[int]:
-        """Token ids of an answer: text, end token, line end."""
-        return [*self._ids(text), self.end_id, *self._ids("\n")]
+        """Token ids of an answer: text, end token, line end. A control token that a corpus has written there is text."""
+        ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return [*ids, self.end_id, *self._ids("\n")]
 
     def _ids(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])

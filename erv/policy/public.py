@@ -106,7 +106,7 @@ def _sizes(reference: str, known: Mapping[str, Any]) -> PretrainedConfig | dict[
     """The configuration of a tower: its folder's where there is one, else of a well-known name, else the hub's."""
     if not Path(reference).is_dir() and short_name(reference) in known:
         return known[short_name(reference)]
-    config = AutoConfig.from_pretrained(locate(reference, weights=False))
+    config = AutoConfig.from_pretrained(locate(reference, weights=False), trust_remote_code=False)
     return getattr(config, "vision_config", config)
 
 

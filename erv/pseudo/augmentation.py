@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from erv import emotions
 from erv.llm import Chat, Prompt, Question, data
 from erv.pseudo.duplicates import Distinct
 from erv.pseudo.labelling import PROMPTS, Labeller, OnReply, Row
+from erv.untrusted import parse_json
 
 _AVOID = 8  # sentences shown as those that exist already
 
@@ -125,7 +125,7 @@ def hash_of(variation: str) -> int:
 
 def sentences_of(reply: str) -> list[str]:
     """The sentences of a reply; ValueError when it cannot be an answer."""
-    found = json.loads(reply)
+    found = parse_json(reply)
     sentences = found.get("sentences") if isinstance(found, dict) else None
     if not isinstance(sentences, list) or not all(isinstance(s, str) for s in sentences):
         raise ValueError("no list of sentences")
@@ -139,5 +139,5 @@ def read_labelled(file: str) -> list[Row]:
     path = Path(file)
     if not path.is_file():
         raise ValueError(f"{path}: no such file; set task.input to labels.jsonl of a run of erv.label")
-    rows = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+    rows = [parse_json(line) for line in path.read_text().splitlines() if line.strip()]
     return [row for row in rows if row.get("status", "ok") == "ok" and row.get("split", "train") == "train"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from erv.emotions import Taxonomy
 from erv.llm import Chat, Prompt, Question, Reply, data
 from erv.pseudo.texts import Text, read_texts
 from erv.records import Status
+from erv.untrusted import parse_json
 
 PROMPTS = Path(__file__).parent / "prompts"
 Row = dict[str, Any]
@@ -46,7 +46,7 @@ class Labeller:
 
     def named(self, reply: str) -> list[str]:
         """The emotions that a reply names, as it writes them; ValueError when it cannot be an answer."""
-        found = json.loads(reply)  # a JSONDecodeError is a ValueError
+        found = parse_json(reply)  # a JSONDecodeError is a ValueError
         names = found.get("emotions") if isinstance(found, dict) else None
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise ValueError("no list of emotions")

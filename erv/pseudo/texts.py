@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from erv.rationale import parse, sentences
+from erv.untrusted import parse_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +52,9 @@ def read_texts(
 def _rows(path: Path, clip: str) -> Iterator[dict[str, Any]]:
     kind = path.suffix.lower()
     if kind == ".jsonl":
-        yield from (json.loads(line) for line in path.read_text().splitlines() if line.strip())
+        yield from (parse_json(line) for line in path.read_text().splitlines() if line.strip())
     elif kind == ".json":
-        found = json.loads(path.read_text())
+        found = parse_json(path.read_text())
         yield from ({clip: id_, **row} for id_, row in found.items()) if isinstance(found, dict) else iter(found)
     elif kind == ".csv":
         with path.open(newline="", encoding="utf-8-sig") as lines:

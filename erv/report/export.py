@@ -11,6 +11,7 @@ from typing import Any
 from erv.report.compare import Compared, Comparison
 from erv.report.rows import Row, columns
 from erv.report.runs import FIGURES, Result
+from erv.untrusted import cell
 
 
 def as_json(rows: Sequence[Row], comparisons: Sequence[Comparison]) -> str:
@@ -61,8 +62,8 @@ def as_csv(rows: Sequence[Row], comparisons: Sequence[Comparison]) -> str:
         ["arm", "label", *keys.values(), "seeds", "baseline", *(n + part for n in FIGURES for part in parts)]
     )
     for row in rows:
-        line = [row.arm, row.label, *(row.settings.get(key) for key in keys), len(row.runs)]
-        line.append(comparisons[0].baseline.label if row.label in found else None)
+        line = [*map(cell, (row.arm, row.label, *(row.settings.get(key) for key in keys))), len(row.runs)]
+        line.append(cell(comparisons[0].baseline.label) if row.label in found else None)
         writer.writerow(line + [value for name in FIGURES for value in _values(row, found.get(row.label), name)])
     return target.getvalue()
 

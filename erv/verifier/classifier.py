@@ -73,7 +73,9 @@ class Verifier:
         )
 
     def _score(self, new: list[str]) -> None:
-        tokens = self.tokenizer(new, truncation=True, max_length=self.max_length)["input_ids"]
+        tokens = self.tokenizer(new, truncation=True, max_length=self.max_length, split_special_tokens=True)[
+            "input_ids"
+        ]
         order = sorted(range(len(new)), key=lambda i: len(tokens[i]))
         budget = self.batch_tokens or (512 if self.model.device.type == "cpu" else 16384)
         start = 0
@@ -94,7 +96,12 @@ class Verifier:
     def logits(self, sentences: Sequence[str], embeddings: bool = False) -> tuple[Tensor, Tensor | None]:
         """Logits `[S, E]` and, if asked for, the first token's last hidden state `[S, D]`; with gradient."""
         batch = self.tokenizer(
-            list(sentences), padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
+            list(sentences),
+            padding=True,
+            truncation=True,
+            max_length=self.max_length,
+            return_tensors="pt",
+            split_special_tokens=True,
         )
         found = self._forward(batch.to(self.model.device), output_hidden_states=embeddings)
         return found.logits, found.hidden_states[-1][:, 0] if embeddings else None
@@ -155,8 +162,10 @@ def build_verifier(
         labels = goemotions_order(checkpoint) if checkpoint is not None else GOEMOTIONS.labels
     settings = {"num_labels": len(labels), "problem_type": "multi_label_classification"}
     if checkpoint is not None:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-        model = AutoModelForSequenceClassification.from_pretrained(checkpoint, ignore_mismatched_sizes=True, **settings)
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
+        model = AutoModelForSequenceClassification.from_pretrained(
+            checkpoint, ignore_mismatched_sizes=True, trust_remote_code=False, **settings
+        )
         return Verifier(model, tokenizer, labels)
     if config is None or not sentences:
         raise ValueError("a verifier without verifier.model.checkpoint needs verifier.model.config and sentences")
@@ -174,7 +183,7 @@ def load_verifier(
     `calibrated` divides logits by the temperature that its training chose. A classifier of 28 unnamed classes is taken for
     one of GoEmotions in its usual order.
     """
-    model = AutoModelForSequenceClassification.from_pretrained(checkpoint)
+    model = AutoModelForSequenceClassification.from_pretrained(checkpoint, trust_remote_code=False)
     labels = named_labels(model.config)
     file = Path(checkpoint) / CHOSEN
     if calibrated and not file.is_file():
@@ -182,7 +191,7 @@ def load_verifier(
             f"verifier.model.calibrated=true needs a temperature, and {checkpoint} has no {CHOSEN}; use a verifier of erv.train"
         )
     temperature = json.loads(file.read_text())["temperature"] if calibrated else 1.0
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
     return Verifier(model, tokenizer, labels, batch_tokens, bf16=bf16, compile=compile, temperature=temperature)
 
 
@@ -195,7 +204,7 @@ def named_labels(config: Any) -> tuple[str, ...]:
 
 def goemotions_order(checkpoint: str) -> tuple[str, ...]:
     """The 28 classes in the order of the checkpoint's outputs; ValueError when it is no GoEmotions classifier."""
-    labels = named_labels(AutoConfig.from_pretrained(checkpoint))
+    labels = named_labels(AutoConfig.from_pretrained(checkpoint, trust_remote_code=False))
     if sorted(labels) != sorted(GOEMOTIONS.labels):
         raise ValueError(
             f"verifier.model.head=goemotions28 starts from a classifier of the 28 GoEmotions classes; {checkpoint} has "

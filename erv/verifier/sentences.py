@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from erv.emotions import Taxonomy
+from erv.untrusted import parse_json
 from erv.verifier.noise import Noise
 
 Row = dict[str, Any]
@@ -83,7 +83,7 @@ class Sentences:
         found = []
         for source, file in self.files.items():
             for number, line in enumerate(file.read_text().splitlines(), start=1):
-                row = json.loads(line)
+                row = parse_json(line)
                 if row.get("status", "ok") == "ok":
                     found.append(self._checked(row, source, f"{file}:{number}"))
         return found
