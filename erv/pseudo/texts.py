@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -37,9 +37,13 @@ def read_texts(
         raise ValueError(f"{path}: no such file; set task.input to JSONL, JSON, CSV or Parquet with the texts")
     found: list[Text] = []
     for number, row in enumerate(_rows(path, clip), start=1):
+        if not isinstance(row, Mapping):
+            raise ValueError(f"{path}, row {number}: a row is an object, got a {type(row).__name__}")
         if field not in row:
             raise ValueError(f"{path}, row {number}: no {field!r}; set task.field to one of {', '.join(map(str, row))}")
         value = row[field]
+        if not isinstance(value, str | None):
+            raise ValueError(f"{path}, row {number}: {field!r} is a text, got a {type(value).__name__}")
         text = (parse(value).think or "") if value and "<think>" in value else (value or "").strip()
         owner = row.get(clip)
         pieces = sentences(text, language) if unit == "sentence" else [text]
@@ -49,13 +53,27 @@ def read_texts(
     return found
 
 
-def _rows(path: Path, clip: str) -> Iterator[dict[str, Any]]:
+def _parsed(text: str, where: str) -> Any:
+    try:
+        return parse_json(text)
+    except ValueError as error:
+        raise ValueError(f"{where}: is no JSON ({error})") from error
+
+
+def _rows(path: Path, clip: str) -> Iterator[Any]:
     kind = path.suffix.lower()
     if kind == ".jsonl":
-        yield from (parse_json(line) for line in path.read_text().splitlines() if line.strip())
+        for number, line in enumerate(path.read_text().split("\n"), start=1):
+            if line.strip():
+                yield _parsed(line, f"{path}:{number}")
     elif kind == ".json":
-        found = parse_json(path.read_text())
-        yield from ({clip: id_, **row} for id_, row in found.items()) if isinstance(found, dict) else iter(found)
+        found = _parsed(path.read_text(), str(path))
+        if isinstance(found, dict):
+            yield from ({clip: id_, **row} if isinstance(row, dict) else row for id_, row in found.items())
+        elif isinstance(found, list):
+            yield from found
+        else:
+            raise ValueError(f"{path}: is a list of rows or maps clips to rows, got a {type(found).__name__}")
     elif kind == ".csv":
         with path.open(newline="", encoding="utf-8-sig") as lines:
             yield from csv.DictReader(lines)

@@ -171,5 +171,5 @@ def _unfinished(folder: Path) -> Unfinished:
 
 def _config(folder: Path) -> dict[str, Any]:
     file = folder / "config.yaml"
-    config = yaml.load(file.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader)) if file.is_file() else {}
+    config = yaml.load(file.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader)) if file.is_file() else {}  # noqa: S506 - both are safe
     return config if isinstance(config, dict) else {}
