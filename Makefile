@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format wheel clean
+.PHONY: help setup demo test slow faults lint format wheel clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,8 +27,14 @@ lint: setup ## style, types and who may import whom
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint ## lint, then every test
-	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder # files in order: the longest ones are not the last
+test: lint ## lint, then the tests, but for some slow ones
+	$(BIN)/pytest -m "not slow" -n auto --dist loadfile --no-loadscope-reorder # files in order: the longest ones are not the last
+
+slow: setup ## the tests that make test leaves out
+	$(BIN)/pytest -m slow -n auto --dist load
+
+faults: setup ## what ends runs on clusters, caused for real; prints a table
+	$(BIN)/pytest -m faults -n auto --dist load
 
 format: setup ## put the code in the house's form
 	$(BIN)/ruff check --fix .

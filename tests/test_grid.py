@@ -183,6 +183,7 @@ def test_optuna_searches_by_a_figure_of_the_runs(demo):
     assert yaml.safe_load(result.read_text())["best_value"] == max(run["sampled"]["unknown_rate"] for run in found)
 
 
+@pytest.mark.slow
 def test_submitit_starts_the_jobs_elsewhere(demo):
     """Its local executor has the interface of SLURM's."""
     command = [

@@ -49,6 +49,7 @@ def test_the_restatement_is_the_released_counting(fixtures):
         assert again[key] == (pytest.approx(value, abs=1e-9) if key.startswith(("WAR", "UAR")) else value), key
 
 
+@pytest.mark.slow
 def test_the_golden_test_runs_unchanged_on_mafw(tmp_path):
     """On a folder with MAFW's file alone; then, beside DFEW's, with two facts of it falsified."""
     content, labels, judge, compound = made("MAFW", seed=0)
