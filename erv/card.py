@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from erv import config
+from erv import config, ranks
 from erv.config import ConfigError
 from erv.run import find_model
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 RESERVED = 1.5e9  # context, libraries' workspaces and fragmentation, which no estimate sees
-LESS = "policy.gradient_checkpointing=true, policy.lora={r: 16}, a smaller algo.token_budget, more devices"
+LESS = "policy.gradient_checkpointing=true, policy.lora={r: 16}, a smaller algo.token_budget, trainer=fsdp2 on more devices"
 _STAYS = ("weights", "reference", "gradients", "optimiser")
 
 
@@ -53,7 +53,7 @@ def setup_of(tree: Mapping[str, Any], processes: int) -> Setup:
         gradient_checkpointing=policy["gradient_checkpointing"],
         dtype=policy["dtype"],
         precision=str(trainer["precision"]),
-        strategy=str(trainer.get("strategy", "auto")),
+        strategy=ranks.strategy(trainer),
         devices=processes,
     )
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import yaml
+from torch import Tensor
 
 from erv import config, lineage
 from erv.corpora.base import Corpus, refuse_overlap
@@ -152,6 +153,14 @@ class Parts:
         if self.ranks.leads:
             note_environment(Path(self.folder), policy_sha256=policy.sha256())
         return policy.at(_STYLE_OF.get(self.tree["stage"], "inference"))
+
+    def policy_of(self, state: Mapping[str, Tensor]) -> Policy:
+        """One like this stage's policy with the weights `state`, in its place: that one lies in parts on several devices."""
+        policy: Policy = self.make("policy")
+        policy.model.load_state_dict(state)
+        policy.model.to(self.device)
+        self.__dict__["policy"] = policy.at(_STYLE_OF.get(self.tree["stage"], "inference"))
+        return self.policy
 
     @cached_property
     def verifier(self) -> Verifier | None:

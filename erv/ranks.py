@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 LEADER = "ERV_LEADER"  # the number of the process that Lightning starts the other ranks from
+_STRATEGIES = {"erv.lit.ddp.Replicas": "ddp", "erv.lit.fsdp.Shards": "fsdp2"}
 _SET_BY_LIGHTNING = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -83,6 +84,7 @@ def problems(tree: Mapping[str, Any]) -> list[str]:
             f"algo.batch_size={batch} for {size} processes (trainer.devices x trainer.num_nodes); set algo.batch_size="
             f"{' or '.join(map(str, near))}, or another trainer.devices"
         )
+    found += _not_shared_out(tree) if strategy(trainer) == "fsdp2" else []
     started = _number("WORLD_SIZE", default=size) if "TORCHELASTIC_RUN_ID" in os.environ else size
     if started != size:
         found.append(
@@ -90,6 +92,28 @@ def problems(tree: Mapping[str, Any]) -> list[str]:
             "equal: trainer=ddp, trainer.devices as --nproc-per-node, trainer.num_nodes as --nnodes"
         )
     return found
+
+
+def strategy(trainer: Mapping[str, Any]) -> str:
+    """How the processes of `trainer` work together, by the name of the config that says so: "ddp", "fsdp2" or "auto"."""
+    given = trainer.get("strategy", "auto")
+    target = str(given.get("_target_", "")) if isinstance(given, Mapping) else str(given)
+    return _STRATEGIES.get(target, target)
+
+
+def _not_shared_out(tree: Mapping[str, Any]) -> list[str]:
+    """What trainer=fsdp2 cannot do."""
+    if tree.get("stage") not in ("sft", "grpo"):
+        return [
+            f"trainer=fsdp2 shares a policy's weights out, in the stages sft and grpo; got stage={tree.get('stage')}: what it "
+            "trains fits on any device, set trainer=ddp"
+        ]
+    trained = [part for part in ("vision_tower", "audio_tower") if part in (tree.get("policy") or {}).get("train", ())]
+    if trained:
+        return [
+            f"trainer=fsdp2 trains no towers, and policy.train has {', '.join(trained)}: leave them out, or set trainer=ddp"
+        ]
+    return []
 
 
 def is_first() -> bool:

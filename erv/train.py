@@ -49,6 +49,7 @@ def fit(run: Run, parts: Parts) -> tuple[Any, StepData]:
     from erv.lit.checkpoints import DurableIO
     from erv.lit.data import ClipData
     from erv.lit.ddp import leave
+    from erv.lit.fsdp import full_state
     from erv.run import MODEL
     from erv.stage import screen_evaluation
 
@@ -70,10 +71,13 @@ def fit(run: Run, parts: Parts) -> tuple[Any, StepData]:
     )  # fmt: skip
     ranks.lead()
     trainer.fit(algo, data, ckpt_path=run.last_checkpoint, weights_only=True)
+    state = full_state(algo.model)
     leave(trainer)
     signals.listen(signals.stop)
     if not parts.ranks.leads:
         return algo, data
+    if state is not None:
+        algo.policy = parts.policy_of(state)
     model = str(run.folder / MODEL)
     algo.save(model)
     parts.note_training(model, data.clips() if isinstance(data, ClipData) else ())
@@ -85,13 +89,15 @@ def callbacks(run: Run, parts: Parts, rewarded: bool) -> list[pl.Callback]:
     from erv.lit.axes import Axes
     from erv.lit.callbacks import Completions, StepSeed
     from erv.lit.checkpoints import Checkpoints, VerifierMemory
+    from erv.lit.fsdp import WholeForValidation
     from erv.lit.nonfinite import SoundSteps
     from erv.lit.progress import TrainingProgress
     from erv.lit.stopping import Stopping
     from erv.lit.watchdog import Watchdog
 
     saving = Checkpoints(run.folder, parts.tree["checkpoint"]["every"])
-    found = [saving, SoundSteps(), Stopping(saving), StepSeed(parts.seed), Axes(), Completions(run.folder)]
+    found = [saving, SoundSteps(), Stopping(saving), StepSeed(parts.seed), Axes(), Completions(run.folder),
+             WholeForValidation()]  # fmt: skip
     if limit := parts.tree["launch"]["watchdog_s"]:
         found.append(Watchdog(limit))
     if rewarded and parts.verifier is not None:

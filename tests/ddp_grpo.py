@@ -1,17 +1,22 @@
 """GRPO on letters in one process of a few: each case trains, and leaves behind what can be compared.
 
-python ddp_grpo.py FOLDER RANK SIZE PORT…; a port for each case, and one for what the processes tell each other.
+python ddp_grpo.py STRATEGY FOLDER RANK SIZE PORT…; a port for each case, and one for what the processes tell each other.
 """
 
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 import torch.distributed as dist
-from text_policy import Reward, TwoRewards, prompts, train
+from text_policy import Model, Reward, TwoRewards, decoder, prompts, train
+from torch.distributed.device_mesh import init_device_mesh
+from torch.profiler import profile
 
-from erv.lit import collective
+from erv.grpo.rollout import rollout
+from erv.lit import collective, fsdp
+from erv.lit.ddp import Replicas
 from erv.lit.means import Means
 
 BATCHES = [prompts(6, step) for step in range(3)]
@@ -42,8 +47,10 @@ CASES = {
     "broken": (broken(), lambda: Reward(value), {"max_nonfinite": 2, "verify_shared_prefix": False}),
 }
 
+STRATEGIES = {"ddp": Replicas, "fsdp2": fsdp.Shards}
 
-def run(folder, rank, size, ports):
+
+def run(strategy, folder, rank, size, ports):
     torch.set_num_threads(1)
     for (name, (batches, reward, settings)), port in zip(CASES.items(), ports, strict=True):
         if size > 1:
@@ -51,12 +58,11 @@ def run(folder, rank, size, ports):
         place = folder / name
         place.mkdir(parents=True, exist_ok=True)
         # rounding must not decide where a gradient is nothing but that
-        algo = train(batches, reward(), place, lr=1e-3, share=(rank, size), **settings)
+        algo = train(batches, reward(), place, lr=1e-3, share=(rank, size), strategy=STRATEGIES[strategy], **settings)
         rows = [[row["clip_id"], row["text"], row["reward"], row["advantage"]] for row in algo.rows]
         kept = {
-            "weights": [p.detach() for p in algo.model.parameters()],
-            "gradients": [torch.zeros_like(p) if p.grad is None else p.grad for p in algo.model.parameters()],
-            "logged": algo.logged, "singles": algo.singles, "rows": rows,
+            "weights": algo.weights, "gradients": algo.gradients, "logged": algo.logged, "singles": algo.singles,
+            "rows": rows,
         }  # fmt: skip
         torch.save(kept, place / f"rank{rank}.pt")
 
@@ -80,10 +86,25 @@ def tell(rank, port):
     if rank == 0:
         means.update({"loss": torch.tensor(3.0)}, 2)
     assert means.compute() == {"loss": 3.0}
+    gathers(init_device_mesh("cpu", (2,)))
     dist.destroy_process_group()
 
 
+def gathers(mesh):
+    """Weights that are shared out come together once per rollout, however many tokens it has."""
+    model, trainer = Model(decoder()), SimpleNamespace(precision="32-true")
+    fsdp.shard(SimpleNamespace(device_mesh={"data_parallel": mesh}, trainer=trainer), [model], mean=False)
+    counts = []
+    for tokens in (1, 5):
+        embeds = torch.zeros(2, 3, 32)
+        with profile() as seen, fsdp.whole(model):
+            found = rollout(model.language_model, embeds, torch.ones(2, 3), 4, tokens, [-1], 0, seeds=[1, 2])
+        assert found.tokens.shape == (8, tokens)
+        counts.append(sum(event.count for event in seen.key_averages() if event.key.startswith("c10d::")))
+    assert counts == [3, 3]  # two layers, and the rest
+
+
 if __name__ == "__main__":
-    place, number, ports = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[4:]
-    run(place, number, int(sys.argv[3]), ports[:-1])
-    tell(number, ports[-1])
+    strategy, place, number, size, *ports = sys.argv[1:]
+    run(strategy, Path(place), int(number), int(size), ports[:-1])
+    tell(int(number), ports[-1])

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,10 +19,12 @@ from commands import children, environment, inside, run_of, train
 from safetensors.torch import load_file
 
 from erv.lit.order import DevBatches, StepBatches, own
+from erv.lit.room import NoRoom, smaller_budget
 from erv.ranks import LEADER, Ranks, problems
 from erv.train import main
 
 DDP = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
+FSDP = ("trainer=fsdp2", *DDP[1:])
 HERE = Path(__file__).parent
 
 
@@ -35,12 +38,12 @@ def free_ports(count):
     return ports
 
 
-@pytest.fixture(scope="module")
-def letters(tmp_path_factory):
-    """GRPO on letters: a folder with one/ and two/, by case and rank."""
+@pytest.fixture(scope="module", params=ddp_grpo.STRATEGIES)
+def letters(request, tmp_path_factory):
+    """GRPO on letters under a strategy: a folder with one/ and two/, by case and rank."""
     root = tmp_path_factory.mktemp("letters")
     ports = free_ports(len(ddp_grpo.CASES) + 1)
-    command = [sys.executable, str(HERE / "ddp_grpo.py")]
+    command = [sys.executable, str(HERE / "ddp_grpo.py"), request.param]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (HERE.parent, HERE)))}
     ranks = [
         subprocess.Popen(
@@ -48,7 +51,7 @@ def letters(tmp_path_factory):
         )
         for rank in (0, 1)
     ]  # fmt: skip
-    ddp_grpo.run(root / "one", 0, 1, ports[:-1])
+    ddp_grpo.run(request.param, root / "one", 0, 1, ports[:-1])
     for rank in ranks:
         printed = rank.communicate(timeout=240)[0].decode()
         assert rank.returncode == 0, printed
@@ -103,6 +106,22 @@ def test_sft(demo):
         assert mine == pytest.approx(others, abs=1e-4)
 
 
+def test_weights_shared_out_go_on_from_any_checkpoint_and_leave_one_for_any(demo):
+    """One process until the second step, two with shares of the weights until the third, one again for the fourth."""
+    one = run_of(demo, "sft")
+    two = one.parent.with_name("sft_fsdp") / one.name
+    shutil.copytree(one, two, ignore=shutil.ignore_patterns("metrics.json", "model", "step-00000004.*"))
+    overrides = ("+exp=sft_demo", "+debug=demo", "name=sft_fsdp", "checkpoint.every=1")
+    train(demo, *overrides, *FSDP)
+    torch.testing.assert_close(weights(two), weights(one), atol=1e-5, rtol=0)
+    (two / "metrics.json").unlink()
+    for file in (two / "checkpoints").glob("step-00000004.*"):
+        file.unlink()
+    done = inside(main, demo, *overrides)
+    assert done.returncode == 0, done.stderr
+    torch.testing.assert_close(weights(two), weights(one), atol=1e-5, rtol=0)
+
+
 def test_towers_with_fewer_dev_clips_than_processes(demo):
     done = train(demo, "+exp=towers_demo", "+debug=demo", "name=towers_ddp", "data.dev_limit=1", *DDP)
     one, two = run_of(demo, "towers"), run_of(demo, "towers_ddp")
@@ -128,9 +147,30 @@ def test_the_verifier_with_contrasts_among_the_sentences_of_all(demo):
         assert mine == pytest.approx(others, abs=1e-5)
 
 
+# The demo's answers earn nothing yet, so its gradients are rounding errors, of which Adam makes whole steps: small ones here.
+STEADY = ("+exp=grpo_demo", "+debug=demo", "optim.lr=1e-7")
+
+
+def grpo_alone(demo):
+    done = inside(main, demo, *STEADY, "name=grpo_alone")
+    assert done.returncode == 0, done.stderr
+    return run_of(demo, "grpo_alone")
+
+
+def is_the_same_run(two, one):
+    assert one.name == two.name
+    tables = [pq.read_table(folder / "completions.parquet").to_pylist() for folder in (one, two)]
+    for row in (row for table in tables for row in table):
+        row["advantage"] = pytest.approx(row["advantage"], abs=1e-5)
+    assert tables[0] == tables[1]
+    torch.testing.assert_close(weights(two), weights(one), atol=1e-5, rtol=0)
+    figures = [json.loads((folder / "metrics.json").read_text()) for folder in (one, two)]
+    assert figures[0]["sampled"] == figures[1]["sampled"]
+
+
 @pytest.mark.faults
 def test_grpo_ends_when_a_rank_is_killed_and_goes_on_as_if_it_had_not(demo, fault):
-    overrides = ("+exp=grpo_demo", "+debug=demo", "name=grpo_ddp", *DDP)
+    overrides = (*STEADY, "name=grpo_ddp", *DDP)
     command = [sys.executable, "-m", "erv.train", *overrides]
     process = subprocess.Popen(
         command, cwd=demo, env=environment(demo), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
@@ -145,23 +185,24 @@ def test_grpo_ends_when_a_rank_is_killed_and_goes_on_as_if_it_had_not(demo, faul
     printed = process.communicate(timeout=20)[1].decode()
     assert process.returncode == 1
     assert "rank 1 was ended by SIGKILL" in printed
-    one, two = run_of(demo, "grpo_erv"), run_of(demo, "grpo_ddp")
+    two = run_of(demo, "grpo_ddp")
     assert not (two / "metrics.json").exists()
     done = train(demo, *overrides)
     assert done.stdout.count(f"done: {two}") == 1
-    assert one.name == two.name
-    tables = [pq.read_table(folder / "completions.parquet").to_pylist() for folder in (one, two)]
-    for row in (row for table in tables for row in table):
-        row["advantage"] = pytest.approx(row["advantage"], abs=1e-5)
-    assert tables[0] == tables[1]
-    torch.testing.assert_close(weights(two), weights(one), atol=1e-5, rtol=0)
-    figures = [json.loads((folder / "metrics.json").read_text()) for folder in (one, two)]
-    assert figures[0]["sampled"] == figures[1]["sampled"]
+    is_the_same_run(two, grpo_alone(demo))
     fault(
         "SIGKILL of a rank",
         "all ranks end, exit 1",
         "ended within 20 s; then the same completions, weights within 1e-5",
     )
+
+
+@pytest.mark.slow
+def test_grpo_with_weights_shared_out(demo):
+    done = train(demo, *STEADY, "name=grpo_fsdp", *FSDP)
+    two = run_of(demo, "grpo_fsdp")
+    is_written_once(two, done.stdout)
+    is_the_same_run(two, grpo_alone(demo))
 
 
 def test_a_rank_draws_its_own_part_of_every_batch():
@@ -192,6 +233,13 @@ def test_what_cannot_be_shared_out_is_refused(tmp_path):
     assert problems({**trainer(devices=2, num_nodes=4), "algo": {"batch_size": 16}}) == []
     (alone,) = problems(trainer(devices=2, strategy="auto"))
     assert "set trainer=ddp" in alone
+    shards = trainer(devices=2, strategy={"_target_": "erv.lit.fsdp.Shards"})
+    (verifier,) = problems({**shards, "stage": "verifier"})
+    assert "in the stages sft and grpo; got stage=verifier" in verifier
+    (towers,) = problems({**shards, "stage": "sft", "policy": {"train": ["language_model", "audio_tower"]}})
+    assert "trains no towers, and policy.train has audio_tower" in towers
+    with pytest.raises(NoRoom, match=r"cannot begin again alone: set algo.token_budget=8"):
+        smaller_budget(16, [0, 1], "out of memory", together=True)
 
 
 def test_a_process_knows_its_rank(monkeypatch):

@@ -78,11 +78,27 @@ def test_weights_gradients_and_states_follow_from_the_parameters():
     assert found["weights"] == 4 * total
     assert found["gradients"] == found["reference"] == 4 * trained
     assert found["optimiser"] == 8 * trained
-    half = memory.estimate(config, memory.Setup(ALL, 2, 3, 11, precision="bf16-true", strategy="fsdp", devices=4))
-    assert half["weights"] == total * 2 // 4
-    assert half["optimiser"] == trained
-    stage_2 = memory.estimate(config, memory.Setup(ALL, 2, 3, 11, strategy="deepspeed_stage_2", devices=4))
-    assert (stage_2["weights"], stage_2["gradients"]) == (4 * total, trained)
+    half = memory.estimate(config, memory.Setup(ALL, 2, 3, 11, precision="bf16-true"))
+    assert (half["weights"], half["optimiser"]) == (2 * total, 4 * trained)
+
+
+def test_what_devices_share_out_is_gathered_to_be_used():
+    config = tiny("all_in_one_small", 32, layers=3)
+    model = HumanOmni(config).set_trainable(ALL)
+    towers, layer = (
+        sum(p.numel() for module in modules for p in module.parameters())
+        for modules in ((model.vision_tower, model.audio_tower), (model.language_model.model.layers[0],))
+    )
+    apart = sum(p.numel() for p in model.parameters()) - towers
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    found = memory.estimate(config, memory.Setup(ALL, 2, 3, 11, precision="bf16-mixed", strategy="fsdp2", devices=4))
+    assert found["weights"] == 4 * (towers + apart / 4)
+    assert found["reference"] == apart
+    assert (found["gradients"], found["optimiser"]) == (trained, 2 * trained)
+    assert found["gathered to generate"] == 2 * apart
+    assert found["gathered to update"] == 2 * 2 * (apart - layer)
+    one = memory.estimate(config, memory.Setup(ALL, 2, 3, 11, precision="bf16-mixed", strategy="fsdp2"))
+    assert one == memory.estimate(config, memory.Setup(ALL, 2, 3, 11, precision="bf16-mixed"))
 
 
 def test_the_kv_cache_holds_a_prompt_once_and_its_answers_each():

@@ -11,6 +11,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from erv.emotions import Taxonomy
 from erv.grpo.objective import Objective
+from erv.lit.collective import full
 from erv.lit.ddp import Replicas, leave
 from erv.lit.grpo import GRPO
 from erv.lit.optim import Optim
@@ -128,7 +129,8 @@ class Quiet(GRPO):
 
 
 def train(
-    batches, reward, folder, language_model=None, seed=0, lr=1e-2, beta=0.04, loss="grpo", ends=(1,), share=(0, 1), **settings
+    batches, reward, folder, language_model=None, seed=0, lr=1e-2, beta=0.04, loss="grpo", ends=(1,), share=(0, 1),
+    strategy=Replicas, **settings,
 ):  # fmt: skip
     """Run GRPO over the batches, or this rank's `share` of each, under a Lightning trainer; the module afterwards."""
     policy = Policy(Model(language_model or decoder()), Processor(ends))
@@ -139,10 +141,12 @@ def train(
                  len(batches), len(batches[0]), **settings)  # fmt: skip
     algo.logged, algo.singles = [], []
     trainer = pl.Trainer(
-        accelerator="cpu", devices=share[1], strategy=Replicas(60) if share[1] > 1 else "auto", max_epochs=1,
+        accelerator="cpu", devices=share[1], strategy=strategy(60) if share[1] > 1 else "auto", max_epochs=1,
         logger=False, enable_checkpointing=False, default_root_dir=folder,
         enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
     )  # fmt: skip
     trainer.fit(algo, DataLoader([own(batch, share) for batch in batches], batch_size=None, collate_fn=None))
+    algo.weights = [full(p.detach()) for p in algo.model.parameters()]
+    algo.gradients = [full(torch.zeros_like(p) if p.grad is None else p.grad) for p in algo.model.parameters()]
     leave(trainer)
     return algo

@@ -23,6 +23,8 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer
 # x + attention(norm(x)), then x + down(silu(gate(norm(x))) * up(norm(x))); query and key are rotated by halves of a head
 KNOWN = (Qwen2DecoderLayer, Qwen3DecoderLayer, LlamaDecoderLayer, MistralDecoderLayer)
 
+RUN = "run_between"  # a layer's own way to be run by `run_layers`, if it has one
+
 Attention = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 Rows = Callable[[Tensor], Tensor]
 
@@ -31,7 +33,7 @@ def is_known(decoder: PreTrainedModel) -> bool:
     """Whether `run_layers` computes what this decoder does: its layers are of a known kind, with full attention."""
     layers = getattr(decoder.get_decoder(), "layers", ())
     return len(layers) > 0 and all(
-        type(layer) in KNOWN
+        any(type(layer).forward is kind.forward for kind in KNOWN)  # also that of a subclass with hooks alone
         and getattr(layer.self_attn, "sliding_window", None) is None
         and isinstance(layer.mlp.act_fn, nn.SiLU | SiLUActivation)
         for layer in layers
@@ -47,13 +49,19 @@ def run_layers(trunk: Any, hidden: Tensor, attention: Attention, read: Rows) -> 
     """
     layers = list(trunk.layers)
     for index, layer in enumerate(layers):
-        run = partial(_run_layer, layer, partial(attention, index), read if index == len(layers) - 1 else None)
+        own = getattr(layer, RUN, None) or partial(_run_layer, layer)
+        run = partial(own, partial(attention, index), read if index == len(layers) - 1 else None)
         if layer.gradient_checkpointing and layer.training:
             hidden = layer._gradient_checkpointing_func(run, hidden)
         else:
             hidden = run(hidden)
     final: Tensor = trunk.norm(hidden)
     return final
+
+
+def expose(layer: Any) -> None:
+    """Give `layer` its way to be run as a method that others can put hooks on."""
+    setattr(layer, RUN, partial(_run_layer, layer))
 
 
 def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 T = TypeVar("T")
 _BUCKET = 2**25  # bytes of gradients that travel together
@@ -55,6 +56,17 @@ def gathered(value: T) -> list[T]:
     return found  # type: ignore[return-value]
 
 
+def broadcast(tensors: Iterable[Tensor]) -> None:
+    """Give all processes what rank 0 has, in place."""
+    for tensor in tensors if size() > 1 else ():
+        dist.broadcast(tensor.data, src=0)
+
+
+def full(tensor: Tensor) -> Tensor:
+    """The tensor as one process would have it, where the processes share it out."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
 def joined(tensor: Tensor) -> Tensor:
     """The rows of all processes, `[n, ...]` each, one after the other; n may differ.
 
@@ -77,9 +89,10 @@ def joined(tensor: Tensor) -> Tensor:
 def reduce_gradients(parameters: Iterable[nn.Parameter], mean: bool = False) -> None:
     """Replace gradients by their sums, or means, over the processes; a parameter that no process has used keeps none.
 
-    The processes may have run any number of backward passes, and none at all.
+    Those of weights that are shared out (trainer=fsdp2) have been reduced already. The processes may have run any number of
+    backward passes, and none at all.
     """
-    trained = [p for p in parameters if p.requires_grad]
+    trained = [p for p in parameters if p.requires_grad and not isinstance(p, DTensor)]
     if size() == 1 or not trained:
         return
     used = torch.tensor([p.grad is not None for p in trained], dtype=torch.int32, device=trained[0].device)

@@ -8,42 +8,20 @@ from datetime import timedelta
 
 import lightning.pytorch as pl
 import torch.distributed as dist
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, ParallelStrategy
 from torch import Tensor
 
 from erv import ranks
-from erv.lit.collective import reduce_gradients
+from erv.lit.collective import broadcast, reduce_gradients
 
 _FAREWELL_S = 5.0  # what other ranks have to say is worth as much
 
 
-class Replicas(DDPStrategy):
-    """Lightning's DDP strategy without torch's DDP module: gradients are reduced once, when a step's backward is over.
-
-    GRPO needs that (its ranks run different numbers of backward passes, and bypass `forward`), and it lets a rank's clips have
-    no use for some weights, such as those of a modality they lack. What DDP would win is the overlap of one reduction per step
-    with the backward pass. A module that takes its own steps reduces its own gradients.
-
-    A rank that waits longer than `timeout_s` for the others fails, and a rank that fails ends the others.
-    """
-
-    def __init__(self, timeout_s: float = 600) -> None:
-        super().__init__(timeout=timedelta(seconds=timeout_s))
-
-    def configure_ddp(self) -> None:
-        """Begin with rank 0's weights everywhere."""
-        module = self.lightning_module
-        for tensor in [*module.parameters(), *module.buffers()] if module is not None else ():
-            dist.broadcast(tensor.data, src=0)
-
-    def post_backward(self, closure_loss: Tensor) -> None:
-        """Average the gradients; a rank's loss is such that their mean is that of the whole batch."""
-        module = self.lightning_module
-        if module is not None and module.automatic_optimization:
-            reduce_gradients(module.parameters(), mean=True)
+class EndsTogether(ParallelStrategy):
+    """A rank that fails ends the ranks that were started from here."""
 
     def on_exception(self, exception: BaseException) -> None:
-        """End the ranks that were started from here, also one that hangs; tell what became of them."""
+        """End the others, also one that hangs; tell what became of them."""
         super().on_exception(exception)
         started: list[subprocess.Popen[bytes]] = getattr(self.launcher, "procs", [])
         others = list(started)
@@ -61,6 +39,32 @@ class Replicas(DDPStrategy):
                 )
             elif code:
                 exception.add_note(f"rank {number} failed with exit code {code}, see above")
+
+
+class Replicas(EndsTogether, DDPStrategy):
+    """Lightning's DDP strategy without torch's DDP module: gradients are reduced once, when a step's backward is over.
+
+    GRPO needs that (its ranks run different numbers of backward passes, and bypass `forward`), and it lets a rank's clips have
+    no use for some weights, such as those of a modality they lack. What DDP would win is the overlap of one reduction per step
+    with the backward pass. A module that takes its own steps reduces its own gradients.
+
+    A rank that waits longer than `timeout_s` for the others fails, and a rank that fails ends the others.
+    """
+
+    def __init__(self, timeout_s: float = 600) -> None:
+        super().__init__(timeout=timedelta(seconds=timeout_s))
+
+    def configure_ddp(self) -> None:
+        """Begin with rank 0's weights everywhere."""
+        module = self.lightning_module
+        if module is not None:
+            broadcast([*module.parameters(), *module.buffers()])
+
+    def post_backward(self, closure_loss: Tensor) -> None:
+        """Average the gradients; a rank's loss is such that their mean is that of the whole batch."""
+        module = self.lightning_module
+        if module is not None and module.automatic_optimization:
+            reduce_gradients(module.parameters(), mean=True)
 
 
 def leave(trainer: pl.Trainer) -> None:

@@ -28,6 +28,7 @@ from erv.grpo.sampling import Sampling
 from erv.judges.base import Judge
 from erv.lit import collective
 from erv.lit.evaluation import generate, prompt_seed
+from erv.lit.fsdp import shard, whole
 from erv.lit.grpo_gradients import GroupGradients
 from erv.lit.grpo_record import Answers, Scored, broken_batch, completion_metrics, completion_rows
 from erv.lit.nonfinite import NonFinite
@@ -119,14 +120,19 @@ class GRPO(GroupGradients):
             self.reference.eval()
         return self
 
+    def configure_model(self) -> None:
+        """Share policy and reference out, where the strategy does so; gradients are sums."""
+        shard(self, [self.model, self.reference], mean=False)
+
     def training_step(self, batch: list[Sample], index: int) -> None:
         """Rollout, score, advantages, update."""
         iteration = index + 1
-        rollout = self.rollout(batch, iteration)
-        scored = self.score(batch, rollout)
-        advantage = self.advantages(scored)
-        if self.zero_spread == "resample":
-            scored, advantage = self.resample(batch, scored, advantage, iteration)
+        with whole(self.model):
+            rollout = self.rollout(batch, iteration)
+            scored = self.score(batch, rollout)
+            advantage = self.advantages(scored)
+            if self.zero_spread == "resample":
+                scored, advantage = self.resample(batch, scored, advantage, iteration)
         metrics = self.update(batch, scored, advantage, iteration)
         self.record(batch, scored, advantage, metrics, iteration)
 

@@ -16,7 +16,9 @@ from erv.grpo.objective import Denominators, Metrics, Objective, policy_loss
 from erv.grpo.rollout import Rollout
 from erv.grpo.sampling import Sampling
 from erv.grpo.verify import first_groups, prefix_tolerance, verify_shared_prefix
+from erv.lit.collective import full, gathered
 from erv.lit.dev_curve import DevCurve
+from erv.lit.fsdp import gather, is_sharded, whole
 from erv.lit.optim import Optim
 from erv.lit.room import is_shortage, smaller_budget
 from erv.lit.samples import Sample
@@ -43,23 +45,27 @@ class GroupGradients(DevCurve):
         """Add up the gradients of the micro-batches; the log-probs `[N, C]` of the policy and the metrics of each.
 
         When memory is short it begins again with half the tokens in a micro-batch: the batch and its gradient stay the same.
+        Processes that share weights out run equally many passes, and none can begin again alone.
         """
         while True:
             self.optimizers().zero_grad()
             now, found, cut = torch.zeros_like(rollout.logps), [], []
             try:
                 cuts = self.cut(batch, rollout.mask[rows_of(prompts, self.group_size)], prompts)
+                passes = max(gathered(len(cuts))) if is_sharded(self.model) else len(cuts)
                 for cut in cuts:
                     now[rows_of(cut, self.group_size)], metrics = self.add_gradient(
                         batch, rollout, advantage, cut, denominators, old
                     )
                     found.append(metrics)
+                for _ in range(len(cuts), passes):
+                    self.add_nothing(batch, rollout)
                 return now, found
             except (RuntimeError, MemoryError) as error:
                 if not is_shortage(error):
                     raise
                 message = str(error).splitlines()[0]
-            self.token_budget = smaller_budget(self.token_budget, cut, message)
+            self.token_budget = smaller_budget(self.token_budget, cut, message, is_sharded(self.model))
 
     def add_gradient(
         self, batch: list[Sample], rollout: Rollout, advantage: Advantages, cut: list[int], denominators: Denominators,
@@ -69,6 +75,18 @@ class GroupGradients(DevCurve):
         logps, loss, metrics = self.loss(batch, rollout, advantage, cut, denominators, old)
         self.manual_backward(loss)
         return logps.detach(), {**metrics, "loss": loss.detach()}
+
+    def add_nothing(self, batch: list[Sample], rollout: Rollout) -> None:
+        """A pass like those of `add_gradient`, through one answer's first token, whose gradient is zero."""
+        features = [batch[0][1]]
+        prompts = [self.policy.processor.prompt_of(row, self.modalities) for row in features]
+        collated = self.policy.processor.collate(prompts, features).to(self.device)
+        tokens = rollout.tokens[: self.group_size, :1]
+        if self.reference is not None:
+            with torch.no_grad():
+                self.logps(self.reference, collated, tokens, torch.ones_like(tokens))
+        logps, _ = self.logps(self.model, collated, tokens, torch.ones_like(tokens))
+        self.manual_backward(logps.sum() * 0)
 
     def cut(self, batch: list[Sample], mask: Tensor, prompts: list[int]) -> list[list[int]]:
         """The clips `prompts` in micro-batches within the token budget; none if `mask` leaves nothing to train on."""
@@ -110,12 +128,16 @@ class GroupGradients(DevCurve):
         self, model: Any, prompts: PolicyBatch, tokens: Tensor, mask: Tensor, with_entropy: bool = False
     ) -> CompletionLogps:
         """Log-probs of the answers under `model`; the first ones that are trained on check the shared prefix."""
+        gather(model)
         embeds, prompt_mask, _ = model.embed(prompts)
         answers = (tokens, mask, self.group_size)
         if self.verify_shared_prefix and model is self.model:
             few = first_groups(embeds, prompt_mask, *answers)
-            parted = verify_shared_prefix(model.language_model, *few, tolerance=prefix_tolerance(embeds))
-            self.verify_shared_prefix = math.isnan(parted)  # nothing to compare yet
+            with whole(model):
+                parted = verify_shared_prefix(model.language_model, *few, tolerance=prefix_tolerance(embeds))
+            gather(model)
+            unclear = math.isnan(parted)  # nothing to compare yet
+            self.verify_shared_prefix = any(gathered(unclear)) if is_sharded(model) else unclear
         return completion_logps(
             model.language_model, embeds, prompt_mask, *answers, self.sampling.temperature, with_entropy
         )
@@ -123,4 +145,4 @@ class GroupGradients(DevCurve):
     def clip(self) -> Tensor:
         """Clip the gradient; its norm before."""
         limit = self.optim.max_grad_norm or float("inf")
-        return nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p.grad is not None], limit)
+        return full(nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p.grad is not None], limit))

@@ -30,7 +30,7 @@ _ADAM_STATES = 2
 
 @dataclass(frozen=True)
 class Setup:
-    """How a policy is trained. `precision` and `strategy` are Lightning's; `lora` as in `load_policy`.
+    """How a policy is trained. `precision` is Lightning's, `strategy` as in `ranks.strategy`; `lora` as in `load_policy`.
 
     `prompts` clips per step on one device with `group_size` answers of at most `new_tokens` tokens (1 for SFT); `token_budget`
     trunk tokens a micro-batch, None for all prompts at once. `sampled`: answers are generated first (GRPO). `reference`: a
@@ -62,12 +62,10 @@ class Setup:
         """The type of activations."""
         return _HALF.get(self.precision.partition("-")[0], self.weights)
 
-    def share(self, what: str) -> float:
-        """The share of "weights", "gradients" or "optimiser" that one device holds under the strategy."""
-        sharded = {"2": ("gradients", "optimiser"), "3": ("weights", "gradients", "optimiser")}
-        stage = "3" if "fsdp" in self.strategy else self.strategy.rsplit("_", 1)[-1]
-        deep = "fsdp" in self.strategy or "deepspeed" in self.strategy
-        return 1 / self.devices if deep and what in sharded.get(stage, ()) else 1.0
+    @property
+    def sharded(self) -> bool:
+        """Whether the devices share all but the towers out, with their gradients and states (erv.lit.fsdp)."""
+        return self.strategy == "fsdp2" and self.devices > 1
 
 
 def part_sizes(sizes: HumanOmniConfig, setup: Setup) -> dict[str, tuple[int, int]]:
@@ -88,6 +86,10 @@ def estimate(sizes: HumanOmniConfig, setup: Setup) -> dict[str, int]:
     """Bytes on one device by purpose; "peak" is what stays plus the larger of generating and updating."""
     text, parts = sizes.text_config, part_sizes(sizes, setup)
     total, trained = (sum(column) for column in zip(*parts.values(), strict=True))
+    towers = parts["vision_tower"][0] + parts["audio_tower"][0]
+    share = 1 / setup.devices if setup.sharded else 1.0
+    # a copy that is shared out for itself has nothing in common with the policy but the towers
+    copied = total - towers if setup.sharded else trained
     wide, narrow = setup.weights.itemsize, setup.arithmetic.itemsize
     prompt = prompt_tokens(sizes)
     row = prompt + setup.group_size * setup.new_tokens
@@ -96,17 +98,22 @@ def estimate(sizes: HumanOmniConfig, setup: Setup) -> dict[str, int]:
     per_token = 2 * text.num_hidden_layers * text.num_key_value_heads * (text.hidden_size // text.num_attention_heads)
     sampled = setup.prompts * (prompt + setup.group_size * setup.new_tokens)
     stays = {
-        "weights": total * wide * setup.share("weights"),
-        "reference": trained * wide * setup.share("weights") * setup.reference,
-        "gradients": trained * wide * setup.share("gradients"),
-        "optimiser": _ADAM_STATES * trained * wide * setup.share("optimiser"),
+        "weights": (towers + (total - towers) * share) * wide,
+        "reference": copied * wide * share * setup.reference,
+        "gradients": trained * wide * share,
+        "optimiser": _ADAM_STATES * trained * wide * share,
     }
+    ends = text.vocab_size * text.hidden_size * (1 if text.tie_word_embeddings else 2) + text.hidden_size
+    layer = (parts["language_model"][0] - ends) // text.num_hidden_layers
+    at_once = total - towers - (text.num_hidden_layers - 2) * layer  # this layer and the next one
     update = {
-        "half-precision copies": narrow * parts["language_model"][0] if narrow < wide else 0,
+        "half-precision copies": narrow * parts["language_model"][0] if narrow < wide and not setup.sharded else 0,
+        "gathered to update": 2 * narrow * at_once * setup.sharded,  # weights and gradients
         "activations": _activations(sizes, setup, rows, prompt),
         "logits": held_bytes(answers, text.vocab_size),
     }
     generate = {
+        "gathered to generate": narrow * (total - towers) * setup.sharded * setup.sampled,
         "kv cache": per_token * narrow * sampled * setup.sampled,
         "sampling": 3 * 4 * setup.prompts * setup.group_size * text.vocab_size * setup.sampled,
     }

@@ -12,7 +12,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
-from erv.lit.collective import rank
+from erv.lit.collective import full, rank
 
 _log = logging.getLogger(__name__)
 FOLDER = "nonfinite"
@@ -75,7 +75,7 @@ class SoundSteps(pl.Callback):
         if not module.automatic_optimization or getattr(trainer.precision_plugin, "scaler", None):
             return
         trained = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norm = float(nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None]))
+        norm = float(full(nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])))
         iteration, folder = trainer.fit_loop.epoch_loop.batch_idx + 1, Path(trainer.default_root_dir)
         if not module.nonfinite.is_sound(folder, iteration, self.loss, norm, self._shown):
             for parameter in trained:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from erv.emotions import Taxonomy
 from erv.lit.collective import average, totals
+from erv.lit.fsdp import gather, shard
 from erv.lit.means import Means
 from erv.lit.nonfinite import NonFinite
 from erv.lit.optim import Optim
@@ -118,8 +119,13 @@ class SFT(pl.LightningModule):
         """Batches of `epochs` passes over `rows` samples."""
         return self.epochs * rows // self.batch_size
 
+    def configure_model(self) -> None:
+        """Share the weights out, where the strategy does so; gradients are means, as Lightning takes the steps."""
+        shard(self, [self.model, self.head], mean=True)
+
     def training_step(self, batch: list[Sample], _: int) -> Tensor:
         """One batch."""
+        gather(self.model)
         loss, parts = self.loss(batch)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch), sync_dist=True)
         named = {f"train/{name}": value for name, value in parts.items()}
