@@ -11,7 +11,7 @@ import pytest
 import torch
 import trees
 from clips import cut, write_clip
-from commands import environment
+from commands import environment, warm
 from safetensors.torch import load_file
 from test_policy_forward import tiny
 
@@ -30,7 +30,7 @@ ALL = ("language_model", "mm_projector", "audio_projector", "bert_gate")
 
 def doctor(root, *arguments, check=True):
     command = [sys.executable, "-m", "erv.doctor", *arguments]
-    done = subprocess.run(command, cwd=root, env=environment(root), capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=root, env=warm(root), capture_output=True, text=True, check=False)
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done
 
