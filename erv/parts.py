@@ -30,7 +30,7 @@ from erv.media.settings import MediaSettings
 from erv.metrics.summary import Settings
 from erv.policy import Policy
 from erv.policy.prompts import Stage
-from erv.ranks import Ranks
+from erv.ranks import Ranks, strategy
 from erv.rationale import compose, sentences
 from erv.records import Clip
 from erv.rewards.total import TotalReward
@@ -149,7 +149,12 @@ class Parts:
     def policy(self) -> Policy:
         """The policy as this stage uses it; its weights' hash goes into env.json."""
         policy: Policy = self.make("policy")
-        policy.model.to(self.device)
+        model = policy.model
+        # weights that will be shared out need not fit a device as a whole
+        for part in (
+            (model.vision_tower, model.audio_tower) if strategy(self.tree.get("trainer")) == "fsdp2" else (model,)
+        ):
+            part.to(self.device)
         if self.ranks.leads:
             note_environment(Path(self.folder), policy_sha256=policy.sha256())
         return policy.at(_STYLE_OF.get(self.tree["stage"], "inference"))

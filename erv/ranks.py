@@ -94,9 +94,9 @@ def problems(tree: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def strategy(trainer: Mapping[str, Any]) -> str:
+def strategy(trainer: Mapping[str, Any] | None) -> str:
     """How the processes of `trainer` work together, by the name of the config that says so: "ddp", "fsdp2" or "auto"."""
-    given = trainer.get("strategy", "auto")
+    given = (trainer or {}).get("strategy", "auto")
     target = str(given.get("_target_", "")) if isinstance(given, Mapping) else str(given)
     return _STRATEGIES.get(target, target)
 

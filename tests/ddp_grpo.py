@@ -92,7 +92,10 @@ def tell(rank, port):
 
 def gathers(mesh):
     """Weights that are shared out come together once per rollout, however many tokens it has."""
-    model, trainer = Model(decoder()), SimpleNamespace(precision="32-true")
+    model, trainer = (
+        Model(decoder()),
+        SimpleNamespace(precision="32-true", strategy=SimpleNamespace(root_device=torch.device("cpu"))),
+    )
     fsdp.shard(SimpleNamespace(device_mesh={"data_parallel": mesh}, trainer=trainer), [model], mean=False)
     counts = []
     for tokens in (1, 5):

@@ -56,10 +56,13 @@ def gathered(value: T) -> list[T]:
     return found  # type: ignore[return-value]
 
 
-def broadcast(tensors: Iterable[Tensor]) -> None:
-    """Give all processes what rank 0 has, in place."""
+def broadcast(tensors: Iterable[Tensor], device: torch.device) -> None:
+    """Give all processes what rank 0 has, in place; `device` is one that tensors may travel from."""
     for tensor in tensors if size() > 1 else ():
-        dist.broadcast(tensor.data, src=0)
+        travelling = tensor.data.to(device)
+        dist.broadcast(travelling, src=0)
+        if travelling.device != tensor.device:
+            tensor.data.copy_(travelling)
 
 
 def full(tensor: Tensor) -> Tensor:

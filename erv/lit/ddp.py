@@ -58,7 +58,7 @@ class Replicas(EndsTogether, DDPStrategy):
         """Begin with rank 0's weights everywhere."""
         module = self.lightning_module
         if module is not None:
-            broadcast([*module.parameters(), *module.buffers()])
+            broadcast([*module.parameters(), *module.buffers()], self.root_device)
 
     def post_backward(self, closure_loss: Tensor) -> None:
         """Average the gradients; a rank's loss is such that their mean is that of the whole batch."""

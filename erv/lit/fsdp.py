@@ -91,11 +91,11 @@ def shard(module: pl.LightningModule, models: Iterable[nn.Module | None], mean: 
     policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if mixed else MixedPrecisionPolicy()
     for model in models:
         if model is not None:
+            broadcast([*model.parameters(), *model.buffers()], module.trainer.strategy.root_device)
             _shard(model, mesh["data_parallel"], policy, mean)
 
 
 def _shard(model: Any, mesh: DeviceMesh, policy: MixedPrecisionPolicy, mean: bool) -> None:
-    broadcast([*model.parameters(), *model.buffers()])
     decoder = getattr(model, "language_model", None)
     for layer in decoder.get_decoder().layers if decoder is not None else ():
         fully_shard(layer, mesh=mesh, mp_policy=policy)
@@ -135,7 +135,7 @@ def whole(model: nn.Module) -> Iterator[None]:
     if not is_sharded(model):
         yield
         return
-    gather(model)
+    getattr(model, _ROOT)()
     units = _units(model)
     for unit in units:
         unit.unshard()

@@ -46,6 +46,7 @@ class Policy:
         depend, to the last bit, on the clips beside it. A gradient flows into a tower that is trained.
         """
         towers = {"video": self.model.encode_video, "audio": self.model.encode_audio}
+        device = self.model.vision_tower.device  # where the towers are; other parts may have to wait for their place
         found: list[Features] = [{} for _ in media]
         for name, tower in towers.items():
             rows = [i for i, row in enumerate(media) if name in row]
@@ -53,7 +54,7 @@ class Policy:
             for start in range(0, len(rows), size):
                 batch = rows[start : start + size]
                 filled = [*batch, *batch[-1:] * (size - len(batch))]
-                features = tower(torch.stack([media[i][name] for i in filled]).to(self.model.device))
+                features = tower(torch.stack([media[i][name] for i in filled]).to(device))
                 for i, value in zip(batch, features, strict=False):
                     found[i][name] = value
         return found
