@@ -3,6 +3,7 @@
 import json
 import math
 import xml.etree.ElementTree as ET
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ from erv import config
 from erv.command import conf_folder
 from erv.config import ConfigError
 from erv.emotions import DFEW, MAFW
+from erv.lit.nonfinite import NonFinite, SoundSteps
+from erv.lit.optim import Optim
 from erv.parts import Parts, training_files
 from erv.report.__main__ import main as report
 from erv.rewards.explanation import ExplanationReward
@@ -374,3 +377,18 @@ def test_other_content_at_the_same_path_is_another_run(tree, tmp_path):
         write(tmp_path / "own.jsonl", [{"text": "x", "labels": ["sad"]}] * count)
         found.append(training_files(tree)["verifier.data.files.pseudo"])
     assert len(set(found)) == 2
+
+
+@pytest.mark.parametrize(("limit", "left"), [(0.5, 0.5), (10.0, 5.0), (0.0, 5.0)])
+def test_steps_that_lightning_takes_are_clipped(tmp_path, limit, left):
+    weight = torch.nn.Parameter(torch.zeros(2))
+    weight.grad = torch.tensor([3.0, 4.0])
+    loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_idx=0))
+    trainer = SimpleNamespace(precision_plugin=None, fit_loop=loop, default_root_dir=tmp_path)
+    module = SimpleNamespace(
+        automatic_optimization=True, optim=Optim(1.0, max_grad_norm=limit), nonfinite=NonFinite(1)
+    )  # fmt: skip
+    steps = SoundSteps()
+    steps.loss = 1.0
+    steps.on_before_optimizer_step(trainer, module, torch.optim.SGD([weight], 1.0))
+    assert float(weight.grad.norm()) == pytest.approx(left, rel=1e-5)

@@ -53,7 +53,7 @@ class NonFinite:
 
 
 class SoundSteps(pl.Callback):
-    """`NonFinite` for modules whose steps Lightning takes, and its count in the checkpoints of all.
+    """`NonFinite` and `optim.max_grad_norm` for modules whose steps Lightning takes, and the count in the checkpoints of all.
 
     A step without gradients changes nothing: so is one left out whose loss or gradient is not finite.
     """
@@ -71,15 +71,19 @@ class SoundSteps(pl.Callback):
         self.loss = float(loss.detach())
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, module: Any, optimizer: Any) -> None:
-        """Take the gradients away from a step that is not sound; with a loss scale that is the scaler's matter."""
-        if not module.automatic_optimization or getattr(trainer.precision_plugin, "scaler", None):
+        """Clip gradients, and take them away from a step that is not sound; a loss scale, where there is one, does so itself."""
+        if not module.automatic_optimization:
             return
         trained = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norm = float(full(nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])))
+        norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
         iteration, folder = trainer.fit_loop.epoch_loop.batch_idx + 1, Path(trainer.default_root_dir)
-        if not module.nonfinite.is_sound(folder, iteration, self.loss, norm, self._shown):
-            for parameter in trained:
-                parameter.grad = None
+        scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
+        if scaled or module.nonfinite.is_sound(folder, iteration, self.loss, float(full(norm)), self._shown):
+            if limit := module.optim.max_grad_norm:
+                nn.utils.clip_grads_with_norm_(trained, limit, norm)
+            return
+        for parameter in trained:
+            parameter.grad = None
 
     def on_save_checkpoint(self, trainer: pl.Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
         """How many steps in a row were not finite."""
