@@ -168,6 +168,7 @@ def is_the_same_run(two, one):
     assert figures[0]["sampled"] == figures[1]["sampled"]
 
 
+@pytest.mark.slow
 @pytest.mark.faults
 def test_grpo_ends_when_a_rank_is_killed_and_goes_on_as_if_it_had_not(demo, fault):
     overrides = (*STEADY, "name=grpo_ddp", *DDP)

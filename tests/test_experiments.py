@@ -186,7 +186,14 @@ FEW = {
 }
 
 
-@pytest.mark.parametrize("name", [name for name in SCRIPTS if name != "demo"])  # which is the fixture's
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in ("gaming", "modalities", "paper_ablations") else [])
+        for name in SCRIPTS
+        if name != "demo"  # which is the fixture's
+    ],
+)
 def test_every_script_runs_on_the_embedded_corpus(laboratory, name):
     before = subprocess.run(["git", "status", "--short"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
     done = script(laboratory, name, "demo", "0", "+debug=demo", **FEW.get(name, {}))

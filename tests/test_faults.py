@@ -68,7 +68,7 @@ def same(other, whole, curves=True):
     ("stage", "lora", "moment", "when"),
     [
         ("grpo", False, "batch:2", "in a batch"),
-        ("grpo", True, "batch:3", "in a batch, LoRA"),
+        pytest.param("grpo", True, "batch:3", "in a batch, LoRA", marks=pytest.mark.slow),
         ("grpo", False, "half:1", "a checkpoint is half written"),
         pytest.param("grpo", True, "undeclared:2", "a checkpoint has no manifest yet, LoRA", marks=pytest.mark.slow),
         ("sft", False, "batch:5", "gradients are accumulated"),
@@ -237,6 +237,7 @@ def test_the_judge_is_down(demo, fault):
     fault("the judge is down", "no verdict is invented", "exit 1 after training; the same command asked the judge only")
 
 
+@pytest.mark.slow
 def test_a_rank_hangs(demo, fault):
     overrides = ("+exp=grpo_demo", "+debug=demo", "name=hangs", "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2",
                  "launch.watchdog_s=4")  # fmt: skip
