@@ -30,7 +30,7 @@ from erv.media.settings import MediaSettings
 from erv.metrics.summary import Settings
 from erv.policy import Policy
 from erv.policy.prompts import Stage
-from erv.ranks import Ranks, strategy
+from erv.ranks import SHARING, Ranks, strategy
 from erv.rationale import compose, sentences
 from erv.records import Clip
 from erv.rewards.total import TotalReward
@@ -152,7 +152,7 @@ class Parts:
         model = policy.model
         # weights that will be shared out need not fit a device as a whole
         for part in (
-            (model.vision_tower, model.audio_tower) if strategy(self.tree.get("trainer")) == "fsdp2" else (model,)
+            (model.vision_tower, model.audio_tower) if strategy(self.tree.get("trainer")) in SHARING else (model,)
         ):
             part.to(self.device)
         if self.ranks.leads:

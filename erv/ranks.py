@@ -15,6 +15,7 @@ from typing import Any
 
 LEADER = "ERV_LEADER"  # the number of the process that Lightning starts the other ranks from
 _STRATEGIES = {"erv.lit.ddp.Replicas": "ddp", "erv.lit.fsdp.Shards": "fsdp2"}
+SHARING = ("fsdp2", "deepspeed_z2", "deepspeed_z3")  # of weights or of what belongs to them
 _SET_BY_LIGHTNING = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -84,7 +85,7 @@ def problems(tree: Mapping[str, Any]) -> list[str]:
             f"algo.batch_size={batch} for {size} processes (trainer.devices x trainer.num_nodes); set algo.batch_size="
             f"{' or '.join(map(str, near))}, or another trainer.devices"
         )
-    found += _not_shared_out(tree) if strategy(trainer) == "fsdp2" else []
+    found += _not_shared_out(tree) if strategy(trainer) in SHARING else []
     started = _number("WORLD_SIZE", default=size) if "TORCHELASTIC_RUN_ID" in os.environ else size
     if started != size:
         found.append(
@@ -95,23 +96,26 @@ def problems(tree: Mapping[str, Any]) -> list[str]:
 
 
 def strategy(trainer: Mapping[str, Any] | None) -> str:
-    """How the processes of `trainer` work together, by the name of the config that says so: "ddp", "fsdp2" or "auto"."""
+    """How the processes of `trainer` work together, by the name of the config that says so: "ddp", "fsdp2", …; or "auto"."""
     given = (trainer or {}).get("strategy", "auto")
     target = str(given.get("_target_", "")) if isinstance(given, Mapping) else str(given)
+    if target == "erv.lit.zero.Zero" and isinstance(given, Mapping):
+        return f"deepspeed_z{given.get('stage')}"
     return _STRATEGIES.get(target, target)
 
 
 def _not_shared_out(tree: Mapping[str, Any]) -> list[str]:
-    """What trainer=fsdp2 cannot do."""
+    """What trainers that share weights out cannot do."""
+    name = strategy(tree.get("trainer"))
     if tree.get("stage") not in ("sft", "grpo"):
         return [
-            f"trainer=fsdp2 shares a policy's weights out, in the stages sft and grpo; got stage={tree.get('stage')}: what it "
+            f"trainer={name} shares a policy's weights out, in the stages sft and grpo; got stage={tree.get('stage')}: what it "
             "trains fits on any device, set trainer=ddp"
         ]
     trained = [part for part in ("vision_tower", "audio_tower") if part in (tree.get("policy") or {}).get("train", ())]
     if trained:
         return [
-            f"trainer=fsdp2 trains no towers, and policy.train has {', '.join(trained)}: leave them out, or set trainer=ddp"
+            f"trainer={name} trains no towers, and policy.train has {', '.join(trained)}: leave them out, or set trainer=ddp"
         ]
     return []
 

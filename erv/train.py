@@ -46,10 +46,10 @@ def main(cfg: DictConfig) -> None:
 
 def fit(run: Run, parts: Parts) -> tuple[Any, StepData]:
     """Train, from the last checkpoint if there is one, and write the model; rank 0 of several processes writes."""
+    from erv.lit import fsdp, zero_passes
     from erv.lit.checkpoints import DurableIO
     from erv.lit.data import ClipData
     from erv.lit.ddp import leave
-    from erv.lit.fsdp import full_state
     from erv.run import MODEL
     from erv.stage import screen_evaluation
 
@@ -71,7 +71,7 @@ def fit(run: Run, parts: Parts) -> tuple[Any, StepData]:
     )  # fmt: skip
     ranks.lead()
     trainer.fit(algo, data, ckpt_path=run.last_checkpoint, weights_only=True)
-    state = full_state(algo.model)
+    state = zero_passes.full_state(algo) or fsdp.full_state(algo.model)
     leave(trainer)
     signals.listen(signals.stop)
     if not parts.ranks.leads:
@@ -87,9 +87,8 @@ def fit(run: Run, parts: Parts) -> tuple[Any, StepData]:
 def callbacks(run: Run, parts: Parts, rewarded: bool) -> list[pl.Callback]:
     """What happens around the steps; `rewarded` if the verifier reads what is sampled."""
     from erv.lit.axes import Axes
-    from erv.lit.callbacks import Completions, StepSeed
+    from erv.lit.callbacks import Completions, StepSeed, WholeForValidation
     from erv.lit.checkpoints import Checkpoints, VerifierMemory
-    from erv.lit.fsdp import WholeForValidation
     from erv.lit.nonfinite import SoundSteps
     from erv.lit.progress import TrainingProgress
     from erv.lit.stopping import Stopping

@@ -5,6 +5,7 @@ python ddp_grpo.py STRATEGY FOLDER RANK SIZE PORT…; a port for each case, and 
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ from erv.grpo.rollout import rollout
 from erv.lit import collective, fsdp
 from erv.lit.ddp import Replicas
 from erv.lit.means import Means
+from erv.lit.zero import Zero
 
 BATCHES = [prompts(6, step) for step in range(3)]
 
@@ -47,7 +49,22 @@ CASES = {
     "broken": (broken(), lambda: Reward(value), {"max_nonfinite": 2, "verify_shared_prefix": False}),
 }
 
-STRATEGIES = {"ddp": Replicas, "fsdp2": fsdp.Shards}
+STRATEGIES = {
+    "ddp": Replicas,
+    "fsdp2": fsdp.Shards,
+    "deepspeed_z2": partial(Zero, 2),
+    # else all of so small a model would stay whole
+    "deepspeed_z3": partial(Zero, 3, zero={"stage3_param_persistence_threshold": 0}),
+}
+
+
+def forget_groups():
+    """DeepSpeed remembers the process groups of the case before."""
+    if groups := sys.modules.get("deepspeed.utils.groups"):
+        sys.modules["deepspeed.comm.comm"].cdb = None
+        for name, value in vars(groups).items():
+            if isinstance(value, dist.ProcessGroup):
+                setattr(groups, name, None)
 
 
 def run(strategy, folder, rank, size, ports):
@@ -55,6 +72,7 @@ def run(strategy, folder, rank, size, ports):
     for (name, (batches, reward, settings)), port in zip(CASES.items(), ports, strict=True):
         if size > 1:
             os.environ |= {"LOCAL_RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_PORT": port}
+            forget_groups()
         place = folder / name
         place.mkdir(parents=True, exist_ok=True)
         # rounding must not decide where a gradient is nothing but that

@@ -10,21 +10,27 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import ddp_grpo
 import pyarrow.parquet as pq
 import pytest
 import torch
 from commands import children, environment, inside, run_of, train
+from hydra import compose, initialize_config_dir
+from lightning.pytorch.strategies import DeepSpeedStrategy
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
+from erv.command import conf_folder
+from erv.lit.optim import Optim
 from erv.lit.order import DevBatches, StepBatches, own
 from erv.lit.room import NoRoom, smaller_budget
+from erv.lit.zero import Zero
 from erv.ranks import LEADER, Ranks, problems
 from erv.train import main
 
 DDP = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
-FSDP = ("trainer=fsdp2", *DDP[1:])
 HERE = Path(__file__).parent
 
 
@@ -38,20 +44,25 @@ def free_ports(count):
     return ports
 
 
-@pytest.fixture(scope="module", params=ddp_grpo.STRATEGIES)
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=[pytest.mark.slow] * name.startswith("deepspeed")) for name in ddp_grpo.STRATEGIES
+    ],
+)
 def letters(request, tmp_path_factory):
     """GRPO on letters under a strategy: a folder with one/ and two/, by case and rank."""
     root = tmp_path_factory.mktemp("letters")
     ports = free_ports(len(ddp_grpo.CASES) + 1)
     command = [sys.executable, str(HERE / "ddp_grpo.py"), request.param]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (HERE.parent, HERE)))}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (HERE.parent, HERE))), "DS_ACCELERATOR": "cpu"}
     ranks = [
         subprocess.Popen(
             [*command, str(root / "two"), str(rank), "2", *ports], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
         for rank in (0, 1)
     ]  # fmt: skip
-    ddp_grpo.run(request.param, root / "one", 0, 1, ports[:-1])
+    ddp_grpo.run("ddp", root / "one", 0, 1, ports[:-1])
     for rank in ranks:
         printed = rank.communicate(timeout=240)[0].decode()
         assert rank.returncode == 0, printed
@@ -63,7 +74,7 @@ def test_two_processes_train_as_one_does(letters, case):
     one = torch.load(letters / "one" / case / "rank0.pt", weights_only=True)
     two = [torch.load(letters / "two" / case / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
     for found in two:
-        for name in ("weights", "gradients"):
+        for name in ("weights", "gradients") if found["gradients"] else ("weights",):
             torch.testing.assert_close(found[name], one[name], atol=1e-5, rtol=0, equal_nan=True)
         for mine, others in zip(found["logged"], one["logged"], strict=True):
             assert mine == pytest.approx(others, abs=1e-5, rel=1e-5, nan_ok=True)
@@ -106,13 +117,16 @@ def test_sft(demo):
         assert mine == pytest.approx(others, abs=1e-4)
 
 
-def test_weights_shared_out_go_on_from_any_checkpoint_and_leave_one_for_any(demo):
+@pytest.mark.parametrize(
+    "name", ["fsdp2", *(pytest.param(f"deepspeed_z{stage}", marks=pytest.mark.slow) for stage in (2, 3))]
+)
+def test_weights_shared_out_go_on_from_any_checkpoint_and_leave_one_for_any(demo, name):
     """One process until the second step, two with shares of the weights until the third, one again for the fourth."""
     one = run_of(demo, "sft")
-    two = one.parent.with_name("sft_fsdp") / one.name
+    two = one.parent.with_name(f"sft_{name}") / one.name
     shutil.copytree(one, two, ignore=shutil.ignore_patterns("metrics.json", "model", "step-00000004.*"))
-    overrides = ("+exp=sft_demo", "+debug=demo", "name=sft_fsdp", "checkpoint.every=1")
-    train(demo, *overrides, *FSDP)
+    overrides = ("+exp=sft_demo", "+debug=demo", f"name=sft_{name}", "checkpoint.every=1")
+    train(demo, *overrides, f"trainer={name}", *DDP[1:])
     torch.testing.assert_close(weights(two), weights(one), atol=1e-5, rtol=0)
     (two / "metrics.json").unlink()
     for file in (two / "checkpoints").glob("step-00000004.*"):
@@ -199,9 +213,10 @@ def test_grpo_ends_when_a_rank_is_killed_and_goes_on_as_if_it_had_not(demo, faul
 
 
 @pytest.mark.slow
-def test_grpo_with_weights_shared_out(demo):
-    done = train(demo, *STEADY, "name=grpo_fsdp", *FSDP)
-    two = run_of(demo, "grpo_fsdp")
+@pytest.mark.parametrize("name", ["fsdp2", "deepspeed_z2", "deepspeed_z3"])
+def test_grpo_with_weights_shared_out(demo, name):
+    done = train(demo, *STEADY, f"name=grpo_{name}", f"trainer={name}", *DDP[1:])
+    two = run_of(demo, f"grpo_{name}")
     is_written_once(two, done.stdout)
     is_the_same_run(two, grpo_alone(demo))
 
@@ -234,6 +249,8 @@ def test_what_cannot_be_shared_out_is_refused(tmp_path):
     assert problems({**trainer(devices=2, num_nodes=4), "algo": {"batch_size": 16}}) == []
     (alone,) = problems(trainer(devices=2, strategy="auto"))
     assert "set trainer=ddp" in alone
+    zero = trainer(devices=2, strategy={"_target_": "erv.lit.zero.Zero", "stage": 3})
+    assert "trainer=deepspeed_z3 shares a policy's weights out" in problems({**zero, "stage": "towers"})[0]
     shards = trainer(devices=2, strategy={"_target_": "erv.lit.fsdp.Shards"})
     (verifier,) = problems({**shards, "stage": "verifier"})
     assert "in the stages sft and grpo; got stage=verifier" in verifier
@@ -241,6 +258,25 @@ def test_what_cannot_be_shared_out_is_refused(tmp_path):
     assert "trains no towers, and policy.train has audio_tower" in towers
     with pytest.raises(NoRoom, match=r"cannot begin again alone: set algo.token_budget=8"):
         smaller_budget(16, [0, 1], "out of memory", together=True)
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_deepspeed_takes_the_config(stage, monkeypatch):
+    from deepspeed.runtime.config import DeepSpeedConfig
+
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        tree = OmegaConf.to_container(compose("train", ["+exp=grpo_dfew", f"trainer=deepspeed_z{stage}"]).trainer)
+    settings, precision = tree["strategy"], "bf16-mixed"
+    assert settings.pop("_target_") == "erv.lit.zero.Zero"
+    strategy = Zero(**settings)
+    strategy._lightning_module = SimpleNamespace(optim=Optim(1.0, max_grad_norm=0.5), trainer=None)
+    monkeypatch.setattr(Zero, "precision_plugin", SimpleNamespace(precision=precision))
+    monkeypatch.setattr(DeepSpeedStrategy, "_format_batch_size_and_grad_accum_config", lambda self: None)
+    strategy._format_config()
+    found = DeepSpeedConfig(strategy.config)
+    assert (found.zero_optimization_stage, found.zero_config.overlap_comm) == (stage, False)
+    assert (found.bfloat16_config.enabled, found.bfloat16_config.check_grad_overflow) == (True, True)
+    assert (found.gradient_clipping, found.zero_config.prefetch_bucket_size) == (0.5, 0)
 
 
 def test_a_process_knows_its_rank(monkeypatch):

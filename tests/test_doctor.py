@@ -97,6 +97,15 @@ def test_what_devices_share_out_is_gathered_to_be_used():
     assert (found["gradients"], found["optimiser"]) == (trained, 2 * trained)
     assert found["gathered to generate"] == 2 * apart
     assert found["gathered to update"] == 2 * 2 * (apart - layer)
+    assert found == memory.estimate(
+        config, memory.Setup(ALL, 2, 3, 11, precision="bf16-mixed", strategy="deepspeed_z3", devices=4)
+    )  # fmt: skip
+    stage_2 = memory.estimate(
+        config, memory.Setup(ALL, 2, 3, 11, precision="bf16-mixed", strategy="deepspeed_z2", devices=4)
+    )  # fmt: skip
+    assert stage_2["weights"] == 2 * (apart + towers) + trained
+    assert (stage_2["reference"], stage_2["optimiser"]) == (2 * trained, 2 * trained)
+    assert stage_2["gathered to generate"] == stage_2["half-precision copies"] == 0
     one = memory.estimate(config, memory.Setup(ALL, 2, 3, 11, precision="bf16-mixed", strategy="fsdp2"))
     assert one == memory.estimate(config, memory.Setup(ALL, 2, 3, 11, precision="bf16-mixed"))
 

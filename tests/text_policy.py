@@ -11,6 +11,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from erv.emotions import Taxonomy
 from erv.grpo.objective import Objective
+from erv.lit import zero_passes
 from erv.lit.collective import full
 from erv.lit.ddp import Replicas, leave
 from erv.lit.grpo import GRPO
@@ -141,12 +142,14 @@ def train(
                  len(batches), len(batches[0]), **settings)  # fmt: skip
     algo.logged, algo.singles = [], []
     trainer = pl.Trainer(
-        accelerator="cpu", devices=share[1], strategy=strategy(60) if share[1] > 1 else "auto", max_epochs=1,
+        accelerator="cpu", devices=share[1], strategy=strategy(timeout_s=60) if share[1] > 1 else "auto", max_epochs=1,
         logger=False, enable_checkpointing=False, default_root_dir=folder,
         enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
     )  # fmt: skip
     trainer.fit(algo, DataLoader([own(batch, share) for batch in batches], batch_size=None, collate_fn=None))
-    algo.weights = [full(p.detach()) for p in algo.model.parameters()]
-    algo.gradients = [full(torch.zeros_like(p) if p.grad is None else p.grad) for p in algo.model.parameters()]
+    state = zero_passes.full_state(algo)
+    algo.weights = [state[name] if state else full(p.detach()) for name, p in algo.model.named_parameters()]
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in algo.model.parameters()]
+    algo.gradients = [] if state else list(map(full, gradients))  # DeepSpeed has none left
     leave(trainer)
     return algo

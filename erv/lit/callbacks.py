@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 import torch
 
 from erv.durable import replacing
+from erv.lit import fsdp, zero_passes
 from erv.lit.evaluation import prompt_seed
 
 SHOWN, INCREMENTS = 16, 100  # W&B shows the last 100 increments of a table
@@ -28,6 +30,24 @@ class StepSeed(pl.Callback):
         """Seed before every step."""
         own = (trainer.global_rank,) if trainer.global_rank else ()  # dropout is not the same in all processes
         torch.manual_seed(prompt_seed(self.seed, "step", index, *own))
+
+
+class WholeForValidation(pl.Callback):
+    """Has weights that processes share out together while a validation runs: they differ in their dev clips."""
+
+    def __init__(self) -> None:
+        self.held = ExitStack()
+
+    def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Gather once."""
+        self.held.enter_context(zero_passes.whole(module))
+        for model in module.children():
+            if any(p.requires_grad for p in model.parameters()):
+                self.held.enter_context(fsdp.whole(model))
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Share out again."""
+        self.held.close()
 
 
 class Completions(pl.Callback):

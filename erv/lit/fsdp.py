@@ -7,7 +7,7 @@ layer's weights together only while it runs that layer. The towers, which GRPO a
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -152,23 +152,6 @@ def _keep(unit: FSDPModule, whole: bool, is_root: bool) -> None:
     unit.set_reshard_after_backward(not whole, recurse=False)
     if not is_root:  # whose weights stay until its backward pass in any case
         unit.set_reshard_after_forward(not whole, recurse=False)
-
-
-class WholeForValidation(pl.Callback):
-    """Has the trained weights together while a validation runs: processes differ in their dev clips."""
-
-    def __init__(self) -> None:
-        self.held = ExitStack()
-
-    def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Gather once."""
-        for model in module.children():
-            if any(p.requires_grad for p in model.parameters()):
-                self.held.enter_context(whole(model))
-
-    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Share out again."""
-        self.held.close()
 
 
 def full_state(model: nn.Module) -> dict[str, Tensor] | None:

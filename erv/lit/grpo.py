@@ -26,7 +26,7 @@ from erv.grpo.reference import frozen_copy
 from erv.grpo.rollout import Rollout
 from erv.grpo.sampling import Sampling
 from erv.judges.base import Judge
-from erv.lit import collective
+from erv.lit import collective, zero_passes
 from erv.lit.evaluation import generate, prompt_seed
 from erv.lit.fsdp import shard, whole
 from erv.lit.grpo_gradients import GroupGradients
@@ -34,6 +34,7 @@ from erv.lit.grpo_record import Answers, Scored, broken_batch, completion_metric
 from erv.lit.nonfinite import NonFinite
 from erv.lit.optim import Optim
 from erv.lit.samples import Sample
+from erv.lit.zero import strategy_of
 from erv.policy import Policy, save_policy
 from erv.rewards.total import TotalReward
 
@@ -127,7 +128,7 @@ class GRPO(GroupGradients):
     def training_step(self, batch: list[Sample], index: int) -> None:
         """Rollout, score, advantages, update."""
         iteration = index + 1
-        with whole(self.model):
+        with whole(self.model), zero_passes.whole(self):
             rollout = self.rollout(batch, iteration)
             scored = self.score(batch, rollout)
             advantage = self.advantages(scored)
@@ -202,9 +203,10 @@ class GRPO(GroupGradients):
                     float(metrics["loss"]),
                     float(metrics["grad_norm"]),
                 )
-                if self.nonfinite.is_sound(
+                sound = self.nonfinite.is_sound(
                     folder, iteration, loss, norm, lambda: broken_batch(batch, scored, advantage)
-                ):
+                )
+                if sound or strategy_of(self):  # which leaves it out itself, and forgets it
                     optimiser.step()
             schedule.step()
         return metrics

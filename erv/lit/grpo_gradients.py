@@ -16,12 +16,14 @@ from erv.grpo.objective import Denominators, Metrics, Objective, policy_loss
 from erv.grpo.rollout import Rollout
 from erv.grpo.sampling import Sampling
 from erv.grpo.verify import first_groups, prefix_tolerance, verify_shared_prefix
+from erv.lit import zero_passes
 from erv.lit.collective import full, gathered
 from erv.lit.dev_curve import DevCurve
 from erv.lit.fsdp import gather, is_sharded, whole
 from erv.lit.optim import Optim
 from erv.lit.room import is_shortage, smaller_budget
 from erv.lit.samples import Sample
+from erv.lit.zero import strategy_of
 from erv.policy.model import PolicyBatch
 
 
@@ -38,6 +40,11 @@ class GroupGradients(DevCurve):
     token_budget: int
     verify_shared_prefix: bool
 
+    @property
+    def shared_out(self) -> bool:
+        """Whether processes meet in every pass."""
+        return is_sharded(self.model) or strategy_of(self) is not None
+
     def gradients(
         self, batch: list[Sample], rollout: Rollout, advantage: Advantages, prompts: list[int], denominators: Denominators,
         old: Tensor | None,
@@ -52,20 +59,23 @@ class GroupGradients(DevCurve):
             now, found, cut = torch.zeros_like(rollout.logps), [], []
             try:
                 cuts = self.cut(batch, rollout.mask[rows_of(prompts, self.group_size)], prompts)
-                passes = max(gathered(len(cuts))) if is_sharded(self.model) else len(cuts)
-                for cut in cuts:
-                    now[rows_of(cut, self.group_size)], metrics = self.add_gradient(
-                        batch, rollout, advantage, cut, denominators, old
-                    )
-                    found.append(metrics)
-                for _ in range(len(cuts), passes):
-                    self.add_nothing(batch, rollout)
+                passes = max(gathered(len(cuts))) if self.shared_out else len(cuts)
+                for number in range(passes):
+                    with zero_passes.one_pass(self, last=number == passes - 1):
+                        if number >= len(cuts):
+                            self.add_nothing(batch, rollout)
+                            continue
+                        cut = cuts[number]
+                        now[rows_of(cut, self.group_size)], metrics = self.add_gradient(
+                            batch, rollout, advantage, cut, denominators, old
+                        )
+                        found.append(metrics)
                 return now, found
             except (RuntimeError, MemoryError) as error:
                 if not is_shortage(error):
                     raise
                 message = str(error).splitlines()[0]
-            self.token_budget = smaller_budget(self.token_budget, cut, message, is_sharded(self.model))
+            self.token_budget = smaller_budget(self.token_budget, cut, message, self.shared_out)
 
     def add_gradient(
         self, batch: list[Sample], rollout: Rollout, advantage: Advantages, cut: list[int], denominators: Denominators,
@@ -73,7 +83,7 @@ class GroupGradients(DevCurve):
     ) -> tuple[Tensor, Metrics]:  # fmt: skip
         """Add the gradient of the clips `cut`; nothing that it was made of is held on to."""
         logps, loss, metrics = self.loss(batch, rollout, advantage, cut, denominators, old)
-        self.manual_backward(loss)
+        self.manual_backward(zero_passes.summed(self, loss))
         return logps.detach(), {**metrics, "loss": loss.detach()}
 
     def add_nothing(self, batch: list[Sample], rollout: Rollout) -> None:
@@ -86,7 +96,7 @@ class GroupGradients(DevCurve):
             with torch.no_grad():
                 self.logps(self.reference, collated, tokens, torch.ones_like(tokens))
         logps, _ = self.logps(self.model, collated, tokens, torch.ones_like(tokens))
-        self.manual_backward(logps.sum() * 0)
+        self.manual_backward(zero_passes.summed(self, logps.sum() * 0))
 
     def cut(self, batch: list[Sample], mask: Tensor, prompts: list[int]) -> list[list[int]]:
         """The clips `prompts` in micro-batches within the token budget; none if `mask` leaves nothing to train on."""
@@ -133,16 +143,18 @@ class GroupGradients(DevCurve):
         answers = (tokens, mask, self.group_size)
         if self.verify_shared_prefix and model is self.model:
             few = first_groups(embeds, prompt_mask, *answers)
-            with whole(model):
+            with whole(model), zero_passes.whole(self):
                 parted = verify_shared_prefix(model.language_model, *few, tolerance=prefix_tolerance(embeds))
             gather(model)
             unclear = math.isnan(parted)  # nothing to compare yet
-            self.verify_shared_prefix = any(gathered(unclear)) if is_sharded(model) else unclear
+            self.verify_shared_prefix = any(gathered(unclear)) if self.shared_out else unclear
         return completion_logps(
             model.language_model, embeds, prompt_mask, *answers, self.sampling.temperature, with_entropy
         )
 
     def clip(self) -> Tensor:
         """Clip the gradient; its norm before."""
+        if (strategy := strategy_of(self)) is not None:
+            return strategy.gradient_norm()
         limit = self.optim.max_grad_norm or float("inf")
         return full(nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p.grad is not None], limit))

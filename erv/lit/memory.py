@@ -64,8 +64,13 @@ class Setup:
 
     @property
     def sharded(self) -> bool:
-        """Whether the devices share all but the towers out, with their gradients and states (erv.lit.fsdp)."""
-        return self.strategy == "fsdp2" and self.devices > 1
+        """Whether the devices share all but the towers out, with their gradients and states."""
+        return self.strategy in ("fsdp2", "deepspeed_z3") and self.devices > 1
+
+    @property
+    def masters_apart(self) -> bool:
+        """Whether each device has all weights in the type of activations, and its share of what is trained in fp32 (ZeRO-2)."""
+        return self.strategy == "deepspeed_z2"
 
 
 def part_sizes(sizes: HumanOmniConfig, setup: Setup) -> dict[str, tuple[int, int]]:
@@ -87,7 +92,7 @@ def estimate(sizes: HumanOmniConfig, setup: Setup) -> dict[str, int]:
     text, parts = sizes.text_config, part_sizes(sizes, setup)
     total, trained = (sum(column) for column in zip(*parts.values(), strict=True))
     towers = parts["vision_tower"][0] + parts["audio_tower"][0]
-    share = 1 / setup.devices if setup.sharded else 1.0
+    share = 1 / setup.devices if setup.sharded or setup.masters_apart else 1.0
     # a copy that is shared out for itself has nothing in common with the policy but the towers
     copied = total - towers if setup.sharded else trained
     wide, narrow = setup.weights.itemsize, setup.arithmetic.itemsize
@@ -97,17 +102,21 @@ def estimate(sizes: HumanOmniConfig, setup: Setup) -> dict[str, int]:
     answers = rows * setup.group_size * setup.new_tokens
     per_token = 2 * text.num_hidden_layers * text.num_key_value_heads * (text.hidden_size // text.num_attention_heads)
     sampled = setup.prompts * (prompt + setup.group_size * setup.new_tokens)
+    weights, reference = (towers + (total - towers) * share) * wide, copied * wide * share
+    if setup.masters_apart:
+        weights, reference = total * narrow + trained * wide * share * (narrow < wide), trained * narrow
     stays = {
-        "weights": (towers + (total - towers) * share) * wide,
-        "reference": copied * wide * share * setup.reference,
+        "weights": weights,
+        "reference": reference * setup.reference,
         "gradients": trained * wide * share,
         "optimiser": _ADAM_STATES * trained * wide * share,
     }
     ends = text.vocab_size * text.hidden_size * (1 if text.tie_word_embeddings else 2) + text.hidden_size
     layer = (parts["language_model"][0] - ends) // text.num_hidden_layers
     at_once = total - towers - (text.num_hidden_layers - 2) * layer  # this layer and the next one
+    copies = 0 if setup.sharded or setup.masters_apart or narrow == wide else narrow * parts["language_model"][0]
     update = {
-        "half-precision copies": narrow * parts["language_model"][0] if narrow < wide and not setup.sharded else 0,
+        "half-precision copies": copies,
         "gathered to update": 2 * narrow * at_once * setup.sharded,  # weights and gradients
         "activations": _activations(sizes, setup, rows, prompt),
         "logits": held_bytes(answers, text.vocab_size),

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from erv.lit.collective import full, rank
+from erv.lit.zero import strategy_of
 
 _log = logging.getLogger(__name__)
 FOLDER = "nonfinite"
@@ -75,7 +76,8 @@ class SoundSteps(pl.Callback):
         if not module.automatic_optimization:
             return
         trained = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
+        strategy = strategy_of(module)
+        norm = strategy.gradient_norm() if strategy else nn.utils.get_total_norm([p.grad for p in trained])
         iteration, folder = trainer.fit_loop.epoch_loop.batch_idx + 1, Path(trainer.default_root_dir)
         scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
         if scaled or module.nonfinite.is_sound(folder, iteration, self.loss, float(full(norm)), self._shown):

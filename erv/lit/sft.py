@@ -17,6 +17,7 @@ from erv.lit.means import Means
 from erv.lit.nonfinite import NonFinite
 from erv.lit.optim import Optim
 from erv.lit.samples import Sample
+from erv.lit.zero_passes import refuse_uneven
 from erv.policy import Policy, save_policy
 from erv.policy.model import IGNORE, PolicyBatch
 from erv.policy.prompts import MEDIA_IDS
@@ -126,6 +127,7 @@ class SFT(pl.LightningModule):
     def training_step(self, batch: list[Sample], _: int) -> Tensor:
         """One batch."""
         gather(self.model)
+        refuse_uneven(self, {name for _, features in batch for name in features})
         loss, parts = self.loss(batch)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch), sync_dist=True)
         named = {f"train/{name}": value for name, value in parts.items()}

@@ -67,8 +67,7 @@ class Policy:
 
     def towers_sha256(self) -> str:
         """The identity of the towers' weights, for the tower cache."""
-        towers = {n: v for n, v in self.model.state_dict().items() if n.startswith(("vision_tower.", "audio_tower."))}
-        return tensors_sha256(towers)
+        return tensors_sha256(self.model.tower_state())
 
     def sha256(self) -> str:
         """The identity of all weights."""

@@ -105,6 +105,11 @@ class HumanOmni(PreTrainedModel):
             self.get_submodule(part).train(mode and part in self.trained)
         return self
 
+    def tower_state(self) -> dict[str, Tensor]:
+        """The towers' weights under their names in the model."""
+        towers = (("vision_tower", self.vision_tower), ("audio_tower", self.audio_tower))
+        return {f"{name}.{key}": value for name, tower in towers for key, value in tower.state_dict().items()}
+
     def part_sizes(self) -> dict[str, tuple[int, int]]:
         """(Parameters, trained parameters) of each part."""
         parameters = {part: list(self.get_submodule(part).parameters()) for part in PARTS}
