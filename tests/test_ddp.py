@@ -251,6 +251,8 @@ def test_what_cannot_be_shared_out_is_refused(tmp_path):
     assert "set trainer=ddp" in alone
     zero = trainer(devices=2, strategy={"_target_": "erv.lit.zero.Zero", "stage": 3})
     assert "trainer=deepspeed_z3 shares a policy's weights out" in problems({**zero, "stage": "towers"})[0]
+    (adapters,) = problems({**zero, "stage": "grpo", "policy": {"lora": {"r": 8}}})
+    assert "is not for policy.lora" in adapters
     shards = trainer(devices=2, strategy={"_target_": "erv.lit.fsdp.Shards"})
     (verifier,) = problems({**shards, "stage": "verifier"})
     assert "in the stages sft and grpo; got stage=verifier" in verifier
