@@ -114,8 +114,8 @@ def _not_shared_out(tree: Mapping[str, Any]) -> list[str]:
         ]
     if name == "deepspeed_z3" and (tree.get("policy") or {}).get("lora") is not None:
         return [
-            "trainer=deepspeed_z3 is not for policy.lora: an iteration took minutes where trainer=fsdp2 took seconds; set that, or "
-            "trainer=ddp where a device holds the frozen weights"
+            "trainer=deepspeed_z3 is not for policy.lora: an iteration took minutes where trainer=fsdp2 took seconds; set that, "
+            "or trainer=ddp where a device holds the frozen weights"
         ]
     trained = [part for part in ("vision_tower", "audio_tower") if part in (tree.get("policy") or {}).get("train", ())]
     if trained:
