@@ -14,6 +14,7 @@ from torch import Tensor
 from erv import ranks
 from erv.lit.collective import broadcast, reduce_gradients
 
+TOWERS = ("vision_tower", "audio_tower")  # whole in every process, which runs them for its own clips
 _FAREWELL_S = 5.0  # what other ranks have to say is worth as much
 
 

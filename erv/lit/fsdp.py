@@ -29,10 +29,9 @@ from torch.optim import Optimizer
 
 from erv.grpo.layers import RUN, expose
 from erv.lit.collective import broadcast
-from erv.lit.ddp import EndsTogether
+from erv.lit.ddp import TOWERS, EndsTogether
 
 _ROOT = "gather_root"
-_WHOLE = ("vision_tower", "audio_tower")
 
 
 class Shards(EndsTogether, ModelParallelStrategy):
@@ -101,7 +100,7 @@ def _shard(model: Any, mesh: DeviceMesh, policy: MixedPrecisionPolicy, mean: boo
         fully_shard(layer, mesh=mesh, mp_policy=policy)
         expose(layer)
         register_fsdp_forward_method(layer, RUN)
-    whole = {p for name in _WHOLE if hasattr(model, name) for p in getattr(model, name).parameters()}
+    whole = {p for name in TOWERS if hasattr(model, name) for p in getattr(model, name).parameters()}
     fully_shard(model, mesh=mesh, mp_policy=policy, ignored_params=whole)
     setattr(model, _ROOT, lambda: None)
     register_fsdp_forward_method(model, _ROOT)

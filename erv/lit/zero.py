@@ -20,9 +20,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from erv.lit import collective
-from erv.lit.ddp import EndsTogether
+from erv.lit.ddp import TOWERS, EndsTogether
 
-TOWERS = ("vision_tower", "audio_tower")
 _STATES = ("exp_avg", "exp_avg_sq")
 
 
