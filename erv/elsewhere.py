@@ -93,7 +93,8 @@ def _reward(tree: dict[str, Any], run: Run) -> TotalReward | None:
     """The reward with the config's verifier, which reads the sentences; None without one."""
     if not tree.get("verifier"):
         return None
-    from erv.parts import Parts, resolve_checkpoints
+    from erv.parts import Parts
+    from erv.references import resolve_checkpoints
 
     resolve_checkpoints(tree)
     return Parts(tree, run.folder).reward

@@ -53,7 +53,7 @@ def _require(cfg: DictConfig) -> None:
 
 def _set_length(cfg: DictConfig) -> None:
     """A policy answers as long as it was trained to, unless told otherwise."""
-    from erv.parts import answer_length
+    from erv.references import answer_length
 
     if OmegaConf.select(cfg, "evaluation.max_new_tokens") is None:
         OmegaConf.update(cfg, "evaluation.max_new_tokens", answer_length(config.plain(cfg)))

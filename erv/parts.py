@@ -4,37 +4,33 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
-from erv import config, lineage
+from erv import config
 from erv.corpora.base import Corpus, refuse_overlap
-from erv.durable import file_sha256, write_lines
 from erv.emotions import Taxonomy
 from erv.judges.base import Judge
 from erv.judges.verifier import VerifierJudge
 from erv.judging import refuse_training_verifier, rewarding, weights_of
 from erv.lit.data import ClipData, SentenceData, StepData
 from erv.lit.logging import csv_logger
-from erv.lit.samples import ClipReader, Sample, Samples
-from erv.measure import LONGEST, Evaluation, judges_of
-from erv.media.defects import Note, as_row, tally
-from erv.media.journal import fingerprint
+from erv.lit.samples import ClipReader
+from erv.measure import judges_of
 from erv.media.settings import MediaSettings
 from erv.metrics.summary import Settings
 from erv.policy import Policy
 from erv.policy.prompts import Stage
 from erv.ranks import SHARING, Ranks, strategy
 from erv.rationale import compose, sentences
-from erv.records import Clip
+from erv.reading import Reading
 from erv.rewards.total import TotalReward
-from erv.run import MEDIA, METRICS, find_model, note_environment
+from erv.run import METRICS, note_environment
 from erv.verifier import Sentences, Verifier, gate
 
 _log = logging.getLogger(__name__)
@@ -42,7 +38,6 @@ _log = logging.getLogger(__name__)
 PROVIDED = ("policy", "verifier", "reward", "judge", "taxonomy", "optim", "modalities", "seed", "texts", "labels",
             "verifier_labels", "sentences", "folder", "run_name", "group", "resolved")  # fmt: skip
 _STYLE_OF: dict[str, Stage] = {"towers": "sft", "sft": "sft", "grpo": "grpo"}  # how a stage's prompts are written
-CHECKPOINTS = ("policy.checkpoint", "verifier.model.checkpoint")  # keys that may point at other runs
 
 
 class Parts:
@@ -52,9 +47,6 @@ class Parts:
         self.tree, self.folder = tree, str(folder)
         self.seed, self.group, self.run_name = tree["seed"], tree["group"], f"{tree['name']}-s{tree['seed']}"
         self.ranks = Ranks.of(tree)
-        self.notes: list[Note] = []
-        self._readers: dict[str, ClipReader] = {}
-        self._splits: dict[str, dict[str, Any]] = {}
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -149,7 +141,7 @@ class Parts:
     def policy(self) -> Policy:
         """The policy as this stage uses it; its weights' hash goes into env.json."""
         policy: Policy = self.make("policy")
-        model = policy.model
+        model = policy.model.widen_trained() if self.tree.get("algo") else policy.model
         # weights that will be shared out need not fit a device as a whole
         for part in (
             (model.vision_tower, model.audio_tower) if strategy(self.tree.get("trainer")) in SHARING else (model,)
@@ -227,48 +219,11 @@ class Parts:
         return settings
 
     @cached_property
-    def reader(self) -> ClipReader:
+    def reading(self) -> Reading:
         """Reads clips as this stage's policy sees them."""
         augment = self.make("augment") if self.tree.get("augment") else None
-        return ClipReader(self.media, self.policy, augment, self.seed)
-
-    def samples(self, clips: list[Clip], policy: Policy | None = None) -> Samples:
-        """The usable ones of `clips`, as `policy` (default: this stage's) sees them outside training."""
-        reader = self.reader
-        if policy is not None and policy.processor.identity() != self.policy.processor.identity():
-            reader = self._readers.setdefault(policy.processor.identity(), ClipReader(self.media, policy))
-        found = reader.samples(clips)
-        self._note(reader, clips)
-        return found
-
-    def _load(self, clips: list[Clip], training: bool) -> Samples:
-        found = self.reader.samples(clips, training)
-        self._note(self.reader, clips)
-        return found
-
-    def _pixels(self, clips: list[Clip], training: bool) -> list[Sample]:
-        found = self.reader.pixels(clips)
-        self._note(self.reader, clips)
-        return found
-
-    def _note(self, reader: ClipReader, clips: Sequence[Clip]) -> None:
-        """Write down what was left out or masked (media.jsonl), and which bytes the clips are (env.json, as the doctor does)."""
-        known = set(self.notes)
-        self.notes += [note for note in reader.notes if note not in known]
-        if not self.ranks.leads:
-            return
-        write_lines(Path(self.folder) / MEDIA, [as_row(note) for note in self.notes])
-        for split in {clip.split for clip in clips} - self._splits.keys():
-            mine = [clip for clip in clips if clip.split == split]
-            names = ((self.corpus.identity(c), reader.hashes.of(c.video, c.audio)) for c in mine)
-            self._splits[split] = {"clips": len(mine), "sha256": fingerprint(names)}
-            data = {"corpus": self.corpus.name, "digest": self.corpus.digest(), **self._splits}
-            note_environment(Path(self.folder), data=data)
-
-    def media_tally(self) -> dict[str, Any]:
-        """What was left out, masked or repeated, by split: to stand next to every figure."""
-        splits = dict.fromkeys(note.split for note in self.notes)
-        return {split: tally(n for n in self.notes if n.split == split) for split in splits}
+        reader = ClipReader(self.media, self.policy, augment, self.seed)
+        return Reading(Path(self.folder), self.corpus, reader, writes=self.ranks.leads)
 
     def data(self, algo: Any) -> StepData:
         """The DataModule that `algo` trains on."""
@@ -279,40 +234,10 @@ class Parts:
                 algo.require(self.corpus.clips("train"))
             except ValueError as error:
                 raise config.ConfigError(str(error)) from error
-        load = self._load if algo.data == "features" else self._pixels
+        load = self.reading.rows if algo.data == "features" else self.reading.pixels
         loading = self.make("loader") if self.tree.get("loader") else None
         length = getattr(algo, "length", None)
         return ClipData(self.corpus, load, algo.batch_size, algo.steps, self.seed, length, loading)
-
-    def note_training(self, model: str, clips: Sequence[Clip]) -> None:
-        """Write beside a model what it, and those it was made from, were trained on."""
-        start = (self.tree.get("policy") or {}).get("checkpoint") if clips else None
-        seen = [self.corpus.identity(clip) for clip in clips]
-        if not clips:  # a verifier: the clips that its sentences are about
-            seen = [c if "/" in c else f"{self.corpus.name}/{c}" for c in self.labelled.clips]
-        before = (lineage.read(start) if start else None) or []
-        own = lineage.Training(self.tree["stage"], Path(self.folder).name, tuple(sorted(set(seen))))
-        lineage.write(model, [*before, own])
-
-    def refuse_leaks(self) -> None:
-        """ConfigError (or, by choice, a warning) when a model of this run was trained on clips that it is evaluated on."""
-        plan: Evaluation = self.make("evaluation")
-        evaluated = {self.corpus.identity(clip) for clip in self.corpus.clips(plan.split)[: plan.limit]}
-        for key in CHECKPOINTS:
-            group, *rest = key.split(".")
-            node: Any = self.tree.get(group) or {}
-            for name in rest:
-                node = (node or {}).get(name)
-            known = lineage.read(node) if node else []
-            if known is None:
-                _log.warning("nobody knows what %s=%s was trained on: it may have seen the evaluation clips", key, node)
-            for line in lineage.shared(known or [], evaluated):
-                message = f"the evaluation clips are no clean test of {key}={node}: {line}"
-                if plan.on_leak == "error":
-                    raise config.ConfigError(
-                        f"{message}; use other weights or another fold, or set evaluation.on_leak=warn"
-                    )
-                _log.warning("%s", message)
 
     def check_verifier(self) -> None:
         """Refuse to train with a verifier whose held-out scores are too low (UnfitVerifier)."""
@@ -326,54 +251,3 @@ class Parts:
             )
             return
         gate(json.loads(metrics.read_text())["heldout"], **self.tree["verifier"]["gate"])
-
-
-def resolve_checkpoints(tree: dict[str, Any]) -> dict[str, str]:
-    """Replace references to other runs in `tree` by model folders; returns what each is, for the signature."""
-    identities = {}
-    for key in CHECKPOINTS:
-        *parents, last = key.split(".")
-        node: Any = tree
-        for parent in parents:
-            node = (node or {}).get(parent)
-        if node and node.get(last):
-            node[last], identities[key] = find_model(node[last], tree["seed"])
-    return identities
-
-
-def training_config(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """The config of the run that trained the policy of `tree`; empty for weights that come from elsewhere."""
-    policy = (tree.get("policy") or {}).get("checkpoint")
-    file = Path(find_model(policy, tree["seed"])[0]).parent / "config.yaml" if policy else None
-    return yaml.safe_load(file.read_text()) or {} if file is not None and file.is_file() else {}
-
-
-def answer_length(tree: Mapping[str, Any]) -> int:
-    """The most tokens of an answer where `tree` does not say: as in the policy's training, else the default."""
-    trained = training_config(tree).get("evaluation") or {}
-    return int(trained.get("max_new_tokens") or LONGEST)
-
-
-def adopt_verifier(tree: dict[str, Any]) -> dict[str, str]:
-    """Where `tree` names no verifier, take that of the policy's training, and its reward; returns what it is, for the signature.
-
-    So that an evaluation reads sentences as the training did, without being told where the verifier lies.
-    """
-    trained = {} if tree.get("verifier") else training_config(tree)
-    model = ((trained.get("verifier") or {}).get("model") or {}).get("checkpoint")
-    if not model or not trained.get("reward"):
-        return {}
-    if not Path(model).is_dir():
-        _log.warning("the verifier of the policy's training is not at %s, so no verifier reads the explanations", model)
-        return {}
-    tree["verifier"], tree["reward"] = trained["verifier"], trained["reward"]
-    _log.info("explanations are read by the verifier of the policy's training, %s", model)
-    return {"adopted": Path(model).parent.name}
-
-
-def training_files(tree: Mapping[str, Any]) -> dict[str, str]:
-    """The hashes of the verifier's training files, for the signature; those of the corpus itself are known by the corpus."""
-    files = ((tree.get("verifier") or {}).get("data") or {}).get("files") or {}
-    root = tree["data"].get("root")
-    own = {n: Path(file) for n, file in files.items() if file and not (root and Path(root) in Path(file).parents)}
-    return {f"verifier.data.files.{name}": file_sha256(file) for name, file in own.items() if file.is_file()}

@@ -45,7 +45,8 @@ def predict(cfg: DictConfig) -> Iterator[Prediction]:
     from erv.emotions import DFEW, MAFW
     from erv.lit.evaluation import answers
     from erv.measure import read
-    from erv.parts import PROVIDED, Parts, adopt_verifier, answer_length, resolve_checkpoints, training_config
+    from erv.parts import PROVIDED, Parts
+    from erv.references import adopt_verifier, answer_length, resolve_checkpoints, training_config
     from erv.stage import quiet, user_errors
 
     tree = config.plain(cfg)
@@ -65,7 +66,7 @@ def predict(cfg: DictConfig) -> Iterator[Prediction]:
         resolve_checkpoints(tree)
         parts = Parts(tree, Path(folder))
         plan, policy = parts.make("evaluation"), parts.policy.at("inference")
-        samples = parts.samples(parts.corpus.clips("test")[: plan.limit], policy)
+        samples = parts.reading.samples(parts.corpus.clips("test")[: plan.limit], policy)
         for start in range(0, len(samples), plan.batch_size):
             batch = samples[start : start + plan.batch_size]
             for decoding in plan.decodings:

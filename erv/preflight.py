@@ -16,7 +16,7 @@ from erv.config import ConfigError
 from erv.corpora.base import CorpusError, CorpusMissing
 from erv.emotions import counterpart
 from erv.media.augment import Augment
-from erv.parts import CHECKPOINTS
+from erv.references import CHECKPOINTS
 from erv.run import find_model
 
 _WEIGHTS = ("*.safetensors", "*.bin")

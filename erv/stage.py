@@ -20,7 +20,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from erv import config, ranks
+from erv import config, leaks, ranks
 from erv.composition import Composition, overrides
 from erv.config import ConfigError
 from erv.corpora.base import CorpusError, CorpusMissing
@@ -32,10 +32,11 @@ from erv.lit.samples import Samples, UnusableClips
 from erv.measure import Evaluation, FailedVerdicts
 from erv.media.cache import CacheTooLarge
 from erv.media.pool import DecodersDie
-from erv.parts import PROVIDED, Parts, adopt_verifier, resolve_checkpoints, training_files
+from erv.parts import PROVIDED, Parts
 from erv.predictions import IncompletePredictions, PredictionFile, keep_aside, key_of, part_file, read_parts
 from erv.preflight import missing
 from erv.records import Clip
+from erv.references import adopt_verifier, resolve_checkpoints, training_files
 from erv.run import Run
 from erv.verifier import UnfitVerifier
 
@@ -70,7 +71,7 @@ def open_stage(cfg: DictConfig, shard: Shard | None = None) -> Iterator[tuple[Ru
         else:
             if is_evaluated(tree):
                 _ = parts.judges, parts.settings  # what cannot be is said before anything is trained
-                parts.refuse_leaks()
+                leaks.refuse(parts)
             with run.open(tree, overrides()):
                 seed_everything(tree["seed"], workers=True, verbose=False)
                 _log.info("run %s", run.folder)
@@ -154,7 +155,7 @@ def screen_evaluation(parts: Parts) -> None:
     """
     if is_evaluated(parts.tree):
         plan, policy = parts.make("evaluation"), parts.policy.at("inference")
-        if samples := parts.samples(evaluated_clips(parts, plan), policy):
+        if samples := parts.reading.samples(evaluated_clips(parts, plan), policy):
             check_room(policy, samples[0], parts.modalities, plan)
 
 
@@ -164,7 +165,7 @@ def evaluate(run: Run, parts: Parts) -> dict[str, Any]:
     clips = write_answers(run.folder, parts, plan, evaluated_clips(parts, plan))
     seen_against = context(run.folder, parts.taught)
     found = conclude(run.folder, clips, plan, parts.settings, parts.taxonomy, parts.judges, parts.reward, seen_against)
-    return {"media": parts.media_tally(), **found}
+    return {"media": parts.reading.tally(), **found}
 
 
 def write_answers(
@@ -177,7 +178,7 @@ def write_answers(
     mine = clips if shard is None else clips[shard[0] :: shard[1]]
     policy = parts.policy.at("inference")
     policy.model.to(parts.device).eval()  # Lightning leaves it on the CPU
-    samples = parts.samples(mine, policy)
+    samples = parts.reading.samples(mine, policy)
     _refuse_other_origin(folder, parts, plan)
     there = read_parts(folder).keys()
     file = PredictionFile(part_file(folder, shard))

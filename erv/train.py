@@ -46,6 +46,7 @@ def main(cfg: DictConfig) -> None:
 
 def fit(run: Run, parts: Parts) -> tuple[Any, StepData]:
     """Train, from the last checkpoint if there is one, and write the model; rank 0 of several processes writes."""
+    from erv import leaks
     from erv.lit import fsdp, zero_passes
     from erv.lit.checkpoints import DurableIO
     from erv.lit.data import ClipData
@@ -80,7 +81,7 @@ def fit(run: Run, parts: Parts) -> tuple[Any, StepData]:
         algo.policy = parts.policy_of(state)
     model = str(run.folder / MODEL)
     algo.save(model)
-    parts.note_training(model, data.clips() if isinstance(data, ClipData) else ())
+    leaks.note_training(parts, model, data.clips() if isinstance(data, ClipData) else ())
     return algo, data
 
 

@@ -102,7 +102,7 @@ def test_a_run_cannot_lie_elsewhere(key, name):
 
 @pytest.mark.parametrize("text", YAML, ids=short)
 def test_a_run_of_somebody_else_is_read_as_plain_values(tmp_path, monkeypatch, text):
-    from erv.parts import training_config
+    from erv.references import training_config
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").mkdir()

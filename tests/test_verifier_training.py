@@ -21,7 +21,8 @@ from erv.config import ConfigError
 from erv.emotions import DFEW, MAFW
 from erv.lit.nonfinite import NonFinite, SoundSteps
 from erv.lit.optim import Optim
-from erv.parts import Parts, training_files
+from erv.parts import Parts
+from erv.references import training_files
 from erv.report.__main__ import main as report
 from erv.rewards.explanation import ExplanationReward
 from erv.verifier import Loss, Sentences, calibrate, calibration_svg, load_verifier

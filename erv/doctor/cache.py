@@ -36,7 +36,8 @@ def _fill(tree: dict[str, object]) -> None:
     import torch
 
     from erv.corpora.base import SPLITS
-    from erv.parts import PROVIDED, Parts, resolve_checkpoints
+    from erv.parts import PROVIDED, Parts
+    from erv.references import resolve_checkpoints
 
     config.check({key: tree[key] for key in ("data", "media", "policy")}, PROVIDED)
     torch.set_num_threads(int(tree["launch"]["threads"]))  # type: ignore[index]
@@ -45,8 +46,8 @@ def _fill(tree: dict[str, object]) -> None:
         parts = Parts({**tree, "group": "doctor", "name": "cache", "stage": "evaluate"}, Path(folder))
         parts.corpus.require()
         clips = [clip for split in SPLITS for clip in parts.corpus.clips(split)]
-        samples = parts.samples(clips)
-        counts = parts.media_tally()
+        samples = parts.reading.samples(clips)
+        counts = parts.reading.tally()
     print(f"{len(samples):,} of {len(clips):,} clips are in {parts.media.cache}", file=sys.stderr)
     for split, found in counts.items():
         print(f"{split}: {found}", file=sys.stderr)
