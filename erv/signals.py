@@ -1,4 +1,7 @@
-"""SIGTERM and SIGUSR1 end a command in good order, with exit code 143; the same command goes on later. Loads no torch."""
+"""SIGTERM, SIGUSR1 and Ctrl-C end a command in good order, with exit code 143 or 130; the same command goes on later.
+
+Loads no torch.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,11 @@ from types import FrameType
 
 from erv import ranks
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # of clusters and supervisors; SLURM sends what --signal names
-EXIT_CODE = 128 + signal.SIGTERM
+SIGNALS = (
+    signal.SIGTERM,
+    signal.SIGUSR1,
+    signal.SIGINT,
+)  # of clusters, supervisors, users; SLURM sends what --signal names
 Handler = Callable[[int, FrameType | None], None]
 
 
@@ -21,7 +27,7 @@ class Stopped(SystemExit):
     """A signal ends this process; what was done is on the disk."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(EXIT_CODE)
+        super().__init__(128 + (signal.SIGINT if number == signal.SIGINT else signal.SIGTERM))
         self.number = number
 
     def __str__(self) -> str:

@@ -90,6 +90,7 @@ def test_killed(demo, whole, fault, stage, lora, moment, when):
     [
         ("rollout:3:SIGTERM", 3, "what was sampled is read"),
         ("ended:0:SIGUSR1", 1, "the weights have been changed"),
+        ("everyone:1:SIGINT", 2, "the weights have been changed; to the workers too"),
     ],
 )
 def test_asked_to_end(demo, whole, fault, tmp_path, moment, saved, when):
@@ -99,7 +100,8 @@ def test_asked_to_end(demo, whole, fault, tmp_path, moment, saved, when):
     scontrol.parent.mkdir()
     scontrol.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n')
     scontrol.chmod(0o755)
-    overrides = (*STAGES["grpo"], f"name={number}")
+    overrides = (*STAGES["grpo"], f"name={number}", *["loader.workers=2"] * moment.startswith("everyone"))
+    code = 130 if number == "SIGINT" else 143
     slurm = {
         "SLURM_JOB_ID": "77",
         "SLURM_NTASKS": "1",
@@ -107,7 +109,7 @@ def test_asked_to_end(demo, whole, fault, tmp_path, moment, saved, when):
         "PATH": f"{scontrol.parent}:{os.environ['PATH']}",
     }
     done = interrupted(demo, moment, *overrides, **slurm)
-    assert done.returncode == 143, done.stderr
+    assert done.returncode == code, done.stderr
     assert f"ended by {number}; the same command goes on from here" in done.stderr
     assert "Traceback" not in done.stderr
     folder = run_of(demo, number)
@@ -119,7 +121,7 @@ def test_asked_to_end(demo, whole, fault, tmp_path, moment, saved, when):
     assert read_curves(folder) == read_curves(whole("grpo"))
     same_weights(folder, whole("grpo"))
     fault(
-        f"{number} when {when}", "exit 143, saved", f"exit {done.returncode}, saved after {saved} batches; same weights"
+        f"{number} when {when}", f"exit {code}, saved", f"exit {done.returncode}, saved after {saved} batches; same weights"
     )
 
 

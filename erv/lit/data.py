@@ -6,6 +6,7 @@ with the very next batch at any number of workers.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from erv.records import Clip
 from erv.verifier import Sentences
 
 Rows = Sequence[Any]
+_LATE_S = 600  # at most what SLURM's GraceTime and KillWait usually are
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,16 @@ class _Rows(Dataset[Any]):
     def __getitem__(self, index: int | Draw) -> Any:
         place, turn = index if isinstance(index, tuple) else (index, 0)
         return self.rows.raw(place, turn) if isinstance(self.rows, Samples) else self.rows[place]
+
+
+def _outlive_signals(worker: int) -> None:
+    """Clusters and terminals signal all processes of a run; its workers serve on, so that a batch can come to its end.
+
+    SIGTERM, which torch sends to workers as well, ends them late.
+    """
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_LATE_S))
 
 
 class StepData(pl.LightningDataModule):
@@ -88,7 +100,11 @@ class StepData(pl.LightningDataModule):
     def _loader(self, rows: Rows, **how: Any) -> DataLoader[Any]:
         workers = self.loading.workers
         if workers:
-            how |= {"prefetch_factor": self.loading.prefetch, "persistent_workers": True}
+            how |= {
+                "worker_init_fn": _outlive_signals,
+                "prefetch_factor": self.loading.prefetch,
+                "persistent_workers": True,
+            }
         pinned = torch.cuda.is_available()
         return DataLoader(_Rows(rows), collate_fn=list, num_workers=workers, pin_memory=pinned, **how)
 

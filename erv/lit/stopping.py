@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from types import FrameType
 from typing import Any
 
@@ -17,11 +18,11 @@ _log = logging.getLogger(__name__)
 
 
 class Stopping(pl.Callback):
-    """Saves and ends at SIGTERM or SIGUSR1; saves when an error ends the run.
+    """Saves and ends at SIGTERM, SIGUSR1 or Ctrl-C; saves when an error ends the run.
 
     Until a batch changes the weights, the state is still that of its beginning: one process stops there at once, in the
     middle of a rollout. Otherwise the batch, and the validation that is due after it, come to their end first. Several processes
-    stop together before the next batch, whichever got the signal.
+    stop together before the next batch, whichever got the signal. Ctrl-C a second time waits for nothing.
     """
 
     def __init__(self, saving: Checkpoints) -> None:
@@ -66,7 +67,9 @@ class Stopping(pl.Callback):
             exception.add_note(f"saved after {self.done} batches: the same command goes on from there")
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        again = self.number == number == signal.SIGINT
         self.number = number
-        if self.unchanged:
+        if self.unchanged or again:
             raise Stopped(number)
-        _log.info("signal %d: the batch comes to its end first", number)
+        at_once = " (Ctrl-C again: at once, without it)" if number == signal.SIGINT else ""
+        _log.info("%s: the batch comes to its end first%s", signal.Signals(number).name, at_once)

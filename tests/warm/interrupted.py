@@ -26,6 +26,11 @@ def send(name):
     os.kill(os.getpid(), getattr(signal, name))
 
 
+def send_to_all(name):
+    """As a cluster or a terminal does: to the workers too."""
+    os.killpg(0, getattr(signal, name))
+
+
 def at_end(number, act):
     """When batch `number` has changed the weights, before anything of it is written."""
     end = Axes.on_train_batch_end
@@ -134,6 +139,9 @@ def arrange(what, number, more):
         at_end(number, lambda: send("SIGKILL"))
     elif what == "ended":
         at_end(number, lambda: send(more))
+    elif what == "everyone":
+        os.setpgid(0, 0)
+        at_end(number, lambda: send_to_all(more))
     elif what == "rollout":
         at_rewards(number, lambda: send(more))
     elif what == "verifier":
