@@ -1,4 +1,4 @@
-"""Which of the processes of a training run this one is, and what cannot be shared out among them. Loads no torch.
+"""Which of the processes of a training run this one is, and what a trainer cannot do. Loads no torch.
 
 The processes are started by Lightning (it runs the command again), torchrun or SLURM. Rank 0 leads: it alone holds the run's
 folder, writes into it, measures and prints; the others only train.
@@ -16,6 +16,7 @@ from typing import Any
 LEADER = "ERV_LEADER"  # the number of the process that Lightning starts the other ranks from
 _STRATEGIES = {"erv.lit.ddp.Replicas": "ddp", "erv.lit.fsdp.Shards": "fsdp2"}
 SHARING = ("fsdp2", "deepspeed_z2", "deepspeed_z3")  # of weights or of what belongs to them
+_PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 _SET_BY_LIGHTNING = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -71,7 +72,7 @@ def problems(tree: Mapping[str, Any]) -> list[str]:
     """What is wrong with a training run's config, or with how its processes were started."""
     trainer, algo = tree.get("trainer") or {}, tree.get("algo") or {}
     size = processes(trainer)
-    found = []
+    found = imprecise(trainer)
     if size > 1 and not isinstance(trainer.get("strategy"), Mapping):
         found.append(
             f"trainer.devices={trainer.get('devices')} and trainer.num_nodes={trainer.get('num_nodes', 1)} are {size} processes, "
@@ -93,6 +94,18 @@ def problems(tree: Mapping[str, Any]) -> list[str]:
             "equal: trainer=ddp, trainer.devices as --nproc-per-node, trainer.num_nodes as --nnodes"
         )
     return found
+
+
+def imprecise(trainer: Mapping[str, Any]) -> list[str]:
+    """What is wrong with trainer.precision: in half precision without a copy in fp32, weights do not learn."""
+    given = str(trainer.get("precision", "32-true"))
+    if given in _PRECISIONS:
+        return []
+    return [
+        f"trainer.precision is {', '.join(_PRECISIONS[:-1])} or {_PRECISIONS[-1]}, got {given}: what is trained stays in fp32, "
+        "as bf16 rounds away every step of less than 1/512 of a weight; to need less memory set trainer.precision=bf16-mixed and "
+        "policy.dtype=bfloat16 (frozen weights), with policy.lora={r: 16} or trainer=fsdp2"
+    ]
 
 
 def strategy(trainer: Mapping[str, Any] | None) -> str:

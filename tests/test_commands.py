@@ -51,6 +51,7 @@ def test_a_sweep_makes_one_run_per_value_and_leaves_nothing_where_it_was_started
         (["reward.explanation.threshold=2"], "threshold is a probability in [0, 1], got 2"),
         (["seed=9"], "no finished run with seed 9"),
         (["media.modalities=[video,smell]"], "smell"),
+        (["trainer.precision=bf16-true"], "set trainer.precision=bf16-mixed and policy.dtype=bfloat16"),
         (["+trainer.accumulate_grad_batches=2"], "micro-batches of algo.token_budget tokens"),
         (["+trainer.accumulate_grad_batches=4", "stage=sft"], "set checkpoint.every=4"),
     ],
@@ -85,8 +86,12 @@ def test_lora_and_gradient_checkpointing_through_the_commands(demo):
     assert trained, done.stdout
     whole, adapters = (int(n.replace(",", "")) for n in trained.groups())
     assert 0 < adapters < whole / 4
-    train(demo, "+exp=grpo_demo", "+debug=demo", "name=lora_grpo", "policy.checkpoint=runs/demo/lora", *saving)
+    saving += ["policy.checkpoint=runs/demo/lora", "policy.dtype=bfloat16", "trainer.precision=bf16-mixed"]
+    train(demo, "+exp=grpo_demo", "+debug=demo", "name=lora_grpo", *saving)
     assert load_policy(str(run_of(demo, "lora_grpo") / "model")).model.adapted is False
+    written = load_file(run_of(demo, "lora_grpo") / "model" / "model.safetensors")
+    wide = {name.partition(".")[0] for name, weight in written.items() if weight.dtype == torch.float32}
+    assert wide == {"mm_projector", "audio_projector", "bert_gate"}
     first, second = (load_file(run_of(demo, name) / "model" / "model.safetensors") for name in ("towers", "lora"))
     assert first.keys() == second.keys()
     changed = {n for n in first if not torch.equal(first[n], second[n])}

@@ -142,6 +142,31 @@ def test_bf16_stays_close_to_fp32(policy):
     assert half.gate(batch.bert_input_ids, batch.bert_attention_mask).dtype == torch.float32
 
 
+@pytest.mark.parametrize("train", [("mm_projector", "audio_projector", "bert_gate"), ("language_model",)])
+def test_small_steps_are_not_rounded_away(policy, train):
+    """What is trained of a policy in bf16 is widened: a step of RL is smaller than bf16's distance between two weights."""
+    prompts, rows, targets = clips(policy)
+    batch = policy.processor.collate(prompts, rows, targets)
+    shares = []
+    for widen in (False, True):
+        model = released.model(NAME, torch.bfloat16).set_trainable(train)
+        if widen:
+            model.widen_trained()
+        assert {p.dtype for p in model.parameters() if not p.requires_grad} == {torch.bfloat16}
+        trained = [p for p in model.parameters() if p.requires_grad]
+        assert {p.dtype for p in trained} == {torch.float32 if widen else torch.bfloat16}
+        before = [p.detach().clone() for p in trained]
+        model(batch).loss.backward()
+        torch.optim.AdamW(trained, lr=1e-6, weight_decay=0.0).step()
+        moved, found = zip(
+            *((int((b != p).sum()), p.numel()) for p, b in zip(trained, before, strict=True) if (p.grad != 0).all()),
+            strict=True,
+        )
+        shares.append(sum(moved) / sum(found))
+    assert shares[0] < 0.1
+    assert shares[1] > 0.9
+
+
 def gradients(model, batch):
     model.train()
     model.zero_grad()

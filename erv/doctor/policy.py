@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from erv import card, config
+from erv import card, config, ranks
 from erv.config import ConfigError
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ def describe(cfg: DictConfig) -> dict[str, Any]:
     from erv.lit import memory
 
     tree = _tree(cfg)
+    if problems := ranks.imprecise(tree["trainer"]):
+        raise ConfigError(problems[0])
     sizes, source = _sizes(tree["policy"], tree["seed"])
     setup = card.setup_of(tree, _processes(tree["trainer"]))
     bytes_of = memory.estimate(sizes, setup)

@@ -26,6 +26,7 @@ from erv.policy.projector import VisionProjector
 TEXT_TOKENS = 64  # of a prompt, without its media
 _HALF = {"bf16": torch.bfloat16, "16": torch.float16}
 _ADAM_STATES = 2
+_WIDE = torch.float32.itemsize  # what is trained
 
 
 @dataclass(frozen=True)
@@ -52,15 +53,20 @@ class Setup:
     devices: int = 1
 
     @property
-    def weights(self) -> torch.dtype:
-        """The type of weights, gradients and optimiser states."""
-        kind, _, mode = self.precision.partition("-")
-        return _HALF[kind] if mode == "true" and kind in _HALF else getattr(torch, self.dtype)
+    def frozen(self) -> torch.dtype:
+        """The type of frozen weights; trained ones are in fp32, with their gradients and optimiser states."""
+        kind: torch.dtype = getattr(torch, self.dtype)
+        return kind
+
+    @property
+    def trains_decoder(self) -> bool:
+        """Whether the language model is trained as a whole."""
+        return "language_model" in self.train and self.lora is None
 
     @property
     def arithmetic(self) -> torch.dtype:
         """The type of activations."""
-        return _HALF.get(self.precision.partition("-")[0], self.weights)
+        return _HALF.get(self.precision.partition("-")[0], torch.float32 if self.trains_decoder else self.frozen)
 
     @property
     def sharded(self) -> bool:
@@ -93,28 +99,29 @@ def estimate(sizes: HumanOmniConfig, setup: Setup) -> dict[str, int]:
     total, trained = (sum(column) for column in zip(*parts.values(), strict=True))
     towers = parts["vision_tower"][0] + parts["audio_tower"][0]
     share = 1 / setup.devices if setup.sharded or setup.masters_apart else 1.0
-    # a copy that is shared out for itself has nothing in common with the policy but the towers
-    copied = total - towers if setup.sharded else trained
-    wide, narrow = setup.weights.itemsize, setup.arithmetic.itemsize
+    frozen, narrow = setup.frozen.itemsize, setup.arithmetic.itemsize
+    apart = frozen * (total - towers - trained) + _WIDE * trained  # from the towers, which stay whole
     prompt = prompt_tokens(sizes)
     row = prompt + setup.group_size * setup.new_tokens
     rows = min(max((setup.token_budget or row * setup.prompts) // row, 1), setup.prompts)
     answers = rows * setup.group_size * setup.new_tokens
     per_token = 2 * text.num_hidden_layers * text.num_key_value_heads * (text.hidden_size // text.num_attention_heads)
     sampled = setup.prompts * (prompt + setup.group_size * setup.new_tokens)
-    weights, reference = (towers + (total - towers) * share) * wide, copied * wide * share
+    # a copy that is shared out for itself has nothing in common with the policy but the towers
+    weights, reference = frozen * towers + apart * share, (apart if setup.sharded else _WIDE * trained) * share
     if setup.masters_apart:
-        weights, reference = total * narrow + trained * wide * share * (narrow < wide), trained * narrow
+        weights, reference = total * narrow + trained * _WIDE * share * (narrow < _WIDE), trained * narrow
     stays = {
         "weights": weights,
         "reference": reference * setup.reference,
-        "gradients": trained * wide * share,
-        "optimiser": _ADAM_STATES * trained * wide * share,
+        "gradients": trained * _WIDE * share,
+        "optimiser": _ADAM_STATES * trained * _WIDE * share,
     }
     ends = text.vocab_size * text.hidden_size * (1 if text.tie_word_embeddings else 2) + text.hidden_size
     layer = (parts["language_model"][0] - ends) // text.num_hidden_layers
     at_once = total - towers - (text.num_hidden_layers - 2) * layer  # this layer and the next one
-    copies = 0 if setup.sharded or setup.masters_apart or narrow == wide else narrow * parts["language_model"][0]
+    held = _WIDE if setup.trains_decoder else frozen
+    copies = 0 if setup.sharded or setup.masters_apart or narrow == held else narrow * parts["language_model"][0]
     update = {
         "half-precision copies": copies,
         "gathered to update": 2 * narrow * at_once * setup.sharded,  # weights and gradients

@@ -42,8 +42,8 @@ class TowerWarmup(pl.LightningModule):
 
     def logits(self, batch: list[Sample]) -> dict[str, Tensor]:
         """Class logits `[B, E]` of each head."""
-        frames = torch.stack([media["video"] for _, media in batch]).to(self.device).float()
-        mel = torch.stack([media["audio"] for _, media in batch]).to(self.device).float()
+        frames = torch.stack([media["video"].float() for _, media in batch]).to(self.device)
+        mel = torch.stack([media["audio"].float() for _, media in batch]).to(self.device)
         picture = self.model.encode_video(frames).mean((1, 2))
         voice = self.model.encode_audio(mel).mean(1)
         inputs = {"picture": picture, "voice": voice, "both": torch.cat([picture, voice], 1)}

@@ -96,7 +96,7 @@ def load_policy(
 
     `train` lists the trained parts; `lora` (keyword arguments of peft.LoraConfig, `{}` for the defaults here) puts adapters
     on all linear layers of the language model, which are then what is trained of it. `attention` is the language
-    model's; `dtype` the weights'.
+    model's; `dtype` the weights', of which training widens those that it changes (`HumanOmni.widen_trained`).
     """
     kind = getattr(torch, dtype)
     if checkpoint is None:

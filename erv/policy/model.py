@@ -93,6 +93,13 @@ class HumanOmni(PreTrainedModel):
                 parameter.requires_grad_("language_model" in parts and "lora_" in name)
         return self.train(self.training)
 
+    def widen_trained(self) -> HumanOmni:
+        """What is trained in fp32, whatever the type of the rest: bf16 rounds away a step of less than 1/512 of a weight."""
+        for parameter in self.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+        return self
+
     @property
     def adapted(self) -> bool:
         """Whether the language model has adapters."""
@@ -148,7 +155,7 @@ class HumanOmni(PreTrainedModel):
         ids, mask = rows.chunk(2, dim=1)
         with torch.set_grad_enabled(torch.is_grad_enabled() and "bert_model" in self.trained):
             first = self.bert_model(input_ids=ids, attention_mask=mask).last_hidden_state[:, 0]
-        return F.softmax(self.bert_gate(first), dim=-1, dtype=torch.float32)[inverse]
+        return F.softmax(self.bert_gate(first.to(_dtype(self.bert_gate))), dim=-1, dtype=torch.float32)[inverse]
 
     def fuse(self, video: Tensor, weights: Tensor) -> Tensor:
         """Tower features `[B, T, N, d]` and branch weights `[B, 3]` -> video tokens `[B, T * g' * g', D]`.

@@ -168,6 +168,7 @@ class Processor:
     def _ids(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
+    @torch.autocast("cpu", enabled=False)  # which refuses to stack features in fp16 when it computes in bf16
     def collate(
         self,
         prompts: Sequence[Prompt],
