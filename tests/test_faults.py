@@ -19,7 +19,9 @@ from endpoint import Endpoint, judge
 
 from erv.checkpoints import declared
 from erv.emotions import DFEW
+from erv.lit.stopping import Stopping
 from erv.metrics.curves import read_curves
+from erv.signals import Stopped
 
 pytestmark = pytest.mark.faults
 COMMON = ("+debug=demo", "evaluation.limit=1", "evaluation.samples=1")
@@ -121,8 +123,22 @@ def test_asked_to_end(demo, whole, fault, tmp_path, moment, saved, when):
     assert read_curves(folder) == read_curves(whole("grpo"))
     same_weights(folder, whole("grpo"))
     fault(
-        f"{number} when {when}", f"exit {code}, saved", f"exit {done.returncode}, saved after {saved} batches; same weights"
+        f"{number} when {when}",
+        f"exit {code}, saved",
+        f"exit {done.returncode}, saved after {saved} batches; same weights",
     )
+
+
+def test_ctrl_c_again_waits_for_nothing(caplog):
+    stopping = Stopping(saving=None)
+    with caplog.at_level("INFO"):
+        stopping._handle(signal.SIGTERM, None)
+        stopping._handle(signal.SIGTERM, None)
+        stopping._handle(signal.SIGINT, None)
+    assert "SIGINT: the batch comes to its end first (Ctrl-C again: at once, without it)" in caplog.text
+    with pytest.raises(Stopped) as end:
+        stopping._handle(signal.SIGINT, None)
+    assert (end.value.code, end.value.number) == (130, signal.SIGINT)
 
 
 def same_weights(one, other):
