@@ -15,6 +15,7 @@ from erv.composition import Composition
 from erv.config import ConfigError
 from erv.corpora.base import CorpusError, CorpusMissing
 from erv.emotions import counterpart
+from erv.lit.data import too_rarely
 from erv.media.augment import Augment
 from erv.references import CHECKPOINTS
 from erv.run import find_model
@@ -29,7 +30,7 @@ _COPIES = (
 def missing(tree: Mapping[str, Any], composition: Composition) -> list[str]:
     """Every piece that is not there or does not fit, a text each; empty when the run may begin."""
     found = [*_data(tree, composition), *_checkpoints(tree), *_untrained_verifier(tree, composition)]
-    return [*found, *_keys(tree), *_settings(tree), *_accumulation(tree), *_disk(tree)]
+    return [*found, *_keys(tree), *_settings(tree), *_accumulation(tree), *_validation(tree), *_disk(tree)]
 
 
 def _data(tree: Mapping[str, Any], composition: Composition) -> Iterator[str]:
@@ -131,6 +132,13 @@ def _accumulation(tree: Mapping[str, Any]) -> Iterator[str]:
                 f"{key} must divide by trainer.accumulate_grad_batches, so that no gradient is underway then; got {key}={every} "
                 f"and {count}: set {key}={-(-every // count) * count}"
             )
+
+
+def _validation(tree: Mapping[str, Any]) -> Iterator[str]:
+    """Where the length of the run is told; one in epochs is known once its clips have been looked at."""
+    for key in ("algo.iterations", "trainer.limit_train_batches"):
+        if message := too_rarely(at(tree, "trainer.val_check_interval"), at(tree, key)):
+            yield f"{message}, or a larger {key}"
 
 
 def _disk(tree: Mapping[str, Any]) -> Iterator[str]:
