@@ -45,6 +45,7 @@ CASES = {
     "sums": (BATCHES, lambda: TwoRewards(value), {"normalise_then_sum": True, "loss": "cispo"}),
     "left_out": (BATCHES, lambda: Reward(value_of_few), {"zero_spread": "leave_out"}),
     "again": (BATCHES, lambda: Reward(value_of_few), {"zero_spread": "resample"}),
+    "short": (BATCHES, lambda: Reward(value), {"ends": tuple(range(1, 9)), "max_new_tokens": 24}),
     "nothing": (BATCHES, lambda: Reward(lambda text, gold: 1.0), {"zero_spread": "leave_out"}),
     "broken": (broken(), lambda: Reward(value), {"max_nonfinite": 2, "verify_shared_prefix": False}),
 }

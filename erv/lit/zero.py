@@ -42,8 +42,7 @@ class Zero(EndsTogether, DeepSpeedStrategy):
         config = {
             "train_micro_batch_size_per_gpu": 1,  # for its log alone
             "zero_allow_untested_optimizer": True,
-            # what is fetched ahead is guessed from the order of modules, which a rollout does not keep to
-            "zero_optimization": {"stage": stage, "stage3_prefetch_bucket_size": 0, **(zero or {})},
+            "zero_optimization": {"stage": stage, **(zero or {})},
         }
         super().__init__(config=config, timeout=timedelta(seconds=timeout_s))
 
@@ -81,6 +80,8 @@ class Zero(EndsTogether, DeepSpeedStrategy):
             model_parameters=[p for p in model.parameters() if p.requires_grad], optimizer=optimizer,
             lr_scheduler=lr_scheduler, dist_init_required=False,
         )  # fmt: skip
+        if self.zero_stage_3:
+            _keep_no_trace(engine)
         for owner, name, tower in towers:
             owner.__dict__[name] = tower.to(self.root_device)  # no part of the module: stage 3 goes through all of its
         return engine, shared
@@ -177,6 +178,20 @@ class Zero(EndsTogether, DeepSpeedStrategy):
         norm = combine_grad_norm_groups(zero._get_norm_groups()) if self.zero_stage_3 else zero.scaled_global_norm()
         found = torch.as_tensor(norm, device=self.root_device).float()
         return found if float(found) >= 0 else torch.full_like(found, math.inf)
+
+
+def _keep_no_trace(engine: Any) -> None:
+    """Stage 3 writes the order of modules down, to fetch ahead, and ends a run whose processes differ in it.
+
+    Those of a rollout do: each has as many as the tokens of its longest answer.
+    """
+    coordinator = engine.optimizer.parameter_offload.get_param_coordinator()
+
+    def forget(*_: Any) -> None:
+        if coordinator.is_record_trace():
+            coordinator._invalidate_trace()
+
+    engine.module.register_forward_pre_hook(forget)  # behind DeepSpeed's own, which begins to write
 
 
 def strategy_of(module: pl.LightningModule) -> Zero | None:
