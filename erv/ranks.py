@@ -125,11 +125,6 @@ def _not_shared_out(tree: Mapping[str, Any]) -> list[str]:
             f"trainer={name} shares a policy's weights out, in the stages sft and grpo; got stage={tree.get('stage')}: what it "
             "trains fits on any device, set trainer=ddp"
         ]
-    if name == "deepspeed_z3" and (tree.get("policy") or {}).get("lora") is not None:
-        return [
-            "trainer=deepspeed_z3 is not for policy.lora: an iteration took minutes where trainer=fsdp2 took seconds; set that, "
-            "or trainer=ddp where a device holds the frozen weights"
-        ]
     trained = [part for part in ("vision_tower", "audio_tower") if part in (tree.get("policy") or {}).get("train", ())]
     if trained:
         return [
