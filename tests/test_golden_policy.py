@@ -16,8 +16,8 @@ from transformers import WhisperFeatureExtractor
 
 from erv.media.audio import read_audio
 from erv.media.frames import frame_indices
+from erv.policy.batch import PolicyBatch
 from erv.policy.checkpoint import to_original_names
-from erv.policy.model import PolicyBatch
 from erv.policy.processor import Processor
 from erv.policy.prompts import PLACEHOLDERS, QUESTION
 from erv.policy.tokenizer import train_tokenizer

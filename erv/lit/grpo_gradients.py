@@ -24,7 +24,7 @@ from erv.lit.optim import Optim
 from erv.lit.room import is_shortage, smaller_budget
 from erv.lit.samples import Sample
 from erv.lit.zero import strategy_of
-from erv.policy.model import PolicyBatch
+from erv.policy.batch import PolicyBatch
 
 
 class GroupGradients(DevCurve):

@@ -19,7 +19,7 @@ from erv.lit.optim import Optim
 from erv.lit.samples import Sample
 from erv.lit.zero_passes import refuse_uneven
 from erv.policy import Policy, save_policy
-from erv.policy.model import IGNORE, PolicyBatch
+from erv.policy.batch import IGNORE, PolicyBatch
 from erv.policy.prompts import MEDIA_IDS
 from erv.rationale import compose
 from erv.records import Clip

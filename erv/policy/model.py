@@ -7,7 +7,6 @@ feature compressor of HumanOmni's own repository.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -17,36 +16,10 @@ from transformers import BertModel, PreTrainedModel, Qwen2ForCausalLM, SiglipVis
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from erv.policy.batch import IGNORE, PolicyBatch
 from erv.policy.config import AUDIO_POOL, PARTS, HumanOmniConfig
 from erv.policy.projector import VisionProjector
-from erv.policy.prompts import AUDIO_ID, IMAGE_ID, VIDEO_ID
-
-IGNORE = -100
-
-
-@dataclass(frozen=True)
-class PolicyBatch:
-    """Prompts (and SFT targets) with the tower features of their clips, right-padded.
-
-    `input_ids` `[B, L]` holds VIDEO_ID / AUDIO_ID where media go; `attention_mask` `[B, L]` bool; `labels` `[B, L]`;
-    `bert_input_ids`, `bert_attention_mask` `[B, Q]`; `video` `[Bv, T, N, d]` and `audio` `[Ba, A, d_a]` hold the tower
-    features of the rows that have such a placeholder, in order. `frames` `[Bv]`: the frames of each clip where they
-    differ (T is the most of them), None where all have T.
-    """
-
-    input_ids: Tensor
-    attention_mask: Tensor
-    bert_input_ids: Tensor
-    bert_attention_mask: Tensor
-    video: Tensor | None = None
-    audio: Tensor | None = None
-    labels: Tensor | None = None
-    frames: Tensor | None = None
-
-    def to(self, device: torch.device | str) -> PolicyBatch:
-        """The batch on another device."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{k: v.to(device) for k, v in values.items() if v is not None})
+from erv.policy.prompts import AUDIO_ID, VIDEO_ID
 
 
 class HumanOmni(PreTrainedModel):
@@ -167,8 +140,8 @@ class HumanOmni(PreTrainedModel):
 
     def media(self, batch: PolicyBatch) -> dict[int, Tensor]:
         """What goes where placeholders are: {VIDEO_ID: `[Bv, T * g' * g', D]`, AUDIO_ID: `[Ba, A, D]`}."""
-        ids = _media_ids(batch)
-        _check_placeholders(ids, batch)
+        batch.check_placeholders()
+        ids = batch.media_ids
         found = {}
         if batch.video is not None:
             rows = (ids == VIDEO_ID).any(1)
@@ -186,7 +159,7 @@ class HumanOmni(PreTrainedModel):
         `media`: what `self.media(batch)` gave, where it is there already.
         """
         media = self.media(batch) if media is None else media
-        ids, lengths = _media_ids(batch), batch.attention_mask.long()
+        ids, lengths = batch.media_ids, batch.attention_mask.long()
         for placeholder, tokens in media.items():
             here = ids == placeholder
             if placeholder == VIDEO_ID and batch.frames is not None and batch.video is not None:
@@ -248,22 +221,3 @@ class HumanOmni(PreTrainedModel):
 
 def _dtype(module: nn.Module) -> torch.dtype:
     return next(module.parameters()).dtype
-
-
-def _media_ids(batch: PolicyBatch) -> Tensor:
-    """The ids without padding, pictures as videos of one frame."""
-    ids = batch.input_ids.masked_fill(~batch.attention_mask.bool(), 0)
-    return ids.masked_fill(ids == IMAGE_ID, VIDEO_ID)
-
-
-def _check_placeholders(ids: Tensor, batch: PolicyBatch) -> None:
-    for name, placeholder, features in (("video", VIDEO_ID, batch.video), ("audio", AUDIO_ID, batch.audio)):
-        counts = (ids == placeholder).sum(1)
-        if int(counts.max()) > 1:
-            raise ValueError(f"a prompt holds {int(counts.max())} {name} placeholders; one per sample is the rule")
-        wanted, given = int(counts.sum()), 0 if features is None else features.shape[0]
-        if wanted != given:
-            raise ValueError(
-                f"{wanted} prompts have a placeholder for {name} but features of {given} clips were given; "
-                f"give each placeholder its clip, or leave {name} out of media.modalities"
-            )

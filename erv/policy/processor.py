@@ -19,7 +19,7 @@ from erv.media.containers import Limits
 from erv.media.decode import Wanted
 from erv.media.frames import read_frames
 from erv.media.pictures import fit
-from erv.policy.model import IGNORE, PolicyBatch
+from erv.policy.batch import IGNORE, PolicyBatch
 from erv.policy.prompts import (
     AUDIO_ID,
     FOREIGN_TOKENS,

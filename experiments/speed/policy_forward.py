@@ -29,9 +29,10 @@ from erv.lit.data import Sample
 from erv.lit.optim import Optim
 from erv.lit.sft import SFT
 from erv.policy import Policy
+from erv.policy.batch import IGNORE
 from erv.policy.config import HumanOmniConfig
 from erv.policy.load import DEFAULT_TRAIN
-from erv.policy.model import IGNORE, HumanOmni
+from erv.policy.model import HumanOmni
 from erv.policy.processor import Processor
 from erv.policy.prompts import AUDIO_ID, VIDEO_ID
 from erv.policy.tokenizer import train_bert_tokenizer, train_tokenizer
