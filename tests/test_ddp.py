@@ -67,10 +67,14 @@ def letters(request, tmp_path_factory):
         )
         for rank in (0, 1)
     ]  # fmt: skip
-    ddp_grpo.run("ddp", root / "one", 0, 1, ports[:-1])
-    for rank in ranks:
-        printed = rank.communicate(timeout=240)[0].decode()
-        assert rank.returncode == 0, printed
+    try:
+        ddp_grpo.run("ddp", root / "one", 0, 1, ports[:-1])
+        for rank in ranks:
+            printed = rank.communicate(timeout=240)[0].decode()
+            assert rank.returncode == 0, printed
+    finally:  # one that failed is waited for by the other
+        for rank in ranks:
+            rank.kill()
     return root
 
 
