@@ -16,7 +16,7 @@ from typing import Any
 LEADER = "ERV_LEADER"  # the number of the process that Lightning starts the other ranks from
 _STRATEGIES = {"erv.lit.ddp.Replicas": "ddp", "erv.lit.fsdp.Shards": "fsdp2"}
 SHARING = ("fsdp2", "deepspeed_z2", "deepspeed_z3")  # of weights or of what belongs to them
-_PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+_PRECISIONS = ("32-true", "bf16-mixed")
 _SET_BY_LIGHTNING = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -97,14 +97,14 @@ def problems(tree: Mapping[str, Any]) -> list[str]:
 
 
 def imprecise(trainer: Mapping[str, Any]) -> list[str]:
-    """What is wrong with trainer.precision: in half precision without a copy in fp32, weights do not learn."""
+    """What is wrong with trainer.precision."""
     given = str(trainer.get("precision", "32-true"))
     if given in _PRECISIONS:
         return []
     return [
-        f"trainer.precision is {', '.join(_PRECISIONS[:-1])} or {_PRECISIONS[-1]}, got {given}: what is trained stays in fp32, "
-        "as bf16 rounds away every step of less than 1/512 of a weight; to need less memory set trainer.precision=bf16-mixed and "
-        "policy.dtype=bfloat16 (frozen weights), with policy.lora={r: 16} or trainer=fsdp2"
+        f"trainer.precision is {' or '.join(_PRECISIONS)}, got {given}: what is trained stays in fp32, as bf16 rounds away every "
+        "step of less than 1/512 of a weight, and fp16 would want its loss scaled; to need less memory set "
+        "trainer.precision=bf16-mixed and policy.dtype=bfloat16 (frozen weights), with policy.lora={r: 16} or trainer=fsdp2"
     ]
 
 

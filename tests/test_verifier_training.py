@@ -385,7 +385,7 @@ def test_steps_that_lightning_takes_are_clipped(tmp_path, limit, left):
     weight = torch.nn.Parameter(torch.zeros(2))
     weight.grad = torch.tensor([3.0, 4.0])
     loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_idx=0))
-    trainer = SimpleNamespace(precision_plugin=None, strategy=None, fit_loop=loop, default_root_dir=tmp_path)
+    trainer = SimpleNamespace(strategy=None, fit_loop=loop, default_root_dir=tmp_path)
     module = SimpleNamespace(
         automatic_optimization=True, optim=Optim(1.0, max_grad_norm=limit), nonfinite=NonFinite(1), trainer=trainer
     )  # fmt: skip

@@ -24,7 +24,6 @@ from erv.policy.model import HumanOmni
 from erv.policy.projector import VisionProjector
 
 TEXT_TOKENS = 64  # of a prompt, without its media
-_HALF = {"bf16": torch.bfloat16, "16": torch.float16}
 _ADAM_STATES = 2
 _WIDE = torch.float32.itemsize  # what is trained
 
@@ -66,7 +65,9 @@ class Setup:
     @property
     def arithmetic(self) -> torch.dtype:
         """The type of activations."""
-        return _HALF.get(self.precision.partition("-")[0], torch.float32 if self.trains_decoder else self.frozen)
+        if self.precision == "bf16-mixed":
+            return torch.bfloat16
+        return torch.float32 if self.trains_decoder else self.frozen
 
     @property
     def sharded(self) -> bool:

@@ -72,15 +72,14 @@ class SoundSteps(pl.Callback):
         self.loss = float(loss.detach())
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, module: Any, optimizer: Any) -> None:
-        """Clip gradients, and take them away from a step that is not sound; a loss scale, where there is one, does so itself."""
+        """Clip gradients, and take them away from a step that is not sound."""
         if not module.automatic_optimization:
             return
         trained = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         strategy = strategy_of(module)
         norm = strategy.gradient_norm() if strategy else nn.utils.get_total_norm([p.grad for p in trained])
         iteration, folder = trainer.fit_loop.epoch_loop.batch_idx + 1, Path(trainer.default_root_dir)
-        scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
-        if scaled or module.nonfinite.is_sound(folder, iteration, self.loss, float(full(norm)), self._shown):
+        if module.nonfinite.is_sound(folder, iteration, self.loss, float(full(norm)), self._shown):
             if limit := module.optim.max_grad_norm:
                 nn.utils.clip_grads_with_norm_(trained, limit, norm)
             return
