@@ -15,11 +15,8 @@ from types import FrameType
 
 from erv import ranks
 
-SIGNALS = (
-    signal.SIGTERM,
-    signal.SIGUSR1,
-    signal.SIGINT,
-)  # of clusters, supervisors, users; SLURM sends what --signal names
+# of clusters, supervisors and users; SLURM sends what --signal names
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 Handler = Callable[[int, FrameType | None], None]
 
 

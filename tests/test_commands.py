@@ -52,6 +52,15 @@ def test_a_sweep_makes_one_run_per_value_and_leaves_nothing_where_it_was_started
         (["seed=9"], "no finished run with seed 9"),
         (["media.modalities=[video,smell]"], "smell"),
         (["algo.iterations=1"], "got 2 for a run of 1: set trainer.val_check_interval=1 or less, or null"),
+        (
+            [
+                "algo.iterations=null",
+                "algo.epochs=1",
+                "trainer.limit_train_batches=null",
+                "trainer.val_check_interval=9",
+            ],
+            "got 9 for a run of 2: set trainer.val_check_interval=2 or less",
+        ),
         (["trainer.precision=bf16-true"], "set trainer.precision=bf16-mixed and policy.dtype=bfloat16"),
         (["trainer.precision=16-mixed"], "trainer.precision is 32-true or bf16-mixed, got 16-mixed"),
         (["+trainer.accumulate_grad_batches=2"], "micro-batches of algo.token_budget tokens"),

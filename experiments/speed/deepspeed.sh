@@ -15,8 +15,8 @@ seconds() {
     local trainer=$1 iterations=$2 name=$3 begun
     shift 3
     begun=$(date +%s.%N)
-    "$python" -m erv.train "$@" "trainer=$trainer" "trainer.devices=${DEVICES:-2}" "algo.iterations=$iterations" trainer.val_check_interval=null \
-        "group=devices" "name=$name" >&2
+    "$python" -m erv.train "$@" "trainer=$trainer" "trainer.devices=${DEVICES:-2}" "algo.iterations=$iterations" \
+        "trainer.val_check_interval=null" "group=devices" "name=$name" >&2
     echo "$begun $(date +%s.%N)" | awk '{print $2 - $1}'
 }
 
