@@ -15,7 +15,7 @@ from erv.grpo.logprobs import CompletionLogps, completion_logps, micro_batches
 from erv.grpo.objective import Denominators, Metrics, Objective, policy_loss
 from erv.grpo.rollout import Rollout
 from erv.grpo.sampling import Sampling
-from erv.grpo.verify import first_groups, prefix_tolerance, verify_shared_prefix
+from erv.grpo.verify import first_groups, verify_shared_prefix
 from erv.lit import zero_passes
 from erv.lit.collective import full, gathered
 from erv.lit.dev_curve import DevCurve
@@ -144,7 +144,7 @@ class GroupGradients(DevCurve):
         if self.verify_shared_prefix and model is self.model:
             few = first_groups(embeds, prompt_mask, *answers)
             with whole(model), zero_passes.whole(self):
-                parted = verify_shared_prefix(model.language_model, *few, tolerance=prefix_tolerance(embeds))
+                parted = verify_shared_prefix(model.language_model, *few)
             gather(model)
             unclear = math.isnan(parted)  # nothing to compare yet
             self.verify_shared_prefix = any(gathered(unclear)) if self.shared_out else unclear
