@@ -104,6 +104,11 @@ def _settings(tree: Mapping[str, Any]) -> Iterator[str]:
     """Keys that contradict one another, each by the rule of the part that it would stop later."""
     if not tree.get("algo"):
         return
+    if tree["stage"] == "grpo" and (chance := at(tree, "policy.lora.lora_dropout")):
+        yield (
+            f"GRPO compares log-probs of two passes, so adapters have no dropout; got policy.lora.lora_dropout={chance}: "
+            "set it to 0 or leave it out"
+        )
     train = at(tree, "policy.train") or ()
     if message := getattr(config.locate(tree["algo"]["_target_"]), "contradiction", lambda *_: None)(
         tree["algo"], train

@@ -126,7 +126,7 @@ def quiet(tree: Mapping[str, Any]) -> None:
         logging.getLogger(name).propagate = False  # it has a handler of its own
     logging.getLogger("lightning.fabric.strategies.launchers").setLevel(logging.INFO)  # says which rank has failed
     for message in (".*treespec.*", ".*does not have many workers.*", ".*not resumable.*",
-                    ".*in eval mode at the start.*", ".*sync_dist=True.*", ".*before the ``update`` method.*"):  # fmt: skip
+                    ".*sync_dist=True.*", ".*before the ``update`` method.*"):  # fmt: skip
         warnings.filterwarnings("ignore", message=message)
 
 

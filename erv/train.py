@@ -88,7 +88,7 @@ def fit(run: Run, parts: Parts) -> tuple[Any, StepData]:
 def callbacks(run: Run, parts: Parts, rewarded: bool) -> list[pl.Callback]:
     """What happens around the steps; `rewarded` if the verifier reads what is sampled."""
     from erv.lit.axes import Axes
-    from erv.lit.callbacks import Completions, StepSeed, WholeForValidation
+    from erv.lit.callbacks import Completions, StepSeed, TrainingMode, WholeForValidation
     from erv.lit.checkpoints import Checkpoints, VerifierMemory
     from erv.lit.nonfinite import SoundSteps
     from erv.lit.progress import TrainingProgress
@@ -96,8 +96,8 @@ def callbacks(run: Run, parts: Parts, rewarded: bool) -> list[pl.Callback]:
     from erv.lit.watchdog import Watchdog
 
     saving = Checkpoints(run.folder, parts.tree["checkpoint"]["every"])
-    found = [saving, SoundSteps(), Stopping(saving), StepSeed(parts.seed), Axes(), Completions(run.folder),
-             WholeForValidation()]  # fmt: skip
+    found = [saving, SoundSteps(), Stopping(saving), TrainingMode(), StepSeed(parts.seed), Axes(),
+             Completions(run.folder), WholeForValidation()]  # fmt: skip
     if limit := parts.tree["launch"]["watchdog_s"]:
         found.append(Watchdog(limit))
     if rewarded and parts.verifier is not None:

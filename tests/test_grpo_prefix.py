@@ -86,10 +86,10 @@ def test_one_token_everywhere_is_predicted_by_the_prompt_alone():
 def test_the_check_refuses_what_differs(monkeypatch):
     """A rotation by other angles, as of a decoder that layers.py does not know."""
     model, batch = made("qwen2"), ragged("right")
-    with pytest.raises(ValueError, match="rounding explains at most 0.0e"):
+    with pytest.raises(ValueError, match=r"rounding explains at most 0\.0e"):
         verify_shared_prefix(model, *batch, tolerance=0)
     monkeypatch.setattr("erv.grpo.stream.rotate", lambda states, cos, sin: states)
-    with pytest.raises(ValueError, match="algo.verify_shared_prefix=false skips this check"):
+    with pytest.raises(ValueError, match=r"algo\.verify_shared_prefix=false skips this check"):
         verify_shared_prefix(model, *first_groups(*batch))
 
 

@@ -149,6 +149,15 @@ def trunk_and_head(decoder: PreTrainedModel) -> tuple[nn.Module, Tensor]:
     return decoder.get_decoder(), head.weight
 
 
+def dropouts(decoder: PreTrainedModel) -> dict[str, float]:
+    """The dropout of a decoder that is above 0: name of the module (or config key) -> probability."""
+    chances = {name: float(m.p) for name, m in decoder.named_modules() if isinstance(m, nn.Dropout) and m.p}
+    config = decoder.config.get_text_config(decoder=True)
+    if chance := getattr(config, "attention_dropout", 0.0):
+        chances["attention_dropout"] = float(chance)
+    return chances
+
+
 def positions(mask: Tensor) -> Tensor:
     """Position ids `[B, P]` that count real tokens from 0, wherever the padding is."""
     return (mask.long().cumsum(1) - 1).clamp(min=0)

@@ -74,8 +74,8 @@ def verify_shared_prefix(
                 rounding = _norm([a - b for a, b in zip(perturbed, plain, strict=True)]) / size
                 if not rounding <= LARGEST_ROUNDING:
                     _log.warning(
-                        "the shared prefix is not checked: rounding alone changes these gradients by %.1e (relative), as much as a "
-                        "wrong layer would",
+                        "the shared prefix is not checked: rounding alone changes these gradients by %.1e (relative), as much "
+                        "as a wrong layer would",
                         rounding,
                     )
                     return difference

@@ -1,4 +1,4 @@
-"""What happens around training steps: seeds, and the completions on disk."""
+"""What happens around training steps: modes, seeds, and the completions on disk."""
 
 from __future__ import annotations
 
@@ -30,6 +30,23 @@ class StepSeed(pl.Callback):
         """Seed before every step."""
         own = (trainer.global_rank,) if trainer.global_rank else ()  # dropout is not the same in all processes
         torch.manual_seed(prompt_seed(self.seed, "step", index, *own))
+
+
+class TrainingMode(pl.Callback):
+    """Puts what is trained into training mode, and leaves what is frozen in eval mode, when training starts or is resumed.
+
+    `from_pretrained` returns models in eval mode and Lightning leaves modes as they are, so without this dropout is off and
+    gradient checkpointing, which asks `layer.training`, does nothing. Validation restores the modes that it met.
+    """
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Set the modes; each module's own `train` knows its frozen parts."""
+        module.train()
+        for name, part in module.named_modules():
+            if not part.training and any(p.requires_grad for p in part.parameters(recurse=False)):
+                raise RuntimeError(
+                    f"{name} has trained weights and is in eval mode; its module's train() leaves it out"
+                )
 
 
 class WholeForValidation(pl.Callback):

@@ -20,7 +20,7 @@ from erv.emotions import Taxonomy
 from erv.grpo.advantages import Advantages, Scale, advantages
 from erv.grpo.corrections import Correction
 from erv.grpo.groups import rows_of, trained_mask
-from erv.grpo.layers import is_known
+from erv.grpo.layers import dropouts, is_known
 from erv.grpo.objective import Denominators, Metrics, Objective, add_metrics
 from erv.grpo.reference import frozen_copy
 from erv.grpo.rollout import Rollout
@@ -50,7 +50,8 @@ class GRPO(GroupGradients):
     (`Advantages.silent`) is kept for its KL term, left out, or sampled again up to `max_resamples` times and then left
     out (`zero_spread`). `mask_overlong` trains on no answer without an end. `rollout_dtype` samples in a lower precision,
     which `correction` makes up for. `max_nonfinite` steps in a row that are not finite end the run. The first step checks
-    the shared prefix (`verify_shared_prefix`). `dev_temperature` and `judge` belong to the dev curve.
+    the shared prefix (`verify_shared_prefix`). A decoder with dropout is refused: sampled and trained log-probs would be
+    those of different networks. `dev_temperature` and `judge` belong to the dev curve.
 
     Of several processes each has an equal part of the clips, with all answers to them. Advantages, denominators, decisions and
     metrics are those of the whole batch; gradients are summed once per update.
@@ -83,6 +84,13 @@ class GRPO(GroupGradients):
         settings = {"group_size": group_size, "iterations": iterations, "epochs": epochs}
         if message := self.contradiction(settings, getattr(policy.model, "trained", ())):
             raise ValueError(message)
+        if chances := dropouts(policy.model.language_model):
+            name, chance = next(iter(chances.items()))
+            raise ValueError(
+                "GRPO compares log-probs of two passes, so the decoder trains without dropout; it has some in "
+                f"{len(chances)} places, first {name} with {chance}: set policy.lora.lora_dropout=0 where it is an adapter's, "
+                "else 0 in the model's config"
+            )
         if not is_known(policy.model.language_model):
             _log.warning(
                 "%s shares no prefix: every answer runs its prompt anew", type(policy.model.language_model).__name__
