@@ -86,7 +86,8 @@ def test_a_verifier_trains_with_its_dropout(demo, source):
     rows = steps(demo, f"verifier_{source}", *VERIFIER, *chosen, "checkpoint.every=2", stop=1)
     for row in rows:
         assert all(m["training"] for m in row["modules"].values())
-        assert row["dropout"] and all(row["dropout"])
+        assert row["dropout"]
+        assert all(row["dropout"])
 
 
 def test_towers(demo):
