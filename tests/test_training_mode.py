@@ -19,7 +19,6 @@ def steps(root, name, *overrides, stop=None):
         assert done.returncode == (143 if arguments else 0), done.stdout + done.stderr
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     assert sorted({row["step"] for row in rows}) == [0, 1, 2, 3]  # validation lies between them
-    assert len(rows) == (4 if stop is None else 5)  # the step that was interrupted is done again
     return rows
 
 

@@ -17,7 +17,7 @@ from erv.grpo.logprobs import completion_logps, completion_logps_plain
 
 _log = logging.getLogger(__name__)
 # A sound layer differs from the plain one by rounding alone, in another order than the simulated rounding: measured
-# ratios lie between 0.4 and 1.2, also for real weights; those of a layer that is 2 % off at 100 and more (tests/test_grpo_prefix.py).
+# ratios lie between 0.4 and 1.2, for real weights too; those of a layer that is 2 % off at 100 and more.
 ROUNDING_MARGIN = 10.0
 SMALLEST_TOLERANCE = 1e-5  # where rounding is tiny, its estimate may be tinier
 LARGEST_ROUNDING = 0.02  # beyond it, rounding hides what a wrong layer would do

@@ -18,6 +18,8 @@ from erv.lit.sft import SFT
 from erv.lit.towers import TowerWarmup
 from erv.lit.verifier import VerifierTraining
 
+FROZEN = ("model.vision_tower", "model.audio_tower", "model.bert_model")
+
 
 def allocated(profiled):
     """Peak of the bytes allocated and not yet freed since profiling began."""
@@ -40,12 +42,9 @@ def watched(stage, file, stop):
             for name, module in self.named_modules()
             if (weights := list(module.parameters(recurse=False)))
         }
-        dropout = [m.training for n, m in self.named_modules() if "drop" in n.lower() and not n.startswith("reference")]
-        layers = [
-            m.training
-            for n, m in self.named_modules()
-            if ".layers." in f"{n}." and hasattr(m, "gradient_checkpointing")
-        ]
+        trained = [(n, m) for n, m in self.named_modules() if not n.startswith(("reference", *FROZEN))]
+        dropout = [m.training for n, m in trained if "drop" in n.lower()]
+        layers = [m.training for n, m in trained if hasattr(m, "gradient_checkpointing") and ".layers." in n]
         row = {"step": index, "modules": modules, "dropout": dropout, "layers": layers, "bytes": allocated(profiled)}
         with file.open("a") as lines:
             lines.write(json.dumps(row) + "\n")
