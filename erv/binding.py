@@ -28,7 +28,7 @@ SECTIONS = {
     "checkpoint": ("every",),
     "paths": ("runs", "data", "cache"),
     "verifier": ("model", "data", "gate"),
-    "verifier.gate": ("macro_f1", "labels_per_sentence"),
+    "verifier.gate": ("margin_over_baseline", "macro_f1", "labels_per_sentence"),
 }
 # Groups of which one is chosen: with keys but no target, an experiment set what was then left out.
 CHOSEN = ("data", "media", "augment", "loader", "policy", "verifier.model", "reward", "algo", "optim", "evaluation", "metrics",

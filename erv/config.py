@@ -36,6 +36,13 @@ ADDED: dict[str, Any] = {
         (f"verifier.data.files.{name}" for name in ("table", "goemotions", "brighter", "meld", "emobank")),
     ),
 }
+# Keys whose default has changed without changing what a run computes: the new default is signed as the old one was.
+RENEWED: dict[str, tuple[Any, Any]] = {
+    "verifier.gate": (
+        {"margin_over_baseline": 0.0, "macro_f1": None, "labels_per_sentence": None},
+        {"macro_f1": 0.95, "labels_per_sentence": 1.2},
+    ),
+}
 ROOT_KEYS = (
     "name", "group", "stage", "seed", "data", "media", "augment", "loader", "policy", "verifier", "reward", "judge", "algo",
     "optim", "evaluation", "metrics", "trainer", "logger", "paths", "launch", "checkpoint", "task", "llm", "mode", "results",
@@ -128,6 +135,10 @@ def signature(cfg: Any, identities: Mapping[str, str] | None = None) -> str:
     for dotted, default in ADDED.items():
         if at(tree, dotted) == default:
             _pop(tree, dotted.split("."))
+    for dotted, (new, old) in RENEWED.items():
+        if at(tree, dotted) == new:
+            *parents, last = dotted.split(".")
+            at(tree, ".".join(parents))[last] = old
     text = json.dumps([tree, dict(identities or {})], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

@@ -246,10 +246,15 @@ class Parts:
         explanation = self.reward.explanation
         if explanation is None or explanation.weight == 0 or not self.tree["verifier"].get("gate"):
             return
-        metrics = Path(self.tree["verifier"]["model"]["checkpoint"]).parent / METRICS
-        if not metrics.is_file():
+        file = Path(self.tree["verifier"]["model"]["checkpoint"]).parent / METRICS
+        if not file.is_file():
             _log.warning(
                 "the verifier comes without held-out scores, so it cannot be checked; verifier.gate is not applied"
             )
             return
-        gate(json.loads(metrics.read_text())["heldout"], **self.tree["verifier"]["gate"])
+        metrics = json.loads(file.read_text())
+        if "baseline" not in metrics:
+            _log.warning(
+                "the verifier was trained before baselines were measured; verifier.gate.margin_over_baseline is not applied"
+            )
+        gate(metrics, **self.tree["verifier"]["gate"])

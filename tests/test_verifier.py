@@ -6,6 +6,7 @@ import torch
 
 from erv.emotions import DFEW, GOEMOTIONS, MAFW
 from erv.verifier import Loss, UnfitVerifier, Verifier, build_verifier, gate, load_verifier, per_class, scores
+from erv.verifier.baseline import difference, tfidf_probabilities
 
 SIZES = {
     "model_type": "roberta", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32,
@@ -119,12 +120,57 @@ def test_calibration_error_of_a_verifier_that_is_sure_and_half_right():
 
 @pytest.mark.parametrize(
     ("f1", "labels", "problem"),
-    [(0.94, 1.1, "macro F1 is 0.940, at least 0.95"), (0.97, 1.9, "1.90 emotions a sentence, 1.2 are too many")],
+    [
+        (0.94, 1.1, r"macro F1 is 0.940, verifier.gate.macro_f1 asks for at least 0.95"),
+        (0.97, 1.9, r"1.90 emotions a sentence, verifier.gate.labels_per_sentence allows fewer than 1.2"),
+    ],
 )
-def test_the_gate_refuses_a_weak_verifier(f1, labels, problem):
+def test_the_gate_has_absolute_limits(f1, labels, problem):
     with pytest.raises(UnfitVerifier, match=problem):
-        gate({"macro_f1": f1, "labels_per_sentence": labels})
-    gate({"macro_f1": 0.95, "labels_per_sentence": 1.19})
+        gate({"heldout": {"macro_f1": f1, "labels_per_sentence": labels}}, macro_f1=0.95, labels_per_sentence=1.2)
+    gate({"heldout": {"macro_f1": 0.95, "labels_per_sentence": 1.19}}, macro_f1=0.95, labels_per_sentence=1.2)
+    gate({"heldout": {"macro_f1": f1, "labels_per_sentence": labels}})
+
+
+@pytest.mark.parametrize(
+    ("high", "margin", "refused"),
+    [(-0.01, 0.0, True), (0.01, 0.0, False), (0.01, 0.05, True), (-0.01, None, False)],
+)
+def test_the_gate_asks_for_the_baseline(high, margin, refused):
+    """A real verifier at .5 passes where a bag of words has .45; one that is worse than it beyond the interval does not."""
+    baseline = {
+        "measured_on": "audit",
+        "macro_f1": 0.45,
+        "verifier_macro_f1": 0.5,
+        "difference": 0.05,
+        "low": -0.02,
+        "high": high,
+    }
+    metrics = {"heldout": {"macro_f1": 0.5, "labels_per_sentence": 1.9}, "baseline": baseline}
+    if not refused:
+        return gate(metrics, margin_over_baseline=margin)
+    with pytest.raises(UnfitVerifier, match=r"0.500, that of TF-IDF with logistic regression on the same rows 0.450"):
+        gate(metrics, margin_over_baseline=margin)
+
+
+def test_the_baseline_learns_words_and_is_deterministic():
+    train = ["she is happy", "what a happy day", "he is sad", "a sad day", "nothing here", "plain words"] * 3
+    targets = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 1, 0], [0, 0, 0], [0, 0, 0]] * 3)
+    texts = ["a happy child", "sad news"]
+    first, second = (tfidf_probabilities(train, targets, texts) for _ in range(2))
+    assert np.array_equal(first, second)
+    assert first.argmax(1).tolist() == [0, 1]
+    assert first[:, 2].tolist() == [0, 0]  # a class that no row has
+
+
+def test_the_difference_is_that_of_macro_f1_and_its_interval_holds_it():
+    rng = np.random.default_rng(1)
+    targets = rng.integers(0, 2, (200, 3))
+    better, worse = (np.clip(targets + rng.normal(0, noise, targets.shape), 0, 1) for noise in (0.3, 0.8))
+    gain = difference(better, worse, targets, [0, 1, 2], (0.5, 0.4), 2)
+    wanted = scores(better, targets, 0.5, 2)["macro_f1"] - scores(worse, targets, 0.4, 2)["macro_f1"]
+    assert gain.value == pytest.approx(wanted, abs=1e-6)
+    assert 0 < gain.low < gain.value < gain.high
 
 
 def saved(tmp_path, model_type, labels, **sizes):

@@ -33,11 +33,16 @@ def calibrate(logits: np.ndarray, targets: np.ndarray, top_k: int, columns: Sequ
     """Choose on logits `[S, E]` and multi-hot targets `[S, E]`; F1 is the mean over the classes `columns`."""
     scale = temperature(logits, targets)
     rows = sweep(sigmoid(logits), targets, top_k, columns)
-    best = max(f for _, f, _ in rows)
-    level = [t for t, f, _ in rows if f >= best - 1e-9]
-    threshold = level[len(level) // 2]  # the middle of the plateau
+    threshold = best_threshold(rows)
     curves = [reliability(sigmoid(z), targets) for z in (logits, logits / scale)]
     return Calibration(threshold, scale, rows, curves[0], curves[1])
+
+
+def best_threshold(rows: Sequence[tuple[float, float, float]]) -> float:
+    """The threshold of the best macro F1 in rows of `sweep`; of several that are equal, the middle one."""
+    best = max(f for _, f, _ in rows)
+    level = [t for t, f, _ in rows if f >= best - 1e-9]
+    return level[len(level) // 2]
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
