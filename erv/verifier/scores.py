@@ -16,7 +16,6 @@ from torchmetrics.functional.classification import (
     multilabel_recall,
 )
 
-
 CEILING = 0.95  # on templated text a bag of words is perfect, and a verifier beside it good enough without being better
 
 
@@ -98,14 +97,20 @@ def gate(
     """Raise UnfitVerifier unless a verifier's scores allow training a policy with it; None checks nothing.
 
     metrics: a verifier run's metrics.json. `margin_over_baseline` asks for that much more macro F1 than TF-IDF with logistic
-    regression has, trained on the same rows; a verifier is refused when the 95 % interval of the difference lies below it.
+    regression has, trained on the same rows; a verifier is refused when the 95 % interval of the difference lies below it
+    and its own macro F1 below `CEILING`.
     `macro_f1` and `labels_per_sentence` are absolute limits on held-out sentences at the reward's threshold. A verifier that
     names every emotion everywhere still rewards, only not coherence, and nothing else would show it.
     """
-    heldout, baseline = metrics["heldout"], metrics.get("baseline")
+    heldout: Mapping[str, float] = metrics["heldout"]
+    baseline: Mapping[str, Any] | None = metrics.get("baseline")
     problems = []
-    compared = margin_over_baseline is not None and baseline is not None and baseline["verifier_macro_f1"] < CEILING
-    if compared and baseline["high"] < margin_over_baseline:
+    if (
+        margin_over_baseline is not None
+        and baseline is not None
+        and baseline["verifier_macro_f1"] < CEILING
+        and baseline["high"] < margin_over_baseline
+    ):
         problems.append(
             f"its macro F1 on {baseline['measured_on']} sentences is {baseline['verifier_macro_f1']:.3f}, that of TF-IDF with "
             f"logistic regression on the same rows {baseline['macro_f1']:.3f} (difference {baseline['difference']:+.3f}, 95 % "
