@@ -143,6 +143,15 @@ def test_the_signature_is_that_of_the_result():
     assert config.signature(composed("+exp=grpo_demo"), {"policy.checkpoint": "abc"}) != base
 
 
+def test_a_renewed_default_signs_as_the_old_one_did():
+    """The gate decides whether a run may begin, not what it computes; runs that began under the old default stay done."""
+    cfg = composed("+exp=grpo_demo")
+    before = OmegaConf.to_container(cfg, resolve=False)
+    before["verifier"]["gate"] = {"macro_f1": 0.95, "labels_per_sentence": 1.2}
+    assert config.signature(cfg) == config.signature(OmegaConf.create(before))
+    assert config.signature(composed("+exp=grpo_demo", "verifier.gate=null")) != config.signature(cfg)
+
+
 def finished(folder, seed):
     folder.mkdir(parents=True)
     (folder / "metrics.json").write_text(json.dumps({"seed": seed}))
