@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from erv import secrets
 from erv.binding import ConfigError as ConfigError
+from erv.binding import at
 from erv.binding import did_you_mean as did_you_mean
 from erv.binding import locate as locate
 from erv.binding import problems
@@ -28,6 +29,8 @@ UNSIGNED = (
     "judge.*.device", "judge.*.sheets", "evaluation.batch_size", "evaluation.max_failed", "evaluation.on_leak", "predictions",
     "partial", "devices", "shard", "export_human_task", "human_items",
 )  # fmt: skip
+# Keys that are read only where another key has a certain value; elsewhere they are not signed.
+READ_WHERE = {"reward.explanation.neutral_margin": ("reward.explanation.neutral_filter", "margin")}
 ROOT_KEYS = (
     "name", "group", "stage", "seed", "data", "media", "augment", "loader", "policy", "verifier", "reward", "judge", "algo",
     "optim", "evaluation", "metrics", "trainer", "logger", "paths", "launch", "checkpoint", "task", "llm", "mode", "results",
@@ -115,7 +118,8 @@ def signature(cfg: Any, identities: Mapping[str, str] | None = None) -> str:
     # where things lie must not show in the values that are made of paths
     places = {"paths": {key: f"<{key}>" for key in cfg.get("paths") or {}}, "group": "<group>"}
     tree = plain(OmegaConf.merge(cfg, places))
-    for dotted in UNSIGNED:
+    unread = [key for key, (other, value) in READ_WHERE.items() if at(tree, other) != value]
+    for dotted in (*UNSIGNED, *unread):
         _pop(tree, dotted.split("."))
     text = json.dumps([tree, dict(identities or {})], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

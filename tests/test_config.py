@@ -101,7 +101,11 @@ def test_a_missing_key_and_a_missing_value_are_named():
     [
         ("optim.lr=fast", "optim.lr must be a number, got 'fast'"),
         ("algo.group_size=8.5", "algo.group_size must be a whole number, got 8.5"),
-        ("reward.explanation.neutral_filter=1", "reward.explanation.neutral_filter must be true or false, got 1"),
+        (
+            "reward.explanation.neutral_filter=1",
+            "neutral_filter must be true or false or one of all, argmax, margin, got 1",
+        ),
+        ("reward.explanation.neutral_filter=max", "must be true or false or one of all, argmax, margin, got 'max'"),
         ("algo.objective.loss=ppo", "algo.objective.loss must be one of grpo, bnpo, .*, got 'ppo'"),
         ("evaluation.limit=all", "evaluation.limit must be a whole number or null, got 'all'"),
     ],
@@ -141,6 +145,17 @@ def test_the_signature_is_that_of_the_result():
     assert {config.signature(composed("+exp=grpo_demo", o)) for o in same} == {base}
     assert len({config.signature(composed("+exp=grpo_demo", o)) for o in other} | {base}) == 5
     assert config.signature(composed("+exp=grpo_demo"), {"policy.checkpoint": "abc"}) != base
+
+
+def test_a_key_that_is_not_read_is_not_signed():
+    def signed(*overrides):
+        return config.signature(composed("+exp=grpo_demo", *overrides))
+
+    wider = "reward.explanation.neutral_margin=0.3"
+    assert signed() == signed(wider)
+    assert signed("reward.explanation.neutral_filter=margin") != signed(
+        "reward.explanation.neutral_filter=margin", wider
+    )
 
 
 def finished(folder, seed):
