@@ -12,10 +12,9 @@ from omegaconf import OmegaConf
 
 from erv import secrets
 from erv.binding import ConfigError as ConfigError
-from erv.binding import at
+from erv.binding import at, problems
 from erv.binding import did_you_mean as did_you_mean
 from erv.binding import locate as locate
-from erv.binding import problems
 
 # Where results are written and on what machine they are made does not change them.
 # The corpus counts by what its clips are, wherever it lies: an identity of its own. A star stands for any one key.
