@@ -129,7 +129,8 @@ def find_model(reference: str, seed: int) -> tuple[str, str]:
         raise ConfigError(
             f"{reference!r} does not exist; it is taken for a path since {reason}{_made_with(path, seed)}"
         )
-    from huggingface_hub.utils import HFValidationError, validate_repo_id  # 0.1 s, and needed for hub ids alone
+    # imported here since it takes 0.1 s; the package exports these names lazily, which mypy does not see
+    from huggingface_hub.utils import HFValidationError, validate_repo_id  # type: ignore[attr-defined]
 
     try:
         validate_repo_id(reference)
