@@ -43,6 +43,8 @@ RENEWED: dict[str, tuple[Any, Any]] = {
         {"macro_f1": 0.95, "labels_per_sentence": 1.2},
     ),
 }
+# Keys that are read only where another key has a certain value; elsewhere they are not signed.
+READ_WHERE = {"reward.explanation.neutral_margin": ("reward.explanation.neutral_filter", "margin")}
 ROOT_KEYS = (
     "name", "group", "stage", "seed", "data", "media", "augment", "loader", "policy", "verifier", "reward", "judge", "algo",
     "optim", "evaluation", "metrics", "trainer", "logger", "paths", "launch", "checkpoint", "task", "llm", "mode", "results",
@@ -130,7 +132,8 @@ def signature(cfg: Any, identities: Mapping[str, str] | None = None) -> str:
     # where things lie must not show in the values that are made of paths
     places = {"paths": {key: f"<{key}>" for key in cfg.get("paths") or {}}, "group": "<group>"}
     tree = plain(OmegaConf.merge(cfg, places))
-    for dotted in UNSIGNED:
+    unread = [key for key, (other, value) in READ_WHERE.items() if at(tree, other) != value]
+    for dotted in (*UNSIGNED, *unread):
         _pop(tree, dotted.split("."))
     for dotted, default in ADDED.items():
         if at(tree, dotted) == default:

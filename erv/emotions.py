@@ -28,6 +28,11 @@ FORMS = (
 )
 
 
+def _forms(label: str) -> tuple[str, ...]:
+    """The words for the same emotion, or the label alone."""
+    return next((forms for forms in FORMS if label in forms), (label,))
+
+
 @dataclass(frozen=True)
 class Taxonomy:
     """An ordered, fixed label set; the order is the order of the classes in every tensor `[..., E]`.
@@ -85,7 +90,7 @@ def of_labels(name: str, labels: Sequence[str]) -> Taxonomy:
         raise ValueError(f"a label is one word in lower case, or several joined by _; got {', '.join(map(repr, odd))}")
     synonyms: dict[str, str] = {}
     for part in parts:
-        for form in next((forms for forms in FORMS if part in forms), (part,)):
+        for form in _forms(part):
             other = synonyms.setdefault(form, part)
             if other != part:
                 raise ValueError(f"labels {other!r} and {part!r} are forms of one emotion; keep one of them")
@@ -122,26 +127,53 @@ GOEMOTIONS = Taxonomy(
     {"happiness": "joy", "happy": "joy", "angry": "anger", "sad": "sadness", "anxiety": "nervousness",
      "helplessness": "grief", "contempt": "disapproval"},
 )  # fmt: skip
+BUILT_IN = (DFEW, MAFW, RAVDESS, MELD, MER, MERR, GOEMOTIONS)
+
+# The six groups of GoEmotions' authors (Demszky et al. 2020, "GoEmotions: A Dataset of Fine-Grained Emotions", the Ekman
+# taxonomy of its released mapping), without the name of each group.
+_EKMAN = {
+    "anger": ("annoyance", "disapproval"),
+    "joy": ("amusement", "approval", "excitement", "gratitude", "love", "optimism", "relief", "pride", "admiration", "desire",
+            "caring"),
+    "sadness": ("disappointment", "embarrassment", "grief", "remorse"),
+    "surprise": ("realization", "confusion", "curiosity"),
+}  # fmt: skip
+# Coarser emotions that can stand for a finer one, the nearest first.
+COARSER: dict[str, tuple[str, ...]] = {
+    **{label: (group,) for group, labels in _EKMAN.items() for label in labels},
+    "nervousness": ("anxiety", "fear"),  # anxiety is nervousness in GOEMOTIONS; fear is its Ekman group
+    "anxiety": ("fear",),
+    "helplessness": ("sadness",),
+    "contempt": ("disgust",),
+    "doubt": ("confusion", "surprise"),
+    "calm": ("neutral",),
+}
 
 
-def counterpart(label: str, labels: Sequence[str]) -> str:
-    """Which of `labels` (a verifier's) stands for `label`: itself, or what a built-in taxonomy calls it.
+def counterpart(label: str, labels: Sequence[str], coarse: bool = False) -> str:
+    """Which of `labels` (a verifier's) stands for `label`.
 
-    Raises ValueError when none does.
+    Itself; or else a word for the same emotion; or else what a built-in taxonomy calls it; or else, with `coarse`, a coarser
+    emotion (COARSER). In a reward a coarser one will not do: two labels of a corpus may have the same, and then cannot be told
+    apart. Raises ValueError when none of `labels` stands for it.
     """
-    candidates = (label, *(t.normalise(label) for t in (DFEW, MAFW, GOEMOTIONS)))
-    found = next((c for c in candidates if c in labels), None)
-    if found is None:
-        raise ValueError(
-            f"no emotion of the verifier stands for {label!r}; it knows {', '.join(labels)}; use a verifier trained for these "
-            "labels"
-        )
-    return found
+    forms = _forms(label)
+    coarser = [other for form in forms for other in COARSER.get(form, ())] if coarse else []
+    for emotion in (label, *coarser):
+        same = _forms(emotion)
+        candidates = (emotion, *same, *(t.normalise(form) for form in same for t in BUILT_IN))
+        for candidate in candidates:
+            if candidate in labels:
+                return str(candidate)
+    raise ValueError(
+        f"no emotion of the verifier stands for {label!r}; it knows {', '.join(labels)}; use a verifier trained for these "
+        "labels"
+    )
 
 
 def taxonomy(name: str) -> Taxonomy:
     """A built-in taxonomy by name; raises ValueError listing the known ones."""
-    known = {t.name: t for t in (DFEW, MAFW, RAVDESS, MELD, MER, MERR, GOEMOTIONS)}
+    known = {t.name: t for t in BUILT_IN}
     if name not in known:
         raise ValueError(f"unknown taxonomy {name!r}; known: {', '.join(known)}")
     return known[name]

@@ -52,10 +52,14 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """A sentence of a rationale and the emotions the verifier finds in it (labels of the taxonomy, likeliest first)."""
+    """A sentence of a rationale and the emotions the verifier finds in it (labels of the taxonomy, likeliest first).
+
+    `filtered` says whether the neutral filter of the explanation reward leaves it out.
+    """
 
     text: str
     emotions: tuple[str, ...]
+    filtered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +125,8 @@ class Prediction:
     def from_row(cls, row: Mapping[str, Any]) -> Prediction:
         """The inverse of `row`."""
         values = dict(row)
-        values["sentences"] = tuple(Sentence(s["text"], tuple(s["emotions"])) for s in row["sentences"])
+        values["sentences"] = tuple(
+            Sentence(s["text"], tuple(s["emotions"]), s.get("filtered", False)) for s in row["sentences"]
+        )
         values["verdicts"] = tuple(Verdict(**v) for v in row["verdicts"])
         return cls(**values)

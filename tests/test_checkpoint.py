@@ -14,9 +14,11 @@ from huggingface_hub import save_torch_state_dict
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, GenerationConfig, SiglipVisionConfig, WhisperConfig
 
+from erv.emotions import MAFW
 from erv.media.cache import tensors_sha256
 from erv.policy import CheckpointError, export_policy, load_policy, save_policy
 from erv.policy.checkpoint import from_original_names, read_state, to_original_names
+from erv.verifier import build_verifier
 
 NAME = "model_small"
 TOWERS = ("model.vision_tower.", "model.audio_tower.")
@@ -274,30 +276,57 @@ def test_well_known_towers_need_no_config_of_their_own(write, upstream):
         load(folder, upstream)
 
 
-def test_a_hub_id_is_read_from_the_hubs_cache_without_a_network(write, upstream, tmp_path):
-    """The cache is laid out as the hub's client lays it out; the real client reads it in a process of its own."""
-    commit = "0" * 40
-    repo = tmp_path / "cache" / "models--someone--tiny-omni"
-    (repo / "refs").mkdir(parents=True)
-    (repo / "refs" / "main").write_text(commit)
-    folder = write()
-    (repo / "snapshots").mkdir()
-    folder.rename(repo / "snapshots" / commit)
+@pytest.fixture
+def hub(tmp_path):
+    """A cache laid out as the hub's client lays it out, which the real client reads in a process of its own, offline."""
+    cache = tmp_path / "cache"
+
+    class Hub:
+        def add(self, name, folder):
+            commit = "0" * 40
+            repo = cache / f"models--{name.replace('/', '--')}"
+            (repo / "refs").mkdir(parents=True)
+            (repo / "refs" / "main").write_text(commit)
+            (repo / "snapshots").mkdir()
+            return folder.rename(repo / "snapshots" / commit)
+
+        def run(self, code, *arguments):
+            env = {**os.environ, "HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
+            command = [sys.executable, "-c", code, *arguments]
+            return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+
+    return Hub()
+
+
+def test_a_hub_id_is_read_from_the_hubs_cache_without_a_network(write, upstream, hub):
+    folder = hub.add("someone/tiny-omni", write())
     code = (
         "import sys\nfrom erv.policy import load_policy\n"
         "print(load_policy(sys.argv[1], upstream={'bert_model': sys.argv[2]}).sha256())"
     )
-
-    def run(name):
-        env = {**os.environ, "HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
-        command = [sys.executable, "-c", code, name, upstream["bert_model"]]
-        return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-
-    found = run("someone/tiny-omni")
-    assert found.returncode == 0, found.stderr
-    own = load(repo / "snapshots" / commit, upstream)
-    assert found.stdout.strip() == own.sha256()
-    absent = run("someone/other-omni")
+    loaded = hub.run(code, "someone/tiny-omni", upstream["bert_model"])
+    assert loaded.returncode == 0, loaded.stderr
+    assert loaded.stdout.strip() == load(folder, upstream).sha256()
+    absent = hub.run(code, "someone/other-omni", upstream["bert_model"])
     assert absent.returncode == 1
     assert "someone/other-omni is no folder here and cannot be had from the hub" in absent.stderr
     assert "download it on a machine with access and give its folder instead" in absent.stderr
+
+
+@pytest.mark.parametrize("name", ["FacebookAI/roberta-base", "roberta-of-nobody"])
+def test_a_verifier_starts_from_an_encoder_in_the_hubs_cache(name, hub, tmp_path):
+    """By way of find_model, as a run takes it; an id without an owner is one as well."""
+    sizes = {"model_type": "roberta", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+             "intermediate_size": 32, "max_position_embeddings": 34}  # fmt: skip
+    made = build_verifier(MAFW.labels, config=sizes, sentences=["The jaw drops.", "She weeps."])
+    made.save(tmp_path / "saved")
+    hub.add(name, tmp_path / "saved")
+    code = (
+        "import sys\nfrom erv.emotions import DFEW\nfrom erv.run import find_model\n"
+        "from erv.verifier import build_verifier\n"
+        "verifier = build_verifier(DFEW.labels, checkpoint=find_model(sys.argv[1], 0)[0])\n"
+        "print(verifier(['She weeps.']).shape, verifier.model.get_input_embeddings().weight.sum().item())"
+    )
+    loaded = hub.run(code, name)
+    assert loaded.returncode == 0, loaded.stderr
+    assert loaded.stdout.split(") ") == ["(1, 7", f"{made.model.get_input_embeddings().weight.sum().item()}\n"]

@@ -2,6 +2,10 @@
 
 import json
 import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -101,7 +105,11 @@ def test_a_missing_key_and_a_missing_value_are_named():
     [
         ("optim.lr=fast", "optim.lr must be a number, got 'fast'"),
         ("algo.group_size=8.5", "algo.group_size must be a whole number, got 8.5"),
-        ("reward.explanation.neutral_filter=1", "reward.explanation.neutral_filter must be true or false, got 1"),
+        (
+            "reward.explanation.neutral_filter=1",
+            "neutral_filter must be true or false or one of all, argmax, margin, got 1",
+        ),
+        ("reward.explanation.neutral_filter=max", "must be true or false or one of all, argmax, margin, got 'max'"),
         ("algo.objective.loss=ppo", "algo.objective.loss must be one of grpo, bnpo, .*, got 'ppo'"),
         ("evaluation.limit=all", "evaluation.limit must be a whole number or null, got 'all'"),
     ],
@@ -152,6 +160,17 @@ def test_a_renewed_default_signs_as_the_old_one_did():
     assert config.signature(composed("+exp=grpo_demo", "verifier.gate=null")) != config.signature(cfg)
 
 
+def test_a_key_that_is_not_read_is_not_signed():
+    def signed(*overrides):
+        return config.signature(composed("+exp=grpo_demo", *overrides))
+
+    wider = "reward.explanation.neutral_margin=0.3"
+    assert signed() == signed(wider)
+    assert signed("reward.explanation.neutral_filter=margin") != signed(
+        "reward.explanation.neutral_filter=margin", wider
+    )
+
+
 def finished(folder, seed):
     folder.mkdir(parents=True)
     (folder / "metrics.json").write_text(json.dumps({"seed": seed}))
@@ -171,6 +190,90 @@ def test_references_between_runs(tmp_path):
     finished(tmp_path / "demo" / "sft" / "ccc", 1)
     with pytest.raises(ConfigError, match=r"several finished runs with seed 1 .*; name one of them:\n.*bbb\n.*ccc"):
         find_model(sft, 1)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "FacebookAI/roberta-base", "org/a_name-1.5", "R1-Omni-0.5B"])
+def test_any_hub_id_is_passed_on(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_model(name, 0) == (name, name)
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        (
+            "here",
+            r"no finished run with seed 3 in the folder 'here' \(seeds there: none\), which is no model's folder either",
+        ),
+        ("here/sft", r"'here/sft' does not exist; it is taken for a path since the folder 'here' exists"),
+        ("runs/demo/sft", r"'runs/demo/sft' does not exist; it is taken for a path since it begins with runs/"),
+        ("models/erv", r"'models/erv' does not exist; it is taken for a path since it begins with models/"),
+        ("./erv", r"it is taken for a path since it begins with \."),
+        ("/nowhere/erv", r"it is taken for a path since it begins with /"),
+        ("~/erv", r"it is taken for a path since it begins with ~"),
+        ("a/b/c", r"it is taken for a path since a hub id has at most one /"),
+        ("file", r"'file' is a file, and a checkpoint is a folder"),
+        ("two words", r"'two words' is no folder here, and not a hub id either \(Repo id must use alphanumeric"),
+        ("org/name.git", r"'org/name.git' is no folder here, and not a hub id either \(Repo_id cannot end by"),
+    ],
+)
+def test_a_reference_to_nothing_is_told_for_what_it_was_taken(reference, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "here").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=message) as refused:
+        find_model(reference, 3)
+    assert "set the key to a run's folder" in str(refused.value)
+    for line in str(refused.value).splitlines():
+        if line.startswith("  python -m erv.train "):
+            assert composed(*line.split()[3:])["seed"] == 3
+
+
+def test_the_commands_that_make_a_missing_run_are_named_with_its_group(tmp_path):
+    with pytest.raises(ConfigError) as refused:
+        find_model(str(tmp_path / "dfew" / "verifier"), 3)
+    commands = [
+        line.split()[3:] for line in str(refused.value).splitlines() if line.startswith("  python -m erv.train")
+    ]
+    assert ["+exp=verifier_roberta", "group=dfew", "seed=3"] in commands
+    assert all(composed(*command)["group"] == "dfew" for command in commands)
+
+
+def test_the_home_folder_is_read_in_a_reference(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "erv").mkdir()
+    (tmp_path / "erv" / "config.json").touch()
+    assert find_model("~/erv", 0) == (f"{tmp_path}/erv", "~/erv")
+    finished(tmp_path / "sft" / "aaa", 0)
+    assert find_model("~/sft", 0) == (f"{tmp_path}/sft/aaa/model", "aaa")
+
+
+ROOT = Path(__file__).parents[1]
+CHECKPOINT = re.compile(r"\bcheckpoint(?:=|: *)([^\s,}\"'`;)]+)")
+PLACEHOLDER = re.compile(r"\$.*|[A-Z]+|\?\?\?|null|\{.*|models/.*|runs/.*")
+
+
+def named_checkpoints():
+    """The checkpoints that configs, commands and the documentation name, less those that a run of ours makes."""
+    files = [ROOT / "README.md", *(f for d in ("conf", "docs", "experiments") for f in (ROOT / d).rglob("*"))]
+    texts = [f.read_text() for f in files if f.suffix in (".md", ".sh", ".py")]
+    texts += [re.sub("#.*", "", f.read_text()) for f in files if f.suffix == ".yaml"]
+    return sorted({name for text in texts for name in CHECKPOINT.findall(text) if not PLACEHOLDER.fullmatch(name)})
+
+
+def test_every_checkpoint_named_anywhere_is_a_full_hub_id(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # nothing lies here that could be taken for one
+    named = named_checkpoints()
+    assert {"FacebookAI/roberta-base", "SamLowe/roberta-base-go_emotions", "StarJiaxing/HumanOmni-0.5B"} <= set(named)
+    assert [name for name in named if name.count("/") != 1] == []
+    assert [find_model(name, 0) for name in named] == [(name, name) for name in named]
+
+
+def test_looking_for_a_checkpoint_loads_no_framework(tmp_path):
+    code = "import sys; from erv.run import find_model; find_model('gpt2', 0); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert not {"torch", "transformers", "lightning"} & set(done.stdout.split())
 
 
 def test_two_processes_cannot_write_one_run(tmp_path):

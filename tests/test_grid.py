@@ -107,8 +107,8 @@ def test_every_missing_piece_is_named_at_once_with_the_command_that_checks_it(tm
     for piece in (
         "DFEW is not at",
         "python -m erv.doctor data=dfew",
-        "policy.checkpoint: no finished run",
-        "verifier.model.checkpoint",
+        "runs/dfew/sft' does not exist; it is taken for a path",
+        "runs/dfew/verifier' does not exist",
     ):
         assert piece in done.stderr
     assert ended.ru_utime + ended.ru_stime - begun.ru_utime - begun.ru_stime < 15

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from erv.emotions import DFEW, GOEMOTIONS, MAFW
+from erv.emotions import DFEW, GOEMOTIONS, MAFW, of_labels
 from erv.rationale import parse, sentences
 from erv.rewards.answer import AnswerReward
 from erv.rewards.explanation import ExplanationReward
@@ -66,6 +66,12 @@ def test_threshold_top_k_and_fallback():
         ({"unit": "word"}, "unit is one of sentence, window, document, got 'word'"),
         ({"context": 0}, "at least 1, got 0; set unit=sentence for none"),
         ({"fallback": "neutral"}, "fallback is one of argmax, none, got 'neutral'"),
+        (
+            {"neutral_filter": "likeliest"},
+            "neutral_filter is true, false or one of all, argmax, margin, got 'likeliest'",
+        ),
+        ({"neutral_filter": 1}, "neutral_filter is true, false or one of all, argmax, margin, got 1"),
+        ({"neutral_margin": -0.1}, r"neutral_margin is a difference of probabilities in \[0, 1\], got -0.1; set 0.2"),
         ({"on_neutral_gold": "zero"}, "on_neutral_gold is one of match_all, match_only, skip, got 'zero'"),
     ],
 )
@@ -119,6 +125,92 @@ def test_a_higher_threshold_never_finds_more(p, one, other):
     low, high = sorted((one, other))
     found = [ExplanationReward(threshold=t, top_k=7, fallback="none").emotions(p, LABELS) for t in (low, high)]
     assert set(found[1]) <= set(found[0])
+
+
+def explained(rows, gold, **settings):
+    """R_E of a rationale of one sentence for each row of probabilities, as the total reward reads it."""
+    reward = TotalReward(DFEW, explanation=ExplanationReward(**settings), verifier=lambda found: np.array(rows))
+    (parts,) = reward([text_of(" ".join("He stands." for _ in rows), gold)], [gold])
+    return parts.parts["explanation"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "value"),
+    [
+        ({"neutral_filter": False}, 2 / 4),
+        ({"neutral_filter": True}, 2 / 3),
+        ({"neutral_filter": "all"}, 2 / 3),
+        ({"neutral_filter": "argmax"}, 1 / 1),
+        ({"neutral_filter": "margin"}, 2 / 2),
+        ({"neutral_filter": "margin", "neutral_margin": 0.7}, 2 / 3),
+        ({"neutral_filter": "margin", "neutral_margin": 0.9}, 2 / 4),
+    ],
+)
+def test_which_sentences_the_neutral_filter_leaves_out(settings, value):
+    rows = np.zeros((4, 7))
+    for row, (neutral, happy, sad) in zip(
+        rows, [(0.8, 0, 0), (0.8, 0.3, 0), (0.5, 0, 0.4), (0.1, 0, 0.6)], strict=True
+    ):
+        row[[LABELS.index(label) for label in ("neutral", "happy", "sad")]] = neutral, happy, sad
+    assert explained(rows, "sad", **settings) == pytest.approx(value)
+
+
+def test_a_sentence_without_an_emotion_is_left_out_where_neutral_is_the_likeliest():
+    rows = np.full((2, 7), 0.01)
+    rows[0, LABELS.index("neutral")], rows[1, LABELS.index("sad")] = 0.05, 0.9
+    values = [explained(rows, "sad", fallback="none", neutral_filter=name) for name in ("all", "argmax", "margin")]
+    assert values == [1 / 2, 1.0, 1 / 2]
+
+
+ROWS = st.lists(
+    st.lists(st.sampled_from([0.0, 0.05, 0.25, 0.5, 0.75, 1.0]), min_size=7, max_size=7), min_size=1, max_size=4
+)
+FILTERS = st.sampled_from([False, True, "all", "argmax", "margin"])
+SETTINGS = st.fixed_dictionaries(
+    {"neutral_filter": FILTERS, "neutral_margin": st.sampled_from([0.0, 0.2, 0.5, 1.0]), "top_k": st.integers(1, 3),
+     "fallback": st.sampled_from(["argmax", "none"])}
+)  # fmt: skip
+
+
+@given(ROWS, SETTINGS)
+def test_a_neutral_gold_label_turns_every_filter_off(rows, settings):
+    assert explained(rows, "neutral", **settings) == explained(rows, "neutral", **{**settings, "neutral_filter": False})
+
+
+@given(ROWS, st.sampled_from([label for label in LABELS if label != "neutral"]), SETTINGS)
+def test_a_sentence_that_names_the_gold_emotion_first_always_counts(rows, gold, settings):
+    part = ExplanationReward(**settings)
+    found = [part.sentence("", np.array(row), LABELS) for row in rows]
+    first = sum(s.emotions[:1] == (gold,) for s in found)
+    value = explained(rows, gold, **settings)
+    assert 0 <= value <= 1
+    assert value >= first / len(rows)
+    assert (value > 0) or not first
+
+
+@given(ROWS.map(lambda rows: rows[0]), SETTINGS)
+def test_the_filters_are_nested(row, settings):
+    def left_out(name, margin):
+        part = ExplanationReward(**{**settings, "neutral_filter": name, "neutral_margin": margin})
+        return part.sentence("", np.array(row), LABELS).filtered
+
+    assert not left_out(False, 0.0)
+    assert left_out("all", 0.2) == left_out(True, 0.2)
+    assert left_out("argmax", 0.2) >= left_out("all", 0.2)
+    assert left_out("argmax", 0.2) == left_out("margin", 0.0)
+    assert left_out("margin", 0.0) >= left_out("margin", 0.2) >= left_out("margin", 0.5)
+
+
+@pytest.mark.parametrize("neutral_filter", [True, "argmax", "margin"])
+def test_labels_without_neutral_have_nothing_to_leave_out(neutral_filter):
+    labels = of_labels("four", ("anger", "fear", "joy", "sadness"))
+    reward = TotalReward(
+        labels,
+        explanation=ExplanationReward(neutral_filter=neutral_filter),
+        verifier=lambda found: np.array([[0.9, 0, 0, 0], [0, 0, 0, 0.9]]),
+    )
+    (parts,) = reward([text_of("He shouts. He cries.", "anger")], ["anger"])
+    assert parts.parts["explanation"] == 0.5
 
 
 @pytest.mark.parametrize(

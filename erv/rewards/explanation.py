@@ -8,17 +8,25 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 
+from erv.records import Sentence
+
 Fallback = Literal["argmax", "none"]
 Unit = Literal["sentence", "window", "document"]
 NeutralGold = Literal["match_all", "match_only", "skip"]
+NeutralFilter = Literal["all", "argmax", "margin"]
 
 
 class ExplanationReward:
     """The explanation reward over the verifier's probabilities.
 
     A sentence speaks of the emotions with probability above `threshold`, at most the `top_k` likeliest; when none is, of
-    the likeliest one (`fallback="argmax"`) or of none. With `neutral_filter` sentences that are neutral and nothing else do
-    not count.
+    the likeliest one (`fallback="argmax"`) or of none.
+
+    `neutral_filter` says which sentences count as neutral and are left out: those whose only emotion is neutral ("all" or
+    True, paper), those whose likeliest emotion is neutral ("argmax"), those where neutral's probability is at least
+    `neutral_margin` above every other emotion's ("margin"), or none (False). "argmax" and "margin" are for verifiers trained
+    on real text, which give a plain description a second emotion above the threshold. A sentence that names the gold emotion
+    first always counts.
 
     `unit` is what the verifier reads: a sentence; a sentence with `context` sentences before and after it ("window");
     or the whole rationale at once ("document"). Every sentence of a window counts once, a document counts as one.
@@ -35,11 +43,12 @@ class ExplanationReward:
         weight: float = 1.0,
         threshold: float = 0.1,
         top_k: int = 2,
-        neutral_filter: bool = True,
+        neutral_filter: bool | NeutralFilter = True,
         fallback: Fallback = "argmax",
         unit: Unit = "sentence",
         context: int = 1,
         on_neutral_gold: NeutralGold = "match_all",
+        neutral_margin: float = 0.2,
     ) -> None:
         if not 0 <= threshold <= 1:
             raise ValueError(f"reward.explanation.threshold is a probability in [0, 1], got {threshold}")
@@ -52,6 +61,16 @@ class ExplanationReward:
                 f"reward.explanation.context is how many sentences a window has on either side, at least 1, got {context}; "
                 "set unit=sentence for none"
             )
+        if not isinstance(neutral_filter, bool) and neutral_filter not in get_args(NeutralFilter):
+            raise ValueError(
+                f"reward.explanation.neutral_filter is true, false or one of {', '.join(get_args(NeutralFilter))}, got "
+                f"{neutral_filter!r}"
+            )
+        if not 0 <= neutral_margin <= 1:
+            raise ValueError(
+                "reward.explanation.neutral_margin is a difference of probabilities in [0, 1], got "
+                f"{neutral_margin}; set 0.2 for the default"
+            )
         for key, value, known in (
             ("fallback", fallback, get_args(Fallback)), ("unit", unit, get_args(Unit)),
             ("on_neutral_gold", on_neutral_gold, get_args(NeutralGold)),
@@ -59,8 +78,9 @@ class ExplanationReward:
             if value not in known:
                 raise ValueError(f"reward.explanation.{key} is one of {', '.join(known)}, got {value!r}")
         self.weight, self.threshold, self.top_k = weight, threshold, top_k
-        self.neutral_filter, self.fallback, self.unit, self.context = neutral_filter, fallback, unit, context
-        self.on_neutral_gold = on_neutral_gold
+        self.neutral_filter: NeutralFilter | Literal[False] = "all" if neutral_filter is True else neutral_filter
+        self.neutral_margin, self.on_neutral_gold = neutral_margin, on_neutral_gold
+        self.fallback, self.unit, self.context = fallback, unit, context
 
     def readable(self, sentences: Sequence[str]) -> list[str]:
         """The text that the verifier reads for each of `sentences`, which are the whole rationale if the unit is that."""
@@ -78,14 +98,46 @@ class ExplanationReward:
             chosen = [order[0]]
         return tuple(labels[i] for i in chosen)
 
-    def value(self, found: Sequence[tuple[str, ...]], gold: str, neutral: str = "neutral") -> float | None:
-        """R_E in [0, 1] of a rationale whose sentences speak of `found`; 0 when no sentence counts, None for "skip"."""
+    def sentence(
+        self,
+        text: str,
+        probabilities: np.ndarray,
+        labels: Sequence[str],
+        neutral: str = "neutral",
+    ) -> Sentence:
+        """The sentence `text` with its emotions and whether the neutral filter leaves it out, from probabilities `[E]`."""
+        emotions = self.emotions(probabilities, labels)
+        if self.neutral_filter is False or neutral not in labels:
+            return Sentence(text, emotions)
+        if self.neutral_filter == "all":
+            return Sentence(text, emotions, emotions == (neutral,))
+        index = labels.index(neutral)
+        margin = probabilities[index] - np.delete(probabilities, index).max(initial=0)
+        least = self.neutral_margin if self.neutral_filter == "margin" else 0
+        return Sentence(text, emotions, bool(margin >= least))
+
+    def value(
+        self,
+        found: Sequence[tuple[str, ...]],
+        gold: str,
+        neutral: str = "neutral",
+        filtered: Sequence[bool] | None = None,
+    ) -> float | None:
+        """R_E in [0, 1] of a rationale whose sentences speak of `found`; 0 when no sentence counts, None for "skip".
+
+        `filtered` says which sentences the neutral filter leaves out (`sentence` finds it from probabilities); where only
+        emotions are known, as of a judge, these are the ones that are neutral and nothing else.
+        """
         if gold == neutral and self.on_neutral_gold == "skip":
             return None
+        if filtered is None:
+            filtered = [self.neutral_filter is not False and emotions == (neutral,) for emotions in found]
+        counted = [
+            emotions
+            for emotions, left_out in zip(found, filtered, strict=True)
+            # emotions of one probability have no order that means anything: gold first is never neutral
+            if not left_out or gold == neutral or emotions[:1] == (gold,)
+        ]
         alone = gold == neutral and self.on_neutral_gold == "match_only"
-        matches = sum(emotions == (gold,) if alone else gold in emotions for emotions in found)
-        if self.neutral_filter and gold != neutral:
-            counted = sum(emotions != (neutral,) for emotions in found)
-        else:
-            counted = len(found)
-        return matches / counted if counted else 0.0
+        matches = sum(emotions == (gold,) if alone else gold in emotions for emotions in counted)
+        return matches / len(counted) if counted else 0.0

@@ -51,6 +51,8 @@ class TotalReward:
         self.labels = tuple(verifier_labels or taxonomy.labels)
         for label in taxonomy.labels:
             counterpart(label, self.labels)  # a verifier that lacks an emotion of the corpus is refused now
+        neutral = taxonomy.neutral
+        self.neutral = counterpart(neutral, self.labels) if neutral in taxonomy.labels else neutral
         self.reading: Reading = Paper(taxonomy) if preset == "paper" else Fixed(taxonomy, language)
         self.format, self.answer, self.explanation = format, answer, explanation
         self.weights = {part.name: part.weight for part in (format, answer, explanation) if part is not None}
@@ -75,7 +77,9 @@ class TotalReward:
         except Exception:  # whatever a verifier raises, training must go on without its part
             _log.exception("the verifier failed on %d sentences; their explanation reward is None", len(flat))
             return [None] * len(thinks)
-        return [tuple(Sentence(s, reader.emotions(next(probabilities), self.labels)) for s in group) for group in split]
+        return [
+            tuple(reader.sentence(s, next(probabilities), self.labels, self.neutral) for s in group) for group in split
+        ]
 
     def _ask(self, verifier: Verifier, texts: list[str]) -> np.ndarray:
         found, wanted = np.asarray(verifier(texts)), (len(texts), len(self.labels))
@@ -102,5 +106,5 @@ class TotalReward:
         if emotion is None:
             _log.warning("%r is not a label of taxonomy %r; its rewards are None", gold, self.taxonomy.name)
             return None
-        neutral = counterpart(self.taxonomy.neutral, self.labels)
-        return part.value([s.emotions for s in found], counterpart(emotion, self.labels), neutral)
+        wanted = counterpart(emotion, self.labels)
+        return part.value([s.emotions for s in found], wanted, self.neutral, [s.filtered for s in found])
