@@ -12,9 +12,9 @@ from omegaconf import OmegaConf
 
 from erv import secrets
 from erv.binding import ConfigError as ConfigError
+from erv.binding import at, problems
 from erv.binding import did_you_mean as did_you_mean
 from erv.binding import locate as locate
-from erv.binding import problems
 
 # Where results are written and on what machine they are made does not change them.
 # The corpus counts by what its clips are, wherever it lies: an identity of its own. A star stands for any one key.
@@ -28,6 +28,14 @@ UNSIGNED = (
     "judge.*.device", "judge.*.sheets", "evaluation.batch_size", "evaluation.max_failed", "evaluation.on_leak", "predictions",
     "partial", "devices", "shard", "export_human_task", "human_items",
 )  # fmt: skip
+# Keys that came later, with the default that older runs had without them: as long as they keep it, they change no signature.
+ADDED: dict[str, Any] = {
+    "verifier.data.formats": {name: name for name in ("goemotions", "brighter", "meld", "emobank")},
+    "verifier.data.on_unknown": "error",
+    **dict.fromkeys(
+        (f"verifier.data.files.{name}" for name in ("table", "goemotions", "brighter", "meld", "emobank")),
+    ),
+}
 ROOT_KEYS = (
     "name", "group", "stage", "seed", "data", "media", "augment", "loader", "policy", "verifier", "reward", "judge", "algo",
     "optim", "evaluation", "metrics", "trainer", "logger", "paths", "launch", "checkpoint", "task", "llm", "mode", "results",
@@ -117,6 +125,9 @@ def signature(cfg: Any, identities: Mapping[str, str] | None = None) -> str:
     tree = plain(OmegaConf.merge(cfg, places))
     for dotted in UNSIGNED:
         _pop(tree, dotted.split("."))
+    for dotted, default in ADDED.items():
+        if at(tree, dotted) == default:
+            _pop(tree, dotted.split("."))
     text = json.dumps([tree, dict(identities or {})], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

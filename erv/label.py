@@ -61,7 +61,7 @@ def _label(run: Run, tree: dict[str, Any], task: Labelling | Augmentation, chat:
         raise ConfigError(f"mode is now or batch, got {tree['mode']!r}")
     _log.info("%s", _estimate(chat, task))
     rows, summary = _ask(task, chat)
-    write_lines(run.folder / LABELS, rows)
+    write_lines(run.folder / LABELS, [{**row, "labelled_by": chat.model} for row in rows])
     calls = chat.ledger()
     summary |= {"calls": calls.calls, "retries": calls.retries, "interrupted_calls": calls.interrupted}
     failed = summary.get("status", {}).get("failed", 0)

@@ -135,6 +135,8 @@ class Parts:
                     )
         except ValueError as error:
             raise config.ConfigError(str(error)) from error
+        for warning in labelled.warnings():
+            _log.warning("%s", warning)
         return labelled
 
     @cached_property

@@ -14,6 +14,7 @@ from erv.binding import at
 from erv.composition import Composition
 from erv.config import ConfigError
 from erv.corpora.base import CorpusError, CorpusMissing
+from erv.corpora.text import LabelsCorpus
 from erv.emotions import counterpart
 from erv.lit.data import too_rarely
 from erv.media.augment import Augment
@@ -35,9 +36,20 @@ def missing(tree: Mapping[str, Any], composition: Composition) -> list[str]:
 
 def _data(tree: Mapping[str, Any], composition: Composition) -> Iterator[str]:
     if not tree.get("data"):
+        yield (
+            "no data is chosen: set data=NAME of a corpus, data=manifest data.file=FILE for your own clips, or, to train a "
+            "verifier on text alone, data=labels data.taxonomy=NAME"
+        )
         return
     try:
-        config.build(tree["data"]).require()
+        corpus = config.build(tree["data"])
+        corpus.require()
+        if isinstance(corpus, LabelsCorpus) and tree["stage"] != "verifier":
+            yield (
+                f"data=labels is a label set without clips, which only stage verifier can do with; stage {tree['stage']} reads "
+                "clips: set data=NAME of a corpus such as data=dfew, or data=manifest data.file=FILE for your own clips"
+            )
+            return
     except (ConfigError, CorpusMissing, CorpusError) as error:
         name = composition.choices.get("data")
         typed = [o for o in composition.overrides if o.startswith("data.")]

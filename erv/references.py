@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ import yaml
 from erv.durable import file_sha256
 from erv.measure import LONGEST
 from erv.run import find_model
+from erv.tables import table_files
 
 _log = logging.getLogger(__name__)
 CHECKPOINTS = ("policy.checkpoint", "verifier.model.checkpoint")  # keys that may point at other runs
@@ -64,5 +66,14 @@ def training_files(tree: Mapping[str, Any]) -> dict[str, str]:
     """The hashes of the verifier's training files, for the signature; those of the corpus itself are known by the corpus."""
     files = ((tree.get("verifier") or {}).get("data") or {}).get("files") or {}
     root = tree["data"].get("root")
-    own = {n: Path(file) for n, file in files.items() if file and not (root and Path(root) in Path(file).parents)}
-    return {f"verifier.data.files.{name}": file_sha256(file) for name, file in own.items() if file.is_file()}
+    hashes = {}
+    for name, source in files.items():
+        try:
+            tables = table_files(source) if source else []
+        except ValueError:
+            continue  # told with the verifier's data
+        own = [file for file, _ in tables if not (root and Path(root) in file.parents)]
+        sha256 = [file_sha256(file) for file in own]
+        if own:
+            hashes[f"verifier.data.files.{name}"] = sha256[0] if source == str(own[0]) else json.dumps(sha256)
+    return hashes

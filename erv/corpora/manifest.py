@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,7 +13,7 @@ from erv.corpora.files import FileCorpus, Row
 from erv.corpora.places import VIDEO_SUFFIXES, Places, existing, inside
 from erv.emotions import Taxonomy
 from erv.records import Split
-from erv.untrusted import parse_json
+from erv.tables import read_table
 
 COLUMNS = ("id", "video", "label", "rationale", "split", "subject", "language", "audio", "weight")
 TEMPLATE = """\
@@ -74,7 +73,10 @@ class ManifestCorpus(FileCorpus):
             raise CorpusMissing(
                 f"data.file={self.file} is not there; set it to a CSV, JSONL or Parquet file. {self.how_to_get}"
             )
-        lines = list(_lines(Path(self.file)))
+        try:
+            lines = list(read_table(self.file))
+        except ValueError as error:
+            raise CorpusError(str(error)) from error
         if not lines:
             raise CorpusMissing(f"{self.file} holds no clips; {self.how_to_get}")
         if self.taxonomy is self.own:
@@ -84,8 +86,8 @@ class ManifestCorpus(FileCorpus):
                 f"{self.file} holds the labels {', '.join(f'{label} ({n})' for label, n in counts.most_common())}; say which "
                 f"labels there are: data.taxonomy=[{labels}], or a built-in one such as data.taxonomy=dfew"
             )
-        for number, line in lines:
-            yield self._row(line, f"{self.file}:{number}")
+        for place, line in lines:
+            yield self._row(line, place)
 
     def _row(self, line: Mapping[str, Any], source: str) -> Row:
         def of(name: str) -> str:
@@ -117,34 +119,3 @@ class ManifestCorpus(FileCorpus):
         if path.suffix.lower() in VIDEO_SUFFIXES or path.exists():
             return str(path)
         return Places(path.parent, (".",)).find(path.name)
-
-
-def _lines(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """(Line number, columns) of each clip."""
-    kind = file.suffix.lower()
-    if kind == ".csv":
-        with file.open(newline="", encoding="utf-8-sig") as content:
-            reader = csv.DictReader(content)
-            for row in reader:
-                yield reader.line_num, row
-    elif kind == ".jsonl":
-        with file.open(encoding="utf-8-sig") as content:
-            for number, line in enumerate(content, start=1):
-                if line.strip():
-                    yield number, _object(line, f"{file}:{number}")
-    elif kind == ".parquet":
-        import pyarrow.parquet as pq
-
-        yield from enumerate(pq.read_table(file).to_pylist(), start=1)
-    else:
-        raise CorpusError(f"{file}: a manifest is a .csv, .jsonl or .parquet file, got {kind or 'no suffix'!r}")
-
-
-def _object(line: str, source: str) -> Mapping[str, Any]:
-    try:
-        found = parse_json(line)
-    except ValueError as error:
-        raise CorpusError(f"{source}: is no JSON ({error})") from error
-    if not isinstance(found, dict):
-        raise CorpusError(f"{source}: a line is an object, got a {type(found).__name__}")
-    return found
