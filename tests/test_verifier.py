@@ -7,11 +7,12 @@ import sys
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors import safe_open
 from transformers import RobertaForSequenceClassification
 
 from erv.emotions import DFEW, GOEMOTIONS, MAFW
-from erv.verifier import Loss, UnfitVerifier, Verifier, build_verifier, gate, load_verifier, per_class, scores
+from erv.verifier import Loss, UnfitVerifier, Verifier, build_verifier, card, gate, load_verifier, per_class, scores
 from erv.verifier.pooling import MeanPoolingClassifier
 
 SIZES = {
@@ -301,5 +302,57 @@ def test_a_batch_in_parts_has_the_logits_and_gradients_of_one_pass(pooling, monk
 
 
 def _batch(verifier, sentences):
-    batch = verifier.tokenizer(sentences, padding=True, return_tensors="pt")
+    batch = verifier.tokenizer(
+        sentences, padding=True, truncation=True, max_length=verifier.max_length, return_tensors="pt"
+    )
     return {name: batch[name] for name in ("input_ids", "attention_mask")}
+
+
+CHOICE = {"threshold": 0.4, "temperature": 1.2}
+TRAINING = {"rows": 3, "threshold": 0.1, "top_k": 2}
+HUMAN = {
+    "source": "goemotions",
+    "file": "train.tsv",
+    "format": "goemotions",
+    "rows": {"train": 3, "heldout": 1},
+    "languages": ["en"],
+    "labelled_by": "human",
+    "licence": "CC BY 4.0",
+}
+MODEL = {
+    **HUMAN,
+    "source": "pseudo",
+    "file": "labels.jsonl",
+    "labelled_by": "model-1",
+    "languages": [],
+    "licence": None,
+}
+
+
+def read_card(sources, **settings):
+    """The front matter and the text of a card."""
+    _, matter, text = card(DFEW.labels, "(tables)\n", CHOICE, TRAINING, sources, **settings).split("---\n", 2)
+    return yaml.safe_load(matter), " ".join(text.split())
+
+
+def test_the_card_of_human_labels_names_base_model_data_language_and_licence():
+    matter, text = read_card([HUMAN], base_model="org/encoder")
+    assert matter["base_model"] == "org/encoder"
+    assert matter["language"] == ["en"]
+    assert matter["license"] == "cc-by-4.0"
+    assert "base model: org/encoder" in text
+    assert "| goemotions | train.tsv | 3 train, 1 heldout | en | CC BY 4.0 | human |" in text
+    assert "language model" not in text
+    assert "`AutoModelForSequenceClassification` of transformers loads it" in text
+
+
+def test_the_card_says_which_labels_are_a_language_models():
+    matter, text = read_card([HUMAN, MODEL], stock=False)
+    assert "Labels by a language model (pseudo) hold that model's mistakes." in text
+    assert "| pseudo | labels.jsonl | 3 train, 1 heldout | not recorded | not recorded | model-1 |" in text
+    assert "license" not in matter  # not known of all the data
+    assert "base_model" not in matter
+    assert "base model: none, random weights" in text
+    assert "`erv.verifier.load_verifier(folder)`" in text
+    _, unknown = read_card([{**MODEL, "labelled_by": None}])
+    assert "language model" not in unknown

@@ -132,8 +132,12 @@ class Verifier:
         return logits, torch.cat([self._embeddings(output) for output in outputs])[place] if embeddings else None
 
     def _embeddings(self, output: Any) -> Tensor:
-        mean = isinstance(self.model, MeanPoolingClassifier)
-        return output.pooler_output if mean else output.hidden_states[-1][:, 0]
+        return output.hidden_states[-1][:, 0] if self.stock else output.pooler_output  # type: ignore[no-any-return]
+
+    @property
+    def stock(self) -> bool:
+        """Whether the model is of a class of transformers, which loads it without erv."""
+        return not isinstance(self.model, MeanPoolingClassifier)
 
     def targets(self, label_lists: Sequence[Sequence[str]]) -> Tensor:
         """Multi-hot `[S, E]` of labels, or of what the verifier calls them; ValueError for a label without counterpart."""
