@@ -41,15 +41,14 @@ def _data(tree: Mapping[str, Any], composition: Composition) -> Iterator[str]:
             "verifier on text alone, data=labels data.taxonomy=NAME"
         )
         return
+    if config.locate(tree["data"]["_target_"]) is LabelsCorpus and tree["stage"] != "verifier":
+        yield (
+            f"data=labels is a label set without clips, which only stage verifier can do with; stage {tree['stage']} reads "
+            "clips: set data=NAME of a corpus such as data=dfew, or data=manifest data.file=FILE for your own clips"
+        )
+        return
     try:
-        corpus = config.build(tree["data"])
-        corpus.require()
-        if isinstance(corpus, LabelsCorpus) and tree["stage"] != "verifier":
-            yield (
-                f"data=labels is a label set without clips, which only stage verifier can do with; stage {tree['stage']} reads "
-                "clips: set data=NAME of a corpus such as data=dfew, or data=manifest data.file=FILE for your own clips"
-            )
-            return
+        config.build(tree["data"]).require()
     except (ConfigError, CorpusMissing, CorpusError) as error:
         name = composition.choices.get("data")
         typed = [o for o in composition.overrides if o.startswith("data.")]

@@ -67,7 +67,7 @@ def table_files(source: str | Path | Mapping[str, str | Path | None] | None) -> 
         return [(_existing(path), None)]
     tables = [file for pattern in ("*", "*/*") for file in sorted(path.glob(pattern)) if file.suffix in SUFFIXES]
     named = [(file, split) for file in tables if (split := _split_of(file.relative_to(path).parts[0]))]
-    found = named or [(file, None) for file in tables if file.parent == path]
+    found: list[tuple[Path, str | None]] = [*named] or [(file, None) for file in tables if file.parent == path]
     if not found:
         raise ValueError(f"{path}: no table ({', '.join(SUFFIXES)}) lies in this folder")
     return found

@@ -465,7 +465,7 @@ def test_own_labels(tmp_path):
     with pytest.raises(ValueError, match=r"data.columns names some of id, video, .*; got clip"):
         ManifestCorpus(taxonomy="dfew", columns={"clip": "video"})
     (tmp_path / "own.txt").write_text("x")
-    with pytest.raises(CorpusError, match=r"a manifest is a .csv, .jsonl or .parquet file, got '.txt'"):
+    with pytest.raises(CorpusError, match=r"a table is a .csv, .tsv, .jsonl, .parquet file, got '.txt'"):
         ManifestCorpus(file=str(tmp_path / "own.txt"), taxonomy="dfew").require()
     assert of_labels("x", ["joy", "sad"]).normalise("happy") == "joy"
 
@@ -525,6 +525,8 @@ def test_configs_compose_for_every_corpus():
         corpus = config.build(config.plain(cfg)["data"])
         assert corpus.name
         if name != "synthetic":
-            with pytest.raises(CorpusMissing, match=r"https://|it begins like this"):
+            with pytest.raises(
+                CorpusMissing, match=r"https://|it begins like this|set data.taxonomy to a built-in one"
+            ):
                 corpus.require()
     assert Path(conf_folder() / "data" / "dfew_mafw.yaml").is_file()

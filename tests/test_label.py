@@ -353,9 +353,9 @@ def test_what_a_policy_wrote_in_training(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.jsonl", '{"caption": "x"}', "row 1: no 'text'; set task.field to one of caption"),
+        ("a.jsonl", '{"caption": "x"}', "a.jsonl:1: no 'text'; set task.field to one of caption"),
         ("a.jsonl", '{"text": ""}', "'text' is empty in every row"),
-        ("a.txt", "x", "task.input is .jsonl, .json, .csv or .parquet, got '.txt'"),
+        ("a.txt", "x", "a table is a .csv, .tsv, .jsonl, .parquet file, got '.txt'"),
         ("a.jsonl", None, "no such file; set task.input"),
     ],
 )

@@ -12,7 +12,7 @@ from snapshots import composed
 from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast
 
 from erv import config
-from erv.config import ConfigError
+from erv.corpora.base import CorpusMissing
 from erv.corpora.text import LabelsCorpus
 from erv.emotions import DFEW, GOEMOTIONS, MELD, of_labels
 from erv.tables import read_table, table_files
@@ -215,8 +215,8 @@ def test_a_label_set_is_a_corpus_without_clips():
     assert (corpus.taxonomy.labels, corpus.taxonomy.neutral) == (("good", "bad", "calm"), "calm")
     assert corpus.clips("train") == []
     assert corpus.digest() != LabelsCorpus(taxonomy=["good", "bad", "calm"], neutral="bad").digest()
-    with pytest.raises(ConfigError, match=r"set data.taxonomy to a built-in one"):
-        config.build({"_target_": "erv.corpora.text.LabelsCorpus"})
+    with pytest.raises(CorpusMissing, match=r"set data.taxonomy to a built-in one"):
+        LabelsCorpus().require()
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from erv import emotions
-from erv.corpora.base import CorpusError
+from erv.corpora.base import CorpusMissing
 from erv.emotions import Taxonomy
 from erv.records import Clip, Split
+
+_NOT_GIVEN = Taxonomy("not given", ())
 
 
 @dataclass(kw_only=True)
@@ -28,17 +30,19 @@ class LabelsCorpus:
         """Make the taxonomy."""
         given: Taxonomy | str | Sequence[str] | None = self.taxonomy
         if given is None:
-            raise CorpusError(
-                "data=labels is a label set: set data.taxonomy to a built-in one, such as data.taxonomy=goemotions, or to your "
-                "list of labels, data.taxonomy=[positive,negative,neutral]"
-            )
-        if isinstance(given, str):
+            self.taxonomy = _NOT_GIVEN
+        elif isinstance(given, str):
             self.taxonomy = emotions.taxonomy(given)
         elif not isinstance(given, Taxonomy):
             self.taxonomy = replace(emotions.of_labels(self.name, tuple(given)), neutral=self.neutral)
 
     def require(self) -> None:
-        """Nothing: there are no files."""
+        """Raise CorpusMissing without a taxonomy; there are no files."""
+        if self.taxonomy is _NOT_GIVEN:
+            raise CorpusMissing(
+                "data=labels is a label set: set data.taxonomy to a built-in one, such as data.taxonomy=goemotions, or to your "
+                "list of labels, data.taxonomy=[positive,negative,neutral]"
+            )
 
     def prepare(self) -> None:
         """Nothing: there is nothing to make."""
