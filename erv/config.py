@@ -32,6 +32,7 @@ UNSIGNED = (
 ADDED: dict[str, Any] = {
     "verifier.data.formats": {name: name for name in ("goemotions", "brighter", "meld", "emobank")},
     "verifier.data.on_unknown": "error",
+    "verifier.model.pooling": None,
     **dict.fromkeys(
         (f"verifier.data.files.{name}" for name in ("table", "goemotions", "brighter", "meld", "emobank")),
     ),

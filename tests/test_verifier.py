@@ -1,12 +1,20 @@
 """The verifier's classifier, scores and gate."""
 
+import json
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
+import yaml
+from safetensors import safe_open
+from transformers import RobertaForSequenceClassification
 
 from erv.emotions import DFEW, GOEMOTIONS, MAFW
-from erv.verifier import Loss, UnfitVerifier, Verifier, build_verifier, gate, load_verifier, per_class, scores
+from erv.verifier import Loss, UnfitVerifier, Verifier, build_verifier, card, gate, load_verifier, per_class, scores
 from erv.verifier.baseline import difference, tfidf_probabilities
+from erv.verifier.pooling import MeanPoolingClassifier
 
 SIZES = {
     "model_type": "roberta", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32,
@@ -228,3 +236,169 @@ def test_calibrated_loading_needs_a_temperature(verifier, tmp_path):
     np.testing.assert_allclose(
         load_verifier(str(tmp_path), calibrated=True)(SENTENCES), (logits / 0.5).sigmoid().numpy(), atol=1e-6
     )
+
+
+@pytest.fixture
+def mean_verifier():
+    torch.manual_seed(0)
+    return build_verifier(DFEW.labels, config=SIZES, sentences=SENTENCES, pooling="mean")
+
+
+def test_mean_pooling_is_the_mean_over_real_tokens_by_hand(mean_verifier):
+    mean_verifier.model.eval()
+    logits, embeddings = mean_verifier.logits(SENTENCES, embeddings=True)
+    head = mean_verifier.model.head
+    for i, sentence in enumerate(SENTENCES):
+        ids = mean_verifier.tokenizer(sentence, return_tensors="pt")["input_ids"]  # alone: nothing is padding
+        mean = mean_verifier.model.encoder(ids).last_hidden_state[0].sum(0) / ids.shape[1]
+        torch.testing.assert_close(embeddings[i], mean, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(logits[i], head.weight @ mean + head.bias, atol=1e-6, rtol=1e-5)
+    assert len({len(mean_verifier.tokenizer(s)["input_ids"]) for s in SENTENCES}) > 1  # so together there is padding
+
+
+def test_mean_pooling_in_training_drops_out_and_leaves_no_weight_without_gradient(mean_verifier):
+    mean_verifier.model.train()
+    assert mean_verifier.model.dropout.p == 0.1
+    first, second = (mean_verifier.logits(SENTENCES)[0] for _ in range(2))
+    assert not torch.equal(first, second)
+    first.sum().backward()
+    assert [name for name, weight in mean_verifier.model.named_parameters() if weight.grad is None] == []
+
+
+def test_mean_pooling_is_saved_and_loaded(mean_verifier, tmp_path):
+    mean_verifier.save(tmp_path)
+    again = load_verifier(str(tmp_path))
+    assert isinstance(again.model, MeanPoolingClassifier)
+    assert again.labels == DFEW.labels
+    np.testing.assert_allclose(again(SENTENCES), mean_verifier(SENTENCES), atol=1e-7)
+    further = build_verifier(DFEW.labels, checkpoint=str(tmp_path))  # training goes on with the same pooling and head
+    np.testing.assert_allclose(further(SENTENCES), mean_verifier(SENTENCES), atol=1e-7)
+    with pytest.raises(ValueError, match=r"is a verifier with mean pooling; set verifier.model.pooling=null or mean"):
+        build_verifier(DFEW.labels, checkpoint=str(tmp_path), pooling="cls")
+
+
+def test_transformers_alone_refuses_a_verifier_with_mean_pooling(mean_verifier, tmp_path):
+    """The stock head would read the first token of an encoder whose weights it does not have."""
+    mean_verifier.save(tmp_path)
+    code = "import sys, transformers; transformers.AutoModelForSequenceClassification.from_pretrained(sys.argv[1])"
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "model type `erv_mean_pooling`" in done.stderr
+    with safe_open(tmp_path / "model.safetensors", framework="pt") as weights:
+        missing = set(RobertaForSequenceClassification(mean_verifier.model.config.encoder).state_dict())
+        assert not missing & set(weights.keys())  # nor does the encoder's own class take a weight from it
+
+
+@pytest.mark.parametrize(("file", "mean"), [(True, True), (False, False), (None, False)])
+@pytest.mark.parametrize("model_type", ["roberta", "bert"])
+def test_without_pooling_the_encoder_is_used_as_it_was_trained(model_type, file, mean, tmp_path):
+    folder, made = saved(tmp_path, model_type, MAFW.labels)
+    if file is not None:
+        pooling = tmp_path / model_type / "1_Pooling"
+        pooling.mkdir()
+        (pooling / "config.json").write_text(json.dumps({"pooling_mode_mean_tokens": file}))
+    built = build_verifier(DFEW.labels, checkpoint=folder)
+    assert isinstance(built.model, MeanPoolingClassifier) == mean
+    assert built.base_model == model_type
+    states = [v.logits(SENTENCES, embeddings=True)[1] for v in (built, made) if not v.model.eval().training]
+    assert torch.equal(*states) == (not mean)
+    for pooling in ("mean", "cls"):
+        chosen = build_verifier(DFEW.labels, checkpoint=folder, pooling=pooling).model
+        assert isinstance(chosen, MeanPoolingClassifier) == (pooling == "mean")
+        weights = dict(made.model.base_model.named_parameters())
+        for name, weight in chosen.base_model.named_parameters():
+            assert torch.equal(weight, weights[name])
+
+
+def test_pooling_that_does_not_fit_is_refused(tmp_path):
+    folder, _ = saved(tmp_path, "roberta", GOEMOTIONS.labels)
+    with pytest.raises(ValueError, match=r"verifier.model.pooling is cls, mean or null, got 'max'"):
+        build_verifier(DFEW.labels, checkpoint=folder, pooling="max")
+    with pytest.raises(ValueError, match=r"head=goemotions28 keeps the head of .*set verifier.model.pooling=null"):
+        build_verifier(DFEW.labels, checkpoint=folder, head="goemotions28", pooling="mean")
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_a_batch_in_parts_has_the_logits_and_gradients_of_one_pass(pooling, monkeypatch):
+    torch.manual_seed(0)
+    made = build_verifier(DFEW.labels, config=SIZES, sentences=SENTENCES, pooling=pooling)
+    sentences = [" ".join(["the jaw"] * n) for n in (1, 5, 2, 1, 6, 3, 3, 7)]
+    weight, shapes, plain = torch.randn(8, 7), [], made._forward
+
+    def forward(batch, **arguments):
+        shapes.append(tuple(batch["input_ids"].shape))
+        return plain(batch, **arguments)
+
+    monkeypatch.setattr(made, "_forward", forward)
+    made.model.eval()
+    results = []
+    for made.batch_tokens in (10_000, 24):
+        logits, embeddings = made.logits(sentences, embeddings=True)
+        made.model.zero_grad()
+        ((logits * weight).sum() + embeddings[:, 0] @ weight[:, 0]).backward()
+        gradients = [parameter.grad for parameter in made.model.parameters() if parameter.grad is not None]
+        results.append([logits, embeddings, *gradients])
+    assert len(shapes) > 2
+    assert all(rows * length <= 24 or rows == 1 for rows, length in shapes[1:])
+    assert len(results[0]) == len(results[1])
+    for one, parts in zip(*results, strict=True):
+        torch.testing.assert_close(one, parts, atol=1e-5, rtol=1e-4)
+    made.batch_tokens = 10_000
+    assert torch.equal(made.logits(sentences)[0], made._run(**_batch(made, sentences)).logits)  # as it always was
+
+
+def _batch(verifier, sentences):
+    batch = verifier.tokenizer(
+        sentences, padding=True, truncation=True, max_length=verifier.max_length, return_tensors="pt"
+    )
+    return {name: batch[name] for name in ("input_ids", "attention_mask")}
+
+
+CHOICE = {"threshold": 0.4, "temperature": 1.2}
+TRAINING = {"rows": 3, "threshold": 0.1, "top_k": 2}
+HUMAN = {
+    "source": "goemotions",
+    "file": "train.tsv",
+    "format": "goemotions",
+    "rows": {"train": 3, "heldout": 1},
+    "languages": ["en"],
+    "labelled_by": "human",
+    "licence": "CC BY 4.0",
+}
+MODEL = {
+    **HUMAN,
+    "source": "pseudo",
+    "file": "labels.jsonl",
+    "labelled_by": "model-1",
+    "languages": [],
+    "licence": None,
+}
+
+
+def read_card(sources, **settings):
+    """The front matter and the text of a card."""
+    _, matter, text = card(DFEW.labels, "(tables)\n", CHOICE, TRAINING, sources, **settings).split("---\n", 2)
+    return yaml.safe_load(matter), " ".join(text.split())
+
+
+def test_the_card_of_human_labels_names_base_model_data_language_and_licence():
+    matter, text = read_card([HUMAN], base_model="org/encoder")
+    assert matter["base_model"] == "org/encoder"
+    assert matter["language"] == ["en"]
+    assert matter["license"] == "cc-by-4.0"
+    assert "base model: org/encoder" in text
+    assert "| goemotions | train.tsv | 3 train, 1 heldout | en | CC BY 4.0 | human |" in text
+    assert "language model" not in text
+    assert "`AutoModelForSequenceClassification` of transformers loads it" in text
+
+
+def test_the_card_says_which_labels_are_a_language_models():
+    matter, text = read_card([HUMAN, MODEL], stock=False)
+    assert "Labels by a language model (pseudo) hold that model's mistakes." in text
+    assert "| pseudo | labels.jsonl | 3 train, 1 heldout | not recorded | not recorded | model-1 |" in text
+    assert "license" not in matter  # not known of all the data
+    assert "base_model" not in matter
+    assert "base model: none, random weights" in text
+    assert "`erv.verifier.load_verifier(folder)`" in text
+    _, unknown = read_card([{**MODEL, "labelled_by": None}])
+    assert "language model" not in unknown

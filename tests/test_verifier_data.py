@@ -243,7 +243,10 @@ def test_a_verifier_is_trained_from_a_table_and_an_encoder_without_clips(encoder
     train(tmp_path, "+exp=verifier_roberta", *overrides, f"verifier.data.files.table={tmp_path / 'table'}")
     run = run_of(tmp_path, "verifier", "text")
     assert json.loads((run / "metrics.json").read_text())["sentences"]["rows"] == 43
-    assert (run / "model" / "README.md").is_file()
+    card = " ".join((run / "model" / "README.md").read_text().split())
+    assert f"base_model: {encoder.name}" in card
+    assert "| table | train.tsv, dev.tsv, test.tsv | 43 train, 43 heldout, 43 audit | not recorded |" in card
+    assert "Labels by a language model" not in card
 
 
 def test_stages_that_read_clips_refuse_a_label_set(tmp_path):

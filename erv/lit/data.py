@@ -182,7 +182,7 @@ class SentenceData(StepData):
 
     def __init__(self, sentences: Sentences, batch_size: int, steps: int, seed: int) -> None:
         super().__init__(batch_size, steps, seed, eval_batch_size=256)
-        self.rows = sentences.rows
+        self.rows, self.provenance = sentences.rows, sentences.provenance
 
     def setup(self, stage: str) -> None:
         """Take the rows."""

@@ -109,7 +109,9 @@ class VerifierTraining(pl.LightningModule):
         (self.folder / PLOT).write_text(calibration_svg(best, (curve[0], curve[1]), "held-out sentences"))
         tables, facts = table(figures, classes), self._facts(data)
         chosen["baseline"] = baseline
-        export(self.verifier, self.folder / "model", chosen, card(self.verifier.labels, tables, chosen, facts))
+        base_model, stock = self.verifier.base_model, self.verifier.stock
+        text = card(self.verifier.labels, tables, chosen, facts, data.provenance(), base_model, stock)
+        export(self.verifier, self.folder / "model", chosen, text)
         print(tables)
         print(
             f"threshold {best.threshold:.2f} and temperature {best.temperature:.2f}, chosen on held-out sentences; on {last} "

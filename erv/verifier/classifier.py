@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
@@ -21,9 +21,11 @@ from transformers import (
 )
 
 from erv.emotions import GOEMOTIONS, counterpart
+from erv.verifier.pooling import MeanPoolingClassifier, MeanPoolingConfig, trained_with_mean_pooling
 from erv.verifier.tokenizer import train_tokenizer
 
 Head = Literal["taxonomy", "goemotions28"]
+Pooling = Literal["cls", "mean"]
 CHOSEN = "erv.json"  # beside the weights: threshold, temperature and the figures they come with
 
 
@@ -34,19 +36,28 @@ class Verifier:
     the weights stay as they are (`forget` after changing them). A batch holds at most `batch_tokens` tokens, padding
     included (default: 512 on a CPU, whose caches a larger batch leaves, else 16,384). With `bf16` the matrix products are in
     bfloat16, with `compile` the model is compiled by torch. Logits are divided by `temperature`, 1 for probabilities as
-    trained.
+    trained. `base_model` is the hub id or the folder's name that training began with.
     """
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, labels: Sequence[str], batch_tokens: int | None = None,
-        remember: int = 200_000, bf16: bool = False, compile: bool = False, temperature: float = 1.0,
-    ) -> None:  # fmt: skip
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerFast,
+        labels: Sequence[str],
+        batch_tokens: int | None = None,
+        remember: int = 200_000,
+        bf16: bool = False,
+        compile: bool = False,
+        temperature: float = 1.0,
+        base_model: str | None = None,
+    ) -> None:
         if (batch_tokens is not None and batch_tokens < 1) or temperature <= 0:
             raise ValueError(
                 f"batch_tokens is at least 1 and temperature above 0, got {batch_tokens} and {temperature}"
             )
         self.model, self.tokenizer, self.labels = model, tokenizer, tuple(labels)
         self.batch_tokens, self.remember, self.bf16, self.temperature = batch_tokens, remember, bf16, temperature
+        self.base_model = base_model
         self._run: Any = torch.compile(model, dynamic=True) if compile else model
         self._known: dict[str, np.ndarray] = {}
 
@@ -73,20 +84,29 @@ class Verifier:
         )
 
     def _score(self, new: list[str]) -> None:
-        tokens = self.tokenizer(new, truncation=True, max_length=self.max_length, split_special_tokens=True)[
-            "input_ids"
-        ]
-        order = sorted(range(len(new)), key=lambda i: len(tokens[i]))
+        tokens = self._tokens(new)
+        for part in self._batches(tokens):
+            logits = self._forward(self._padded([tokens[i] for i in part])).logits.float().cpu().numpy()
+            self._known.update(zip((new[i] for i in part), logits, strict=True))
+
+    def _tokens(self, sentences: list[str]) -> list[list[int]]:
+        encoded = self.tokenizer(sentences, truncation=True, max_length=self.max_length, split_special_tokens=True)
+        return encoded["input_ids"]  # type: ignore[no-any-return]
+
+    def _batches(self, tokens: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+        """Indices of sentences, shortest first, in batches of at most `batch_tokens` tokens with padding."""
+        order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
         budget = self.batch_tokens or (512 if self.model.device.type == "cpu" else 16384)
         start = 0
         while start < len(order):
             end = start + 1  # the last of a batch is its longest
             while end < len(order) and len(tokens[order[end]]) * (end + 1 - start) <= budget:
                 end += 1
-            batch = self.tokenizer.pad({"input_ids": [tokens[i] for i in order[start:end]]}, return_tensors="pt")
-            found = self._forward(batch.to(self.model.device)).logits.float().cpu().numpy()
-            self._known.update(zip((new[i] for i in order[start:end]), found, strict=True))
+            yield order[start:end]
             start = end
+
+    def _padded(self, tokens: list[list[int]]) -> Any:
+        return self.tokenizer.pad({"input_ids": tokens}, return_tensors="pt").to(self.model.device)
 
     def _forward(self, batch: Any, **arguments: Any) -> Any:
         cast = torch.autocast(self.model.device.type, torch.bfloat16) if self.bf16 else nullcontext()
@@ -94,17 +114,30 @@ class Verifier:
             return self._run(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], **arguments)
 
     def logits(self, sentences: Sequence[str], embeddings: bool = False) -> tuple[Tensor, Tensor | None]:
-        """Logits `[S, E]` and, if asked for, the first token's last hidden state `[S, D]`; with gradient."""
-        batch = self.tokenizer(
-            list(sentences),
-            padding=True,
-            truncation=True,
-            max_length=self.max_length,
-            return_tensors="pt",
-            split_special_tokens=True,
-        )
-        found = self._forward(batch.to(self.model.device), output_hidden_states=embeddings)
-        return found.logits, found.hidden_states[-1][:, 0] if embeddings else None
+        """Logits `[S, E]` and, if asked for, the embeddings `[S, D]` that the head reads; with gradient.
+
+        The embedding is the last hidden state of the first token, or the mean over the tokens (`pooling: mean`). Sentences
+        that exceed the token budget together go through the model in batches of similar length, since the padding of all to
+        the longest costs more than the further passes.
+        """
+        tokens = self._tokens(list(sentences))
+        parts = list(self._batches(tokens))
+        if len(parts) == 1:
+            parts = [list(range(len(tokens)))]
+        outputs = [
+            self._forward(self._padded([tokens[i] for i in part]), output_hidden_states=embeddings) for part in parts
+        ]
+        place = torch.tensor([i for part in parts for i in part], device=self.model.device).argsort()
+        logits = torch.cat([output.logits for output in outputs])[place]
+        return logits, torch.cat([self._embeddings(output) for output in outputs])[place] if embeddings else None
+
+    def _embeddings(self, output: Any) -> Tensor:
+        return output.hidden_states[-1][:, 0] if self.stock else output.pooler_output  # type: ignore[no-any-return]
+
+    @property
+    def stock(self) -> bool:
+        """Whether the model is of a class of transformers, which loads it without erv."""
+        return not isinstance(self.model, MeanPoolingClassifier)
 
     def targets(self, label_lists: Sequence[Sequence[str]]) -> Tensor:
         """Multi-hot `[S, E]` of labels, or of what the verifier calls them; ValueError for a label without counterpart."""
@@ -136,7 +169,11 @@ class Verifier:
         return int(self.model.config.max_position_embeddings) - 2
 
     def save(self, folder: str | Path) -> None:
-        """Write a folder that AutoModelForSequenceClassification and `load_verifier` load."""
+        """Write a folder that `load_verifier` loads, and transformers' AutoModelForSequenceClassification too.
+
+        With mean pooling, for which transformers has no class, that one loads it only where erv.verifier is imported, and
+        raises an error elsewhere.
+        """
         self.model.config.id2label = dict(enumerate(self.labels))
         self.model.config.label2id = {label: i for i, label in enumerate(self.labels)}
         self.model.config.architectures = [type(self.model).__name__]
@@ -147,37 +184,76 @@ class Verifier:
 
 
 def build_verifier(
-    labels: Sequence[str], checkpoint: str | None = None, config: dict[str, Any] | None = None,
-    sentences: Sequence[str] | None = None, head: Head = "taxonomy",
-) -> Verifier:  # fmt: skip
+    labels: Sequence[str],
+    checkpoint: str | None = None,
+    config: dict[str, Any] | None = None,
+    sentences: Sequence[str] | None = None,
+    head: Head = "taxonomy",
+    pooling: Pooling | None = None,
+) -> Verifier:
     """A verifier to be trained for `labels`.
 
     From `checkpoint` (hub id or folder of any encoder), or with random weights of the sizes in `config` (`model_type` and
     its arguments) and a byte-level BPE tokenizer trained on `sentences`. `head` "taxonomy" has one output for each label;
     "goemotions28" keeps the 28 outputs of a GoEmotions classifier, of which one stands for each label (paper).
+
+    `pooling` is what the head reads: "cls" the first token through transformers' own head, "mean" the mean over the tokens.
+    None takes what the encoder was trained with: the mean where sentence-transformers' config in the checkpoint says so.
     """
     if head not in ("taxonomy", "goemotions28"):
         raise ValueError(f"verifier.model.head is taxonomy or goemotions28, got {head!r}")
+    if pooling not in (None, "cls", "mean"):
+        raise ValueError(f"verifier.model.pooling is cls, mean or null, got {pooling!r}")
     if head == "goemotions28":
         labels = goemotions_order(checkpoint) if checkpoint is not None else GOEMOTIONS.labels
     settings = {"num_labels": len(labels), "problem_type": "multi_label_classification"}
     if checkpoint is not None:
         tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
-        model = AutoModelForSequenceClassification.from_pretrained(
-            checkpoint, ignore_mismatched_sizes=True, trust_remote_code=False, **settings
-        )
-        return Verifier(model, tokenizer, labels)
+        # a folder's path says nothing on another machine
+        base_model = Path(checkpoint).resolve().name if Path(checkpoint).exists() else checkpoint
+        return Verifier(_pretrained(checkpoint, head, pooling, settings), tokenizer, labels, base_model=base_model)
     if config is None or not sentences:
         raise ValueError("a verifier without verifier.model.checkpoint needs verifier.model.config and sentences")
     tokenizer = train_tokenizer(sentences)
-    sizes = {**config, "vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, **settings}
-    model = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(**sizes))
+    sizes = {**config, "vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    if pooling == "mean":
+        encoder = AutoConfig.for_model(**sizes)
+        return Verifier(MeanPoolingClassifier(MeanPoolingConfig(encoder, **settings)), tokenizer, labels)
+    model = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(**sizes, **settings))
     return Verifier(model, tokenizer, labels)
 
 
+def _pretrained(checkpoint: str, head: Head, pooling: Pooling | None, settings: dict[str, Any]) -> PreTrainedModel:
+    """The classifier on the encoder of `checkpoint`; a head of the same shape is kept where the pooling is the same."""
+    pooled = isinstance(AutoConfig.from_pretrained(checkpoint, trust_remote_code=False), MeanPoolingConfig)
+    if pooled and pooling == "cls":
+        raise ValueError(
+            f"verifier.model.pooling=cls needs an encoder or classifier of transformers, and {checkpoint} is a verifier with "
+            "mean pooling; set verifier.model.pooling=null or mean"
+        )
+    if head == "goemotions28" and pooling == "mean" and not pooled:
+        raise ValueError(
+            f"verifier.model.head=goemotions28 keeps the head of {checkpoint}, which reads the first token, and "
+            "verifier.model.pooling=mean needs another; set verifier.model.pooling=null or verifier.model.head=taxonomy"
+        )
+    if (
+        not pooled
+        and head == "taxonomy"
+        and (pooling == "mean" or (not pooling and trained_with_mean_pooling(checkpoint)))
+    ):
+        return MeanPoolingClassifier.on_encoder(checkpoint, **settings)
+    return AutoModelForSequenceClassification.from_pretrained(  # type: ignore[no-any-return]
+        checkpoint, ignore_mismatched_sizes=True, trust_remote_code=False, **settings
+    )
+
+
 def load_verifier(
-    checkpoint: str, calibrated: bool = False, batch_tokens: int | None = None, bf16: bool = False, compile: bool = False
-) -> Verifier:  # fmt: skip
+    checkpoint: str,
+    calibrated: bool = False,
+    batch_tokens: int | None = None,
+    bf16: bool = False,
+    compile: bool = False,
+) -> Verifier:
     """A trained verifier from a folder written by `Verifier.save` or from a hub id; its labels are in its config.
 
     `calibrated` divides logits by the temperature that its training chose. A classifier of 28 unnamed classes is taken for

@@ -13,7 +13,7 @@ from erv.verifier.classifier import CHOSEN, Verifier
 def export(verifier: Verifier, folder: Path, chosen: Mapping[str, Any], card: str) -> None:
     """Write weights, tokenizer, label names, the chosen threshold and temperature, and the model card.
 
-    `AutoModelForSequenceClassification.from_pretrained(folder)` loads it; what was chosen is in its `config.erv` too.
+    `Verifier.save` says what loads it; what was chosen is in its `config.erv` too.
     """
     verifier.model.config.erv = dict(chosen)
     verifier.save(folder)
