@@ -245,7 +245,7 @@ def test_a_verifier_is_trained_from_a_table_and_an_encoder_without_clips(encoder
     assert json.loads((run / "metrics.json").read_text())["sentences"]["rows"] == 43
     card = " ".join((run / "model" / "README.md").read_text().split())
     assert f"base_model: {encoder.name}" in card
-    assert "| table | train.tsv, dev.tsv, test.tsv | 43 train, 43 heldout, 43 audit | not recorded |" in card
+    assert "| table | dev.tsv, test.tsv, train.tsv | 43 heldout, 43 audit, 43 train | not recorded |" in card
     assert "Labels by a language model" not in card
 
 
