@@ -1,9 +1,15 @@
 """Taxonomies, tags and sentences."""
 
+import json
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from erv.corpora.synthetic import grammar
 from erv.emotions import DFEW, MAFW, taxonomy
 from erv.rationale import compose, parse, sentences
 
@@ -63,6 +69,17 @@ def test_an_answer_over_several_lines_is_read():
         ("Is it 3.5 m? Yes", ["Is it 3.5 m?", "Yes"]),
         ("... ", []),
         ("", []),
+        (
+            'He is angry because she left. "I hate you!" she cries.',
+            ["He is angry because she left.", '"I hate you!" she cries.'],
+        ),
+        ("Clues: 1. He frowns. 2. His voice rises.", ["Clues: 1. He frowns.", "2. His voice rises."]),
+        ("- He frowns\n- His voice rises", ["- He frowns", "- His voice rises"]),
+        ("**Visual:** He frowns. **Audio:** He shouts.", ["**Visual:** He frowns.", "**Audio:** He shouts."]),
+        ("她说：“我没事。”可是她哭了。", ["她说：“我没事。”", "可是她哭了。"]),
+        ("「真的嗎？太好了！」她笑著說。", ["「真的嗎？太好了！」她笑著說。"]),
+        ("He left.She stayed.", ["He left.", "She stayed."]),
+        ('A stray " here. He is sad.', ['A stray " here.', "He is sad."]),
     ],
 )
 def test_sentences(text, split):
@@ -72,3 +89,71 @@ def test_sentences(text, split):
 @given(st.lists(st.sampled_from(["The brows rise.", "A voice is heard!", "Is it red?"]), max_size=6))
 def test_no_sentence_is_lost(parts):
     assert sentences(" ".join(parts)) == parts
+
+
+def boundaries(pieces):
+    """Where sentences end, in characters other than white space."""
+    return set(accumulate(len("".join(piece.split())) for piece in pieces))
+
+
+@pytest.mark.parametrize(("language", "rows", "lowest"), [("en", 100, 0.995), ("zh", 50, 0.99)])
+def test_sentences_of_the_gold_list(language, rows, lowest):
+    lines = (Path(__file__).parent / "fixtures" / "sentences.jsonl").read_text(encoding="utf-8").splitlines()
+    gold = [row for row in map(json.loads, lines) if row["language"] == language]
+    hits = split = wanted = 0
+    for row in gold:
+        ours, right = boundaries(sentences(row["text"], language)), boundaries(row["sentences"])
+        hits, split, wanted = hits + len(ours & right), split + len(ours), wanted + len(right)
+    assert len(gold) >= rows
+    assert 2 * hits / (split + wanted) >= lowest
+
+
+TEXTS = st.lists(
+    st.sampled_from(
+        [
+            *'.!?…。！？"“”‘’「」()（）*_-,:，：\n \r\u2028',
+            "He ",
+            "is",
+            " sad",
+            "Mr",
+            "e.g",
+            "1",
+            "12",
+            "我",
+            "她说",
+            "**",
+            "A",
+        ]
+    )
+).map("".join)
+
+
+@given(TEXTS | st.text())
+def test_no_character_is_lost_and_no_sentence_is_empty(text):
+    split = sentences(text)
+    assert all(piece and piece == piece.strip() for piece in split)
+    assert "".join("".join(split).split()) == "".join(text.split())
+
+
+def test_the_embedded_corpus_splits_as_its_grammar_joins(monkeypatch):
+    joined = []
+    plain = grammar.sentence
+    monkeypatch.setattr(grammar, "sentence", lambda text: joined.append(plain(text)) or joined[-1])
+    for seed in range(300):
+        joined.clear()
+        rationale = grammar.rationale(np.random.default_rng(seed), grammar.EMOTIONS[seed % 7], "red", "blue")
+        assert rationale == " ".join(joined)
+        assert sentences(rationale) == joined
+
+
+@pytest.mark.parametrize("language", ["ja", "th", "yue", "zh-CN", "pt_BR"])
+def test_any_language_is_split_by_its_stops(language):
+    assert sentences("猫です。犬です！", language) == ["猫です。", "犬です！"]
+
+
+@pytest.mark.parametrize("language", ["klingon", "", "e", "en us", "日本"])
+def test_what_is_no_language_code_is_refused(language):
+    with pytest.raises(
+        ValueError, match=rf"language is a code of two or three letters, such as en, .*got '{language}'"
+    ):
+        sentences("x", language)

@@ -30,11 +30,11 @@ class Reading(Protocol):
 
 
 class Fixed:
-    """Our rules: answer and gold through the same synonyms by whole words, sentences by spaCy, one block of each kind."""
+    """Our rules: answer and gold through the same synonyms by whole words, one block of each kind, `erv.rationale.sentences`."""
 
     def __init__(self, taxonomy: Taxonomy, language: str = "en") -> None:
         self.taxonomy, self.language = taxonomy, language
-        rationale.sentences("", language)  # an unknown language is refused here, not in the first step
+        rationale.sentences("", language)  # an invalid language is refused here, not in the first step
 
     def parse(self, text: str) -> Rationale:
         """See `erv.rationale.parse`."""

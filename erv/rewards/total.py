@@ -26,8 +26,8 @@ class TotalReward:
     asked once for all sentences of a call. When it fails, the explanation part is None, never 0: a completion is not to
     blame for it.
 
-    `preset` is how texts are read: "fixed", with sentences of `language` by spaCy, or "paper", which repeats the released
-    code, where sentences are cut by a rule of its own and `language` has no part.
+    `preset` is how texts are read: "fixed", with `erv.rationale.sentences`, or "paper", which repeats the released code,
+    where sentences are cut by a rule of its own and `language` has no part.
     """
 
     def __init__(
