@@ -33,7 +33,7 @@ class MeanPoolingConfig(PretrainedConfig):
     def __init__(self, encoder: PretrainedConfig | dict[str, Any] | None = None, **kwargs: Any) -> None:
         if isinstance(encoder, dict):
             encoder = AutoConfig.for_model(**encoder)
-        self.encoder = encoder
+        self.encoder: Any = encoder
         super().__init__(**kwargs)
 
     @property
