@@ -91,7 +91,7 @@ class Verifier:
 
     def _tokens(self, sentences: list[str]) -> list[list[int]]:
         encoded = self.tokenizer(sentences, truncation=True, max_length=self.max_length, split_special_tokens=True)
-        return encoded["input_ids"]  # type: ignore[no-any-return]
+        return encoded["input_ids"]
 
     def _batches(self, tokens: Sequence[Sequence[int]]) -> Iterator[list[int]]:
         """Indices of sentences, shortest first, in batches of at most `batch_tokens` tokens with padding."""
@@ -132,7 +132,7 @@ class Verifier:
         return logits, torch.cat([self._embeddings(output) for output in outputs])[place] if embeddings else None
 
     def _embeddings(self, output: Any) -> Tensor:
-        return output.hidden_states[-1][:, 0] if self.stock else output.pooler_output  # type: ignore[no-any-return]
+        return output.hidden_states[-1][:, 0] if self.stock else output.pooler_output
 
     @property
     def stock(self) -> bool:
@@ -242,7 +242,7 @@ def _pretrained(checkpoint: str, head: Head, pooling: Pooling | None, settings: 
         and (pooling == "mean" or (not pooling and trained_with_mean_pooling(checkpoint)))
     ):
         return MeanPoolingClassifier.on_encoder(checkpoint, **settings)
-    return AutoModelForSequenceClassification.from_pretrained(  # type: ignore[no-any-return]
+    return AutoModelForSequenceClassification.from_pretrained(
         checkpoint, ignore_mismatched_sizes=True, trust_remote_code=False, **settings
     )
 
