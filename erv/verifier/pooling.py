@@ -31,13 +31,7 @@ class MeanPoolingConfig(PretrainedConfig):
     sub_configs: ClassVar[dict[str, Any]] = {"encoder": AutoConfig}
 
     def __init__(self, encoder: PretrainedConfig | dict[str, Any] | None = None, **kwargs: Any) -> None:
-<<<<<<< HEAD
-        if isinstance(encoder, dict):
-            encoder = AutoConfig.for_model(**encoder)
-        self.encoder: Any = encoder
-=======
         self.encoder: Any = AutoConfig.for_model(**encoder) if isinstance(encoder, dict) else encoder
->>>>>>> card
         super().__init__(**kwargs)
 
     @property
