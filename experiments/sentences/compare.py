@@ -23,7 +23,11 @@ from erv import rationale
 
 FOLDER = Path(__file__).parent
 FIXTURES = FOLDER.parents[1] / "tests" / "fixtures"
-LISTS = {"gold": "sentences.jsonl", "held out": "sentences_heldout.jsonl"}
+LISTS = {
+    "gold": "sentences.jsonl",
+    "held out": "sentences_heldout.jsonl",
+    "independent": "sentences_independent.jsonl",
+}
 REPEATS = 5  # the shortest of as many runs over the list is the time
 Splitter = Callable[[str, str], list[str]]
 
