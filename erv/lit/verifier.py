@@ -138,16 +138,16 @@ class VerifierTraining(pl.LightningModule):
             [row["text"] for row in rows], train_targets, [text for name in texts for text in texts[name]]
         )
         count = len(texts["heldout"])
-        own_threshold = best_threshold(sweep(probabilities[:count], scored["heldout"][1], self.top_k, columns))
+        baseline_threshold = best_threshold(sweep(probabilities[:count], scored["heldout"][1], self.top_k, columns))
         logits, targets = scored[split]
         mine, other = _plain(logits), probabilities[-len(targets) :]
-        gain = difference(mine, other, targets, columns, (threshold, own_threshold), self.top_k)
-        figures = scores(other, targets, own_threshold, self.top_k, columns)
+        gain = difference(mine, other, targets, columns, (threshold, baseline_threshold), self.top_k)
+        figures = scores(other, targets, baseline_threshold, self.top_k, columns)
         return {
             "measured_on": split,
             "macro_f1": figures["macro_f1"],
             "micro_f1": figures["micro_f1"],
-            "threshold": own_threshold,
+            "threshold": baseline_threshold,
             "verifier_macro_f1": scores(mine, targets, threshold, self.top_k, columns)["macro_f1"],
             "difference": gain.value,
             "low": gain.low,
