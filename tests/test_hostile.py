@@ -449,13 +449,26 @@ def test_a_sentence_ends_no_sequence_of_the_verifier(verifier, text):
         tokenizer.unk_token_id
     }
     assert [token for token in ids if token in special] == [ids[0], ids[-1]]
-    seen = []
-    verifier.tokenizer = lambda texts, **how: seen.append(how) or tokenizer(texts, **how)
+    verifier.tokenizer = recorder = RecordingTokenizer(tokenizer)
     try:
         verifier.logits([text])
     finally:
         verifier.tokenizer = tokenizer
-    assert [how["split_special_tokens"] for how in seen] == [True]
+    assert [arguments["split_special_tokens"] for arguments in recorder.calls] == [True]
+
+
+class RecordingTokenizer:
+    """A tokenizer that notes the keyword arguments of its calls."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer, self.calls = tokenizer, []
+
+    def __call__(self, texts, **arguments):
+        self.calls.append(arguments)
+        return self.tokenizer(texts, **arguments)
+
+    def __getattr__(self, name):
+        return getattr(self.tokenizer, name)
 
 
 @pytest.fixture(scope="module")
