@@ -313,7 +313,7 @@ def test_a_hub_id_is_read_from_the_hubs_cache_without_a_network(write, upstream,
     assert "download it on a machine with access and give its folder instead" in absent.stderr
 
 
-@pytest.mark.parametrize("name", ["FacebookAI/roberta-base", "roberta-of-nobody"])
+@pytest.mark.parametrize("name", [pytest.param("FacebookAI/roberta-base", marks=pytest.mark.slow), "roberta-of-nobody"])
 def test_a_verifier_starts_from_an_encoder_in_the_hubs_cache(name, hub, tmp_path):
     """By way of find_model, as a run takes it; an id without an owner is one as well."""
     sizes = {"model_type": "roberta", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,

@@ -189,7 +189,9 @@ FEW = {
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.slow] if name in ("gaming", "modalities", "paper_ablations") else [])
+        pytest.param(
+            name, marks=[pytest.mark.slow] if name in ("gaming", "modalities", "paper_ablations", "demo_seeds") else []
+        )
         for name in SCRIPTS
         if name != "demo"  # which is the fixture's
     ],

@@ -71,10 +71,10 @@ def same(other, whole, curves=True):
     [
         ("grpo", False, "batch:2", "in a batch"),
         pytest.param("grpo", True, "batch:3", "in a batch, LoRA", marks=pytest.mark.slow),
-        ("grpo", False, "half:1", "a checkpoint is half written"),
+        pytest.param("grpo", False, "half:1", "a checkpoint is half written", marks=pytest.mark.slow),
         pytest.param("grpo", True, "undeclared:2", "a checkpoint has no manifest yet, LoRA", marks=pytest.mark.slow),
         ("sft", False, "batch:5", "gradients are accumulated"),
-        ("sft", True, "written:2", "a checkpoint is not in its place yet, LoRA"),
+        pytest.param("sft", True, "written:2", "a checkpoint is not in its place yet, LoRA", marks=pytest.mark.slow),
     ],
 )
 def test_killed(demo, whole, fault, stage, lora, moment, when):
@@ -91,7 +91,7 @@ def test_killed(demo, whole, fault, stage, lora, moment, when):
     ("moment", "saved", "when"),
     [
         ("rollout:3:SIGTERM", 3, "what was sampled is read"),
-        ("ended:0:SIGUSR1", 1, "the weights have been changed"),
+        pytest.param("ended:0:SIGUSR1", 1, "the weights have been changed", marks=pytest.mark.slow),
         ("everyone:1:SIGINT", 2, "the weights have been changed; to the workers too"),
     ],
 )
@@ -158,7 +158,8 @@ def small_disk(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("what", "reason"), [("full", "No space left on device"), ("readonly", "Read-only file system")]
+    ("what", "reason"),
+    [("full", "No space left on device"), pytest.param("readonly", "Read-only file system", marks=pytest.mark.slow)],
 )
 def test_the_disk_refuses(demo, whole, fault, small_disk, what, reason):
     made = [f"policy.checkpoint={run_of(demo, 'sft')}", f"verifier.model.checkpoint={run_of(demo, 'verifier')}"]

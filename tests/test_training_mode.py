@@ -10,12 +10,13 @@ from commands import run_of, warm
 VERIFIER = ["+exp=verifier_demo", "+debug=demo"]
 
 
-def steps(root, name, *overrides, stop=None):
+def steps(root, name, *overrides, stop=None, memory=False):
     """The rows of modes.py for a run; with `stop`, of a run that is ended by SIGTERM in that step and then resumed."""
+    env = {**warm(root), **({"MODES_MEMORY": "1"} if memory else {})}
     file = root / f"{name}.jsonl"
     for arguments in [[str(stop)], []] if stop is not None else [[]]:
         command = [sys.executable, "-m", "modes", str(file), *arguments, *overrides, f"name={name}", "group=modes"]
-        done = subprocess.run(command, cwd=root, env=warm(root), capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, check=False)
         assert done.returncode == (143 if arguments else 0), done.stdout + done.stderr
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     assert sorted({row["step"] for row in rows}) == [0, 1, 2, 3]  # validation lies between them
@@ -49,8 +50,8 @@ def test_sft_from_a_checkpoint_with_adapters_and_after_a_resume(demo):
     adapted = steps(demo, "adapted", *base, "policy.lora={r: 4, lora_dropout: 0.1}", "checkpoint.every=2", stop=2)
     check(adapted, POLICY, FROZEN)
     assert all(row["dropout"] and all(row["dropout"]) for row in adapted)
-    plain = steps(demo, "plain", *base)
-    saving = steps(demo, "saving", *base, "policy.gradient_checkpointing=true")
+    plain = steps(demo, "plain", *base, memory=True)
+    saving = steps(demo, "saving", *base, "policy.gradient_checkpointing=true", memory=True)
     check(saving, POLICY, FROZEN)
     assert all(row["layers"] == [True, True] for row in saving)
     assert saving[1]["bytes"] < 0.9 * plain[1]["bytes"]
@@ -63,11 +64,21 @@ def test_grpo(demo):
         "policy.checkpoint=runs/demo/sft",
         "verifier.model.checkpoint=runs/demo/verifier",
     ]
-    plain = steps(demo, "grpo", *base)
-    saving = steps(demo, "grpo_saving", *base, "policy.gradient_checkpointing=true", stop=1)
-    for rows in (plain, saving):
-        check(rows, POLICY, [*FROZEN, "reference"])
-    assert max(row["bytes"] for row in saving[1:]) < 0.95 * max(row["bytes"] for row in plain[1:])
+    check(steps(demo, "grpo", *base, stop=1), POLICY, [*FROZEN, "reference"])
+
+
+@pytest.mark.slow
+def test_grpo_with_gradient_checkpointing(demo):
+    base = [
+        "+exp=grpo_demo",
+        "+debug=demo",
+        "policy.checkpoint=runs/demo/sft",
+        "verifier.model.checkpoint=runs/demo/verifier",
+    ]
+    saving = steps(demo, "grpo_saving", *base, "policy.gradient_checkpointing=true", memory=True)
+    plain = steps(demo, "grpo_plain", *base, memory=True)
+    check(saving, POLICY, [*FROZEN, "reference"])
+    assert saving[1]["bytes"] < 0.95 * plain[1]["bytes"]
 
 
 def test_grpo_refuses_adapters_with_dropout(demo):
@@ -77,7 +88,7 @@ def test_grpo_refuses_adapters_with_dropout(demo):
     assert "got policy.lora.lora_dropout=0.1: set it to 0 or leave it out" in done.stderr
 
 
-@pytest.mark.parametrize("source", ["config", "checkpoint"])
+@pytest.mark.parametrize("source", [pytest.param("config", marks=pytest.mark.slow), "checkpoint"])
 def test_a_verifier_trains_with_its_dropout(demo, source):
     chosen = []
     if source == "checkpoint":

@@ -1,9 +1,11 @@
 """`python -m erv.train` that writes, at every training step, which modules train: python -m modes FILE [STOP] ARGUMENTS…
 
-A row of FILE (JSONL) is a step: the modes of all modules with weights, of the reference, and the bytes of memory that the
-step allocated at its peak. With STOP a number, the process gets SIGTERM in that step, as from a cluster.
+A row of FILE (JSONL) is a step: the modes of all modules with weights, and of the reference; in step MEASURED, if the
+environment variable MODES_MEMORY is set, also the bytes of memory that the step allocated at its peak (the profiler makes a
+step several times slower). With STOP a number, the process gets SIGTERM in that step, as from a cluster.
 """
 
+import contextlib
 import json
 import os
 import runpy
@@ -18,6 +20,7 @@ from erv.lit.sft import SFT
 from erv.lit.towers import TowerWarmup
 from erv.lit.verifier import VerifierTraining
 
+MEASURED = 1
 FROZEN = ("model.vision_tower", "model.audio_tower", "model.bert_model")
 
 
@@ -35,7 +38,9 @@ def watched(stage, file, stop):
     step = stage.training_step
 
     def training_step(self, batch, index):
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        measured = index == MEASURED and "MODES_MEMORY" in os.environ
+        memory = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+        with memory if measured else contextlib.nullcontext():
             result = step(self, batch, index)
         modules = {
             name: {"training": module.training, "trained": any(p.requires_grad for p in weights)}
@@ -45,7 +50,9 @@ def watched(stage, file, stop):
         trained = [(n, m) for n, m in self.named_modules() if not n.startswith(("reference", *FROZEN))]
         dropout = [m.training for n, m in trained if "drop" in n.lower()]
         layers = [m.training for n, m in trained if hasattr(m, "gradient_checkpointing") and ".layers." in n]
-        row = {"step": index, "modules": modules, "dropout": dropout, "layers": layers, "bytes": allocated(profiled)}
+        row = {"step": index, "modules": modules, "dropout": dropout, "layers": layers}
+        if measured:
+            row["bytes"] = allocated(memory)
         with file.open("a") as lines:
             lines.write(json.dumps(row) + "\n")
         if index == stop:

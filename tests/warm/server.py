@@ -18,7 +18,8 @@ _IMPORTED = [
     "peft", "scipy", "av", "spacy", "openai", "pyarrow.parquet", "hydra", "rich.progress", "erv.command",
     "erv.preflight", "erv.stage", "erv.judging", "erv.lit.grpo", "erv.lit.sft", "erv.lit.verifier",
     "erv.lit.towers", "erv.lit.callbacks", "erv.lit.data", "erv.lit.progress", "erv.policy.load",
-    "erv.verifier.classifier",
+    "erv.verifier.classifier", "sklearn.feature_extraction.text", "sklearn.linear_model", "sklearn.multiclass",
+    "torch.profiler",
 ]  # fmt: skip
 
 

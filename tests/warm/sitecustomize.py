@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 
-_WARM = ("erv.train", "erv.evaluate", "erv.predict", "erv.label", "erv.doctor", "interrupted")
+_WARM = ("erv.train", "erv.evaluate", "erv.predict", "erv.label", "erv.doctor", "interrupted", "modes")
 
 
 def _end_with(parent):
