@@ -163,7 +163,8 @@ def main() -> None:
     ]
     best = json.loads(Path(folder, "erv.json").read_text())["threshold"]
     lines, classes = [], []
-    for data, threshold, unit, neutral_filter in product(sets, (0.1, best), UNITS, FILTERS):
+    readings = [(0.1, unit) for unit in UNITS] + [(best, UNITS[0])]
+    for data, (threshold, unit), neutral_filter in product(sets, readings, FILTERS):
         part = ExplanationReward(threshold=threshold, unit=unit, neutral_filter=neutral_filter)  # type: ignore[arg-type]
         measured = Measured(data, verifier, taxonomy, part)
         setting = [data.name, unit, f"{threshold:.2f}", str(neutral_filter or "false")]

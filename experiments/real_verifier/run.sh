@@ -23,26 +23,27 @@ if [[ ${#missing[@]} -gt 0 ]]; then
 fi >&2
 
 verifier=(+exp=verifier_roberta data=labels "group=$group" trainer=cpu "verifier.model.checkpoint=$MINILM"
-  verifier.data.augmentation=false verifier.data.on_unknown=skip algo.batch_size=32 optim.lr=1e-4 algo.epochs=2 checkpoint.every=200)
+  verifier.data.augmentation=false verifier.data.on_unknown=skip algo.batch_size=32 algo.epochs=2 checkpoint.every=200)
 seven=('data.taxonomy=[anger,disgust,fear,joy,neutral,sadness,surprise]' "verifier.data.files.goemotions=$ekman")
-all=(trainer.val_check_interval=600)
-first=("${seven[@]}" name=ekman_8k verifier.data.limit=8000 trainer.val_check_interval=250)
+first=("${seven[@]}" name=ekman_8k optim.lr=2e-4 verifier.data.limit=8000 trainer.val_check_interval=500)
 
 want() { [[ "$arms" == *",$1,"* ]]; }
 
-if want ekman_all; then grid "${verifier[@]}" "${all[@]}" "${seven[@]}" name=ekman_all; fi
+if want ekman_all; then grid "${verifier[@]}" "${seven[@]}" name=ekman_all optim.lr=1e-4 trainer.val_check_interval=600; fi
 if want goemotions_all; then
-  grid "${verifier[@]}" "${all[@]}" data.taxonomy=goemotions "verifier.data.files.goemotions=$GOEMOTIONS" name=goemotions_all \
-    algo.loss.balance=effective
+  grid "${verifier[@]}" data.taxonomy=goemotions "verifier.data.files.goemotions=$GOEMOTIONS" name=goemotions_all optim.lr=2e-4 \
+    algo.loss.balance=effective trainer.val_check_interval=600
 fi
 # each grid holds the common setting too (mean, bce, none, 0), which is trained once
-if want pooling; then grid "${verifier[@]}" "${first[@]}" verifier.model.pooling=null,cls; fi
-if want loss; then grid "${verifier[@]}" "${first[@]}" algo.loss.name=bce,focal,asymmetric,supcon+bce; fi
-if want balance; then grid "${verifier[@]}" "${first[@]}" algo.loss.balance=none,inverse,effective; fi
-if want noise; then grid "${verifier[@]}" "${first[@]}" verifier.data.noise.rate=0.0,0.1,0.2,0.4; fi
+if want pooling; then grid "${verifier[@]}" "${first[@]}" verifier.model.pooling=mean,cls; fi
+if want loss; then grid "${verifier[@]}" "${first[@]}" verifier.model.pooling=mean algo.loss.name=bce,focal,asymmetric,supcon+bce; fi
+if want balance; then grid "${verifier[@]}" "${first[@]}" verifier.model.pooling=mean algo.loss.balance=none,inverse,effective; fi
+if want noise; then grid "${verifier[@]}" "${first[@]}" verifier.model.pooling=mean verifier.data.noise.rate=0.0,0.1,0.2,0.4; fi
 
 python -m erv.report "$runs/$group" --verifiers --table "$table"
-mapfile -t trained < <(of_seeds "$runs/$group"/*_all)
 meld=()
 if want meld; then meld=(--meld "$MELD"); fi
-python experiments/real_verifier/compare.py "${trained[@]}" "${meld[@]}" --table "$table"
+python experiments/real_verifier/compare.py "$runs/$group"/*_all "${meld[@]}" --table "$table"
+if [[ "$table" == experiments/* && -f "$(echo "$runs/$group/ekman_all"/*/calibration.svg)" ]]; then
+  cp "$runs/$group/ekman_all"/*/calibration.svg "experiments/$experiment/calibration.svg"
+fi
