@@ -21,6 +21,7 @@ from erv.report.settings import flat
 
 ABLATIONS = {file.stem: yaml.safe_load(file.read_text()) or {} for file in (conf_folder() / "ablation").glob("*.yaml")}
 PRESETS = ["sft", "verifier", "grpo", "evaluate"]
+ON_REAL_TEXT = ("real_rationales", "real_verifier")  # which the embedded corpus cannot stand in for
 SCRIPTS = sorted(file.parent.name for file in (ROOT / "experiments").glob("*/run.sh"))
 
 
@@ -193,7 +194,7 @@ FEW = {
             name, marks=[pytest.mark.slow] if name in ("gaming", "modalities", "paper_ablations", "demo_seeds") else []
         )
         for name in SCRIPTS
-        if name != "demo"  # which is the fixture's
+        if name not in ("demo", *ON_REAL_TEXT)  # demo is the fixture's
     ],
 )
 def test_every_script_runs_on_the_embedded_corpus(laboratory, name):
@@ -211,6 +212,20 @@ def test_a_script_without_its_data_says_what_it_needs(tmp_path):
     assert done.returncode == 1
     for text in ("emer_cold_start", "python -m erv.doctor data=ravdess", "experiments/paper_main/run.sh demo"):
         assert text in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "variables"),
+    [
+        ("real_rationales", ["GOEMOTIONS", "MELD", "VERIFIER"]),
+        ("real_verifier", ["MINILM", "GOEMOTIONS", "EKMAN", "MELD"]),
+    ],
+)
+def test_a_script_on_real_text_says_what_to_set(tmp_path, name, variables):
+    done = script(tmp_path, name, **dict.fromkeys(variables, ""))
+    assert done.returncode == 1
+    assert [line.split(":")[0].strip() for line in done.stderr.splitlines()[1:]] == variables
     assert not (tmp_path / "runs").exists()
 
 
