@@ -151,6 +151,7 @@ def test_weights_shared_out_go_on_from_any_checkpoint_and_leave_one_for_any(demo
     torch.testing.assert_close(weights(two), weights(one), atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_towers_with_fewer_dev_clips_than_processes(demo):
     done = train(demo, "+exp=towers_demo", "+debug=demo", "name=towers_ddp", "data.dev_limit=1", *DDP)
     one, two = run_of(demo, "towers"), run_of(demo, "towers_ddp")
@@ -163,6 +164,7 @@ def test_towers_with_fewer_dev_clips_than_processes(demo):
     assert {row["dev/accuracy/both"] for row in curves(two) if "dev/accuracy/both" in row} <= {0.0, 1.0}
 
 
+@pytest.mark.slow
 def test_the_verifier_with_contrasts_among_the_sentences_of_all(demo):
     still = [f"+verifier.model.config.{name}_dropout_prob=0.0" for name in ("hidden", "attention_probs")]
     common = ("+exp=verifier_demo", "+debug=demo", "algo.loss.name=supcon+bce", *still)

@@ -191,7 +191,10 @@ FEW = {
     "name",
     [
         pytest.param(
-            name, marks=[pytest.mark.slow] if name in ("gaming", "modalities", "paper_ablations", "demo_seeds") else []
+            name,
+            marks=[pytest.mark.slow]
+            if name in ("gaming", "modalities", "paper_ablations", "demo_seeds", "verifier")
+            else [],
         )
         for name in SCRIPTS
         if name not in ("demo", *ON_REAL_TEXT)  # demo is the fixture's

@@ -92,7 +92,9 @@ def test_killed(demo, whole, fault, stage, lora, moment, when):
     [
         ("rollout:3:SIGTERM", 3, "what was sampled is read"),
         pytest.param("ended:0:SIGUSR1", 1, "the weights have been changed", marks=pytest.mark.slow),
-        ("everyone:1:SIGINT", 2, "the weights have been changed; to the workers too"),
+        pytest.param(
+            "everyone:1:SIGINT", 2, "the weights have been changed; to the workers too", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_asked_to_end(demo, whole, fault, tmp_path, moment, saved, when):
@@ -312,6 +314,7 @@ def wait_for(process, ready):
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_the_clock_jumps(demo, whole, fault):
     """By a year, while it trains; and the files of the run are from tomorrow."""
     overrides = (*STAGES["grpo"], "name=clock")
