@@ -10,15 +10,8 @@ from dataclasses import is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
-# What a config may build: classes that are written in these packages, and the functions below. None of them runs a command.
-COMPONENTS = (
-    *(f"erv.{name}" for name in ("corpora", "grpo", "judges", "lit", "llm", "measure", "media", "metrics", "policy", "pseudo",
-                                 "rewards", "verifier")),
-    *(f"lightning.pytorch.{name}" for name in ("trainer", "strategies", "callbacks", "loggers", "profilers", "plugins")),
-    "torch.optim",
-)  # fmt: skip
-FUNCTIONS = ("erv.policy.load.load_policy", "erv.verifier.classifier.build_verifier", "erv.verifier.classifier.load_verifier",
-             "erv.lit.logging.csv_logger", "erv.lit.logging.tensorboard_logger")  # fmt: skip
+from erv.targets import ALLOWED, COMPONENTS, LIBRARIES, is_library
+
 _NAMED = re.compile(r"\w[\w.+=@,-]*")  # a folder's name, of anything that cannot lead out of the folder it is in
 MISSING = "???"
 _INSTANTIATION_KEYS = {"_target_", "_recursive_", "_convert_", "_partial_", "_args_"}
@@ -36,14 +29,11 @@ CHOSEN = ("data", "media", "augment", "loader", "policy", "verifier.model", "rew
 
 # What trains a stage. An ablation names the stage it belongs to, and cannot be laid over an experiment of another.
 STAGES = {
-    "towers": "erv.lit.towers.TowerWarmup",
-    "verifier": "erv.lit.verifier.VerifierTraining",
-    "sft": "erv.lit.sft.SFT",
-    "grpo": "erv.lit.grpo.GRPO",
+    "towers": "erv.training.TowerWarmup",
+    "verifier": "erv.training.VerifierTraining",
+    "sft": "erv.training.SFT",
+    "grpo": "erv.training.GRPO",
 }
-
-_HOMES = tuple(f"{package}." for package in COMPONENTS)
-_ROOTS = tuple(sorted({f"{package.partition('.')[0]}." for package in COMPONENTS}))
 
 
 class ConfigError(Exception):
@@ -67,19 +57,18 @@ def did_you_mean(key: str, known: Iterable[str]) -> str:
 
 def locate(target: str) -> Any:
     """The class or function that a `_target_` names; ConfigError for one that a config may not build, or that is not there."""
-    if not isinstance(target, str) or not target.startswith(_ROOTS):
-        raise ConfigError(f"{target!r} is not allowed: targets are classes of {', '.join(COMPONENTS)}")
+    if not isinstance(target, str) or not (target in COMPONENTS or is_library(target)):
+        raise ConfigError(f"{target!r} is not allowed: targets are {ALLOWED}{did_you_mean(str(target), COMPONENTS)}")
     from hydra.utils import get_object
 
     try:
-        found = get_object(target)
+        component = get_object(target)
     except Exception as error:  # Hydra wraps whatever the import raised; the reason is in its text
         raise ConfigError(f"{target!r} cannot be imported: {error}") from error
-    home = f"{getattr(found, '__module__', '')}."
-    written = f"{home}{getattr(found, '__qualname__', '')}"
-    if written in FUNCTIONS or (isinstance(found, type) and home.startswith(_HOMES)):
-        return found
-    raise ConfigError(f"{target!r} is not allowed: targets are classes of {', '.join(COMPONENTS)}")
+    home = f"{getattr(component, '__module__', '')}."
+    if target in COMPONENTS or (isinstance(component, type) and home.startswith(tuple(f"{p}." for p in LIBRARIES))):
+        return component
+    raise ConfigError(f"{target!r} is not allowed: targets are {ALLOWED}")
 
 
 def problems(tree: Mapping[str, Any], root_keys: Iterable[str], provided: set[str]) -> Iterator[Problem]:

@@ -15,6 +15,7 @@ from erv.binding import ConfigError as ConfigError
 from erv.binding import at, problems
 from erv.binding import did_you_mean as did_you_mean
 from erv.binding import locate as locate
+from erv.targets import modern, signed
 
 # Where results are written and on what machine they are made does not change them.
 # The corpus counts by what its clips are, wherever it lies: an identity of its own. A star stands for any one key.
@@ -60,12 +61,13 @@ def plain(cfg: Any) -> Any:
 
 
 def _contained(cfg: Any, throw_on_missing: bool) -> Any:
+    """As dicts, lists and values, with the public names of components."""
     from omegaconf.errors import OmegaConfBaseException
 
     if not OmegaConf.is_config(cfg):
-        return cfg
+        return modern(cfg)
     try:
-        return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=throw_on_missing)
+        return modern(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=throw_on_missing))
     except OmegaConfBaseException as error:
         raise ConfigError(f"the config cannot be resolved: {error}") from error
 
@@ -143,7 +145,7 @@ def signature(cfg: Any, identities: Mapping[str, str] | None = None) -> str:
         if at(tree, dotted) == new:
             *parents, last = dotted.split(".")
             at(tree, ".".join(parents))[last] = old
-    text = json.dumps([tree, dict(identities or {})], sort_keys=True, ensure_ascii=False)
+    text = json.dumps([signed(tree), dict(identities or {})], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -17,7 +17,7 @@ from erv.emotions import Taxonomy
 from erv.judges.base import Judge
 from erv.judges.human import export_sheet
 from erv.judges.verifier import VerifierJudge
-from erv.llm import CircuitOpen
+from erv.llm.chat import CircuitOpen
 from erv.measure import Context, Evaluation, judged, measure, read, refuse_failed, split
 from erv.metrics.curves import read_curves
 from erv.metrics.scores import NAMES

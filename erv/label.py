@@ -21,8 +21,9 @@ from erv.composition import overrides
 from erv.config import ConfigError
 from erv.corpora.base import refuse_overlap
 from erv.durable import file_sha256, write_lines
-from erv.llm import Chat, CircuitOpen, Reply
 from erv.llm.batch import read_results, write_requests
+from erv.llm.cache import Reply
+from erv.llm.chat import Chat, CircuitOpen
 from erv.llm.price import estimate
 from erv.pseudo.augmentation import Augmentation
 from erv.pseudo.labelling import Labelling

@@ -24,14 +24,16 @@ from erv.lit.samples import ClipReader
 from erv.measure import judges_of
 from erv.media.settings import MediaSettings
 from erv.metrics.summary import Settings
-from erv.policy import Policy
+from erv.policy.load import Policy
 from erv.policy.prompts import Stage
 from erv.ranks import SHARING, Ranks, strategy
 from erv.rationale import compose, sentences
 from erv.reading import Reading
 from erv.rewards.total import TotalReward
 from erv.run import METRICS, note_environment
-from erv.verifier import Sentences, Verifier, gate
+from erv.verifier.classifier import Verifier
+from erv.verifier.scores import gate
+from erv.verifier.sentences import Sentences
 
 _log = logging.getLogger(__name__)
 # What constructors may ask for by the name of a parameter; no config key is needed for these.

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 LEADER = "ERV_LEADER"  # the number of the process that Lightning starts the other ranks from
-_STRATEGIES = {"erv.lit.ddp.Replicas": "ddp", "erv.lit.fsdp.Shards": "fsdp2"}
+_STRATEGIES = {"erv.distributed.DDP": "ddp", "erv.distributed.FSDP": "fsdp2"}
 SHARING = ("fsdp2", "deepspeed_z2", "deepspeed_z3")  # of weights or of what belongs to them
 _PRECISIONS = ("32-true", "bf16-mixed")
 _SET_BY_LIGHTNING = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -112,7 +112,7 @@ def strategy(trainer: Mapping[str, Any] | None) -> str:
     """How the processes of `trainer` work together, by the name of the config that says so: "ddp", "fsdp2", …; or "auto"."""
     given = (trainer or {}).get("strategy", "auto")
     target = str(given.get("_target_", "")) if isinstance(given, Mapping) else str(given)
-    if target == "erv.lit.zero.Zero" and isinstance(given, Mapping):
+    if target == "erv.distributed.DeepSpeed" and isinstance(given, Mapping):
         return f"deepspeed_z{given.get('stage')}"
     return _STRATEGIES.get(target, target)
 

@@ -11,7 +11,7 @@ from erv.durable import write_lines
 from erv.lit.samples import ClipReader, Sample, Samples
 from erv.media.defects import Note, as_row, tally
 from erv.media.journal import fingerprint
-from erv.policy import Policy
+from erv.policy.load import Policy
 from erv.records import Clip
 from erv.run import MEDIA, note_environment
 

@@ -14,6 +14,7 @@ from erv.durable import file_sha256
 from erv.measure import LONGEST
 from erv.run import find_model
 from erv.tables import table_files
+from erv.targets import modern
 
 _log = logging.getLogger(__name__)
 CHECKPOINTS = ("policy.checkpoint", "verifier.model.checkpoint")  # keys that may point at other runs
@@ -36,7 +37,7 @@ def training_config(tree: Mapping[str, Any]) -> dict[str, Any]:
     """The config of the run that trained the policy of `tree`; empty for weights that come from elsewhere."""
     policy = (tree.get("policy") or {}).get("checkpoint")
     file = Path(find_model(policy, tree["seed"])[0]).parent / "config.yaml" if policy else None
-    return yaml.safe_load(file.read_text()) or {} if file is not None and file.is_file() else {}
+    return modern(yaml.safe_load(file.read_text()) or {}) if file is not None and file.is_file() else {}
 
 
 def answer_length(tree: Mapping[str, Any]) -> int:

@@ -38,7 +38,7 @@ from erv.preflight import missing
 from erv.records import Clip
 from erv.references import adopt_verifier, resolve_checkpoints, training_files
 from erv.run import Run
-from erv.verifier import UnfitVerifier
+from erv.verifier.scores import UnfitVerifier
 
 _log = logging.getLogger(__name__)
 ORIGIN = "predictions.origin.json"  # what the rows of predictions.jsonl were made with

@@ -23,8 +23,8 @@ TARGETS = [
     "erv.jobs.run_jobs", "erv.jobs.Job", "erv.jobs.subprocess.Popen", "erv.launch.spread", "erv.launch.subprocess.run",
     "erv.run.subprocess.run", "erv.durable.write_text", "erv.durable.replacing", "erv.signals.tell", "erv.command.sys.exit",
     "erv.lit.ddp.subprocess.Popen", "erv.policy.export_policy", "erv.policy.checkpoint.torch.load", "erv.media.pool.os.kill",
-    "erv.lit.sft.SFT.__init__.__globals__", "erv.config.__builtins__", "erv.config.build", "erv.predictions.keep_aside",
-    "erv", "erv.", "erv..os.system", "ervil.x", ".os.system", "os", "", " erv.lit.optim.Optim", "erv.lit.optim.Optim ", "erv/lit/optim",
+    "erv.training.SFT.__init__.__globals__", "erv.config.__builtins__", "erv.config.build", "erv.predictions.keep_aside",
+    "erv", "erv.", "erv..os.system", "ervil.x", ".os.system", "os", "", " erv.training.Optimizer", "erv.training.Optimizer ", "erv/lit/optim",
     "file:///etc/passwd", "http://example.org/x.py", "../os.system", "ERV.lit.optim.Optim", "erv.lit.nothing.Here",
 ]  # fmt: skip
 NO_NAMES = [None, 7, True, ["os.system"], {"a": "os.system"}]
@@ -39,7 +39,7 @@ NODES = {
     "in a mapping": {"lr": {"a": {"b": _EVIL}}}, "far below": {"lr": _DEEP}, "partial": {"lr": {**_EVIL, "_partial_": True}},
     "positional": {"lr": {"_target_": "builtins.eval", "_args_": ["1"]}}, "not recursive": {"lr": _EVIL, "_recursive_": False},
     "converted": {"lr": {**_EVIL, "_convert_": "all"}},
-    "beside an allowed one": {"lr": {"_target_": "erv.lit.optim.Optim", "lr": _EVIL}},
+    "beside an allowed one": {"lr": {"_target_": "erv.training.Optimizer", "lr": _EVIL}},
 }  # fmt: skip
 
 # (c) names of runs and groups: they become folders

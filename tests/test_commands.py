@@ -176,7 +176,7 @@ def test_the_wheel_finds_its_configs_from_any_folder(tmp_path):
         env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "erv.corpora.dfew.DFEWCorpus" in done.stdout
+    assert "erv.data.DFEW" in done.stdout
 
 
 def readme_commands():

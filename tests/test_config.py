@@ -94,10 +94,10 @@ def test_all_problems_are_listed_at_once_with_the_nearest_name():
 
 
 def test_a_missing_key_and_a_missing_value_are_named():
-    with pytest.raises(ConfigError, match=r"missing key 'optim.lr' \(required by erv.lit.optim.Optim\)"):
-        config.check(OmegaConf.create({"optim": {"_target_": "erv.lit.optim.Optim"}}))
+    with pytest.raises(ConfigError, match=r"missing key 'optim.lr' \(required by erv.training.Optimizer\)"):
+        config.check(OmegaConf.create({"optim": {"_target_": "erv.training.Optimizer"}}))
     with pytest.raises(ConfigError, match=r"optim\.lr"):
-        config.check(OmegaConf.create({"optim": {"_target_": "erv.lit.optim.Optim", "lr": "???"}}))
+        config.check(OmegaConf.create({"optim": {"_target_": "erv.training.Optimizer", "lr": "???"}}))
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_values_of_another_type_are_named(override, message):
 
 @pytest.mark.parametrize("target", ["os.system", "subprocess.run", "builtins.eval", "ervil.x"])
 def test_a_strangers_target_runs_nothing(target):
-    node = {"_target_": "erv.lit.optim.Optim", "lr": {"_target_": target, "command": "true"}}
+    node = {"_target_": "erv.training.Optimizer", "lr": {"_target_": target, "command": "true"}}
     with pytest.raises(ConfigError, match=f"{target!r} is not allowed"):
         config.build(node)
     with pytest.raises(ConfigError, match="is not allowed"):
@@ -131,7 +131,7 @@ def test_a_strangers_target_runs_nothing(target):
 def test_building_with_provided_records():
     from erv.emotions import DFEW
 
-    reward = config.build({"_target_": "erv.rewards.total.TotalReward"}, taxonomy=DFEW)
+    reward = config.build({"_target_": "erv.rewards.CompositeReward"}, taxonomy=DFEW)
     assert reward.taxonomy is DFEW
 
 

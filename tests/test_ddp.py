@@ -262,7 +262,7 @@ def test_a_rank_draws_its_own_part_of_every_batch():
 
 
 def trainer(**keys):
-    return {"trainer": {"accelerator": "cpu", "strategy": {"_target_": "erv.lit.ddp.Replicas"}, **keys}}
+    return {"trainer": {"accelerator": "cpu", "strategy": {"_target_": "erv.distributed.DDP"}, **keys}}
 
 
 def test_what_cannot_be_shared_out_is_refused(tmp_path):
@@ -274,9 +274,9 @@ def test_what_cannot_be_shared_out_is_refused(tmp_path):
     assert problems({**trainer(devices=2, num_nodes=4), "algo": {"batch_size": 16}}) == []
     (alone,) = problems(trainer(devices=2, strategy="auto"))
     assert "set trainer=ddp" in alone
-    zero = trainer(devices=2, strategy={"_target_": "erv.lit.zero.Zero", "stage": 3})
+    zero = trainer(devices=2, strategy={"_target_": "erv.distributed.DeepSpeed", "stage": 3})
     assert "trainer=deepspeed_z3 shares a policy's weights out" in problems({**zero, "stage": "towers"})[0]
-    shards = trainer(devices=2, strategy={"_target_": "erv.lit.fsdp.Shards"})
+    shards = trainer(devices=2, strategy={"_target_": "erv.distributed.FSDP"})
     (verifier,) = problems({**shards, "stage": "verifier"})
     assert "in the stages sft and grpo; got stage=verifier" in verifier
     (towers,) = problems({**shards, "stage": "sft", "policy": {"train": ["language_model", "audio_tower"]}})
@@ -292,7 +292,7 @@ def test_deepspeed_takes_the_config(stage, monkeypatch):
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         tree = OmegaConf.to_container(compose("train", ["+exp=grpo_dfew", f"trainer=deepspeed_z{stage}"]).trainer)
     settings, precision = tree["strategy"], "bf16-mixed"
-    assert settings.pop("_target_") == "erv.lit.zero.Zero"
+    assert settings.pop("_target_") == "erv.distributed.DeepSpeed"
     strategy = Zero(**settings)
     strategy._lightning_module = SimpleNamespace(optim=Optim(1.0, max_grad_norm=0.5), trainer=None)
     monkeypatch.setattr(Zero, "precision_plugin", SimpleNamespace(precision=precision))

@@ -78,7 +78,7 @@ def short(value):
 
 @pytest.mark.parametrize("target", [*TARGETS, *NO_NAMES], ids=short)
 def test_a_target_that_is_no_component_is_never_called(target):
-    node = {"_target_": "erv.lit.optim.Optim", "lr": {"_target_": target, "command": "true"}}
+    node = {"_target_": "erv.training.Optimizer", "lr": {"_target_": target, "command": "true"}}
     with pytest.raises(ConfigError, match=r"is not allowed|cannot be imported"):
         config.build(node)
     with pytest.raises(ConfigError, match=r"is not allowed|cannot be imported"):
@@ -87,7 +87,7 @@ def test_a_target_that_is_no_component_is_never_called(target):
 
 @pytest.mark.parametrize("place", NODES)
 def test_wherever_a_target_stands(place):
-    node = {"_target_": "erv.lit.optim.Optim", **NODES[place]}
+    node = {"_target_": "erv.training.Optimizer", **NODES[place]}
     with pytest.raises(ConfigError, match="is not allowed"):
         config.build(node)
 
@@ -412,7 +412,7 @@ def test_a_reply_that_is_no_answer_is_asked_for_again(judge, reply):
 
 @pytest.mark.parametrize("named", OFF_LIST, ids=short)
 def test_a_reply_off_the_list_is_no_emotion(judge, named):
-    from erv.llm import Reply
+    from erv.llm.cache import Reply
 
     verdict = judge._verdict(Reply("answered", json.dumps({"emotion": named})))
     assert (verdict.emotion, verdict.status) == (None, "off_list")

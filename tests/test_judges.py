@@ -17,7 +17,8 @@ from erv.judges.base import ask
 from erv.judges.human import HumanJudge, export_sheet, item_of
 from erv.judges.local import LocalJudge
 from erv.judges.verifier import VerifierJudge
-from erv.llm import Chat, CircuitOpen
+from erv.llm import Chat
+from erv.llm.chat import CircuitOpen
 from erv.llm.price import Price
 from erv.measure import Evaluation, FailedVerdicts, judged, measure, refuse_failed
 from erv.metrics.summary import Settings

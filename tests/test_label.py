@@ -16,10 +16,12 @@ from endpoint import Endpoint, completion, reader
 
 from erv.corpora.base import refuse_overlap
 from erv.emotions import DFEW, MAFW
-from erv.llm import Chat, CircuitOpen, data
+from erv.llm import Chat
 from erv.llm.batch import read_results, write_requests
 from erv.llm.cache import ReplyCache
+from erv.llm.chat import CircuitOpen
 from erv.llm.price import Price, estimate, tokens
+from erv.llm.prompts import data
 from erv.pseudo.labelling import Labeller, Labelling
 from erv.pseudo.texts import read_texts
 from erv.records import Clip

@@ -230,9 +230,9 @@ def test_without_a_judge_only_what_was_measured_is_shown(tmp_path, capsys):
 
 
 def test_other_label_sets_stand_side_by_side(tmp_path, capsys):
-    write_run(tmp_path, "grpo", 0, config={"data": {"_target_": "erv.corpora.dfew.DFEWCorpus"}})
+    write_run(tmp_path, "grpo", 0, config={"data": {"_target_": "erv.data.DFEW"}})
     rows = [prediction(i, 2, 2, gold="contempt", answer="contempt") for i in range(CLIPS)]
-    mafw = {"data": {"_target_": "erv.corpora.mafw.MAFWCorpus"}}
+    mafw = {"data": {"_target_": "erv.data.MAFW"}}
     write_run(tmp_path, "grpo", 0, rows=rows, labels=MAFW, config=mafw)
     main([str(tmp_path), "--html", str(tmp_path / "page.html")])
     text = capsys.readouterr().out

@@ -2,7 +2,13 @@
 
 import json
 
+import pytest
+from omegaconf import OmegaConf
 from signatures import FILE, signatures
+from snapshots import composed
+
+from erv import config
+from erv.targets import COMPONENTS, signed
 
 
 def test_signatures_are_those_of_earlier_runs(monkeypatch):
@@ -17,3 +23,18 @@ def test_a_signature_does_not_depend_on_where_things_lie(monkeypatch, tmp_path):
     for name in ("ERV_RUNS", "ERV_DATA", "ERV_CACHE"):
         monkeypatch.setenv(name, str(tmp_path / name))
     assert signatures() == pinned
+
+
+@pytest.mark.parametrize("target", COMPONENTS)
+def test_every_public_component_can_be_imported(target):
+    assert callable(config.locate(target))
+
+
+def test_a_config_with_older_targets_is_read_and_signed_as_before():
+    tree = composed("+exp=grpo_demo")
+    older = signed(OmegaConf.to_container(tree))
+    assert older["algo"]["_target_"] == "erv.lit.grpo.GRPO"
+    assert config.plain(OmegaConf.create(older)) == config.plain(OmegaConf.create(tree))
+    assert config.signature(OmegaConf.create(older)) == config.signature(OmegaConf.create(tree))
+    optimizer = config.build({"_target_": "erv.lit.optim.Optim", "lr": 1e-3})
+    assert type(optimizer) is config.locate("erv.training.Optimizer")

@@ -25,8 +25,9 @@ from erv.parts import Parts
 from erv.references import training_files
 from erv.report.__main__ import main as report
 from erv.rewards.explanation import ExplanationReward
-from erv.verifier import Loss, Sentences, calibrate, calibration_svg, load_verifier
-from erv.verifier.calibration import reliability, sigmoid, temperature
+from erv.verifier import Loss, Sentences, load_verifier
+from erv.verifier.calibration import calibrate, reliability, sigmoid, temperature
+from erv.verifier.figure import calibration_svg
 from erv.verifier.losses import contrastive
 from erv.verifier.noise import Noise
 from erv.verifier.scores import chosen

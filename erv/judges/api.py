@@ -7,8 +7,10 @@ from typing import Any
 
 from erv.emotions import Taxonomy
 from erv.judges.base import OnVerdict, prompt_for, refused
-from erv.llm import Chat, Question, Reply, data
+from erv.llm.cache import Reply
+from erv.llm.chat import Chat, Question
 from erv.llm.price import Estimate, estimate
+from erv.llm.prompts import data
 from erv.records import Verdict
 from erv.untrusted import parse_json
 

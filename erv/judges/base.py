@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from erv.emotions import Taxonomy
-from erv.llm import Prompt
 from erv.llm.price import Estimate
+from erv.llm.prompts import Prompt
 from erv.records import Status, Verdict
 
 PROMPTS = Path(__file__).parent / "prompts"

@@ -14,8 +14,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 
 from erv.emotions import Taxonomy, counterpart
 from erv.judges.base import OnVerdict, prompt_for, refused
-from erv.llm import Reply, data
-from erv.llm.cache import ReplyCache
+from erv.llm.cache import Reply, ReplyCache
+from erv.llm.prompts import data
 from erv.records import Verdict
 
 _OPENING = '{"emotion": "'  # what a causal model's reply begins with, so that only a label can follow

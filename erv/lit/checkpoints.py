@@ -15,7 +15,7 @@ from erv.checkpoints import Checkpoint, best, declared, place, prune
 from erv.config import ConfigError
 from erv.durable import replacing
 from erv.lit.collective import gathered
-from erv.verifier import Verifier
+from erv.verifier.classifier import Verifier
 
 _log = logging.getLogger(__name__)
 WATCHED = {

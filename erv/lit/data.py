@@ -20,7 +20,7 @@ from erv.corpora.base import Corpus
 from erv.lit.order import DevBatches, Draw, Share, StepBatches
 from erv.lit.samples import Sample, Samples
 from erv.records import Clip
-from erv.verifier import Sentences
+from erv.verifier.sentences import Sentences
 
 Rows = Sequence[Any]
 _LATE_S = 600  # at most what SLURM's GraceTime and KillWait usually are

@@ -12,7 +12,7 @@ from erv.lit.evaluation import answers
 from erv.lit.samples import Sample
 from erv.measure import Evaluation, judge_rewards, judged, read
 from erv.metrics.running import RunningFigures
-from erv.policy import Policy
+from erv.policy.load import Policy
 from erv.rewards.total import TotalReward
 
 SHOWN = ("war", "uar", "eea", "epc", "fcr", "verifier_reward", "judge_reward", "neutral_share", "format_rate")

@@ -12,7 +12,7 @@ from erv.grpo.rollout import Rollout, check_positions, rollout
 from erv.grpo.sampling import Sampling
 from erv.lit.samples import Sample
 from erv.measure import Evaluation
-from erv.policy import Policy
+from erv.policy.load import Policy
 from erv.predictions import made
 from erv.records import Decoding, Prediction
 

@@ -35,7 +35,7 @@ from erv.lit.nonfinite import NonFinite
 from erv.lit.optim import Optim
 from erv.lit.samples import Sample
 from erv.lit.zero import strategy_of
-from erv.policy import Policy, save_policy
+from erv.policy.load import Policy, save_policy
 from erv.rewards.total import TotalReward
 
 _log = logging.getLogger(__name__)

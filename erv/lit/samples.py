@@ -19,7 +19,7 @@ from erv.media.errors import CorruptMedia
 from erv.media.journal import FactBook, Hashes
 from erv.media.pool import Decoders
 from erv.media.settings import TOWERS, MediaSettings
-from erv.policy import Policy
+from erv.policy.load import Policy
 from erv.records import Clip
 
 Sample = tuple[Clip, dict[str, Tensor]]

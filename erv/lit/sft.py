@@ -18,8 +18,8 @@ from erv.lit.nonfinite import NonFinite
 from erv.lit.optim import Optim
 from erv.lit.samples import Sample
 from erv.lit.zero_passes import refuse_uneven
-from erv.policy import Policy, save_policy
 from erv.policy.batch import IGNORE, PolicyBatch
+from erv.policy.load import Policy, save_policy
 from erv.policy.prompts import MEDIA_IDS
 from erv.rationale import compose
 from erv.records import Clip

@@ -19,7 +19,7 @@ from erv.lit.means import Means
 from erv.lit.nonfinite import NonFinite
 from erv.lit.optim import Optim
 from erv.lit.samples import Sample
-from erv.policy import Policy, save_policy
+from erv.policy.load import Policy, save_policy
 
 
 class TowerWarmup(pl.LightningModule):

@@ -16,11 +16,14 @@ from erv.lit.data import SentenceData
 from erv.lit.means import Means
 from erv.lit.nonfinite import NonFinite
 from erv.lit.optim import Optim
-from erv.verifier import Loss, Verifier, calibrate, calibration_svg, card, per_class, scores, table
 from erv.verifier.baseline import difference, tfidf_probabilities
-from erv.verifier.calibration import best_threshold, sigmoid, sweep
+from erv.verifier.calibration import best_threshold, calibrate, sigmoid, sweep
+from erv.verifier.card import card, table
+from erv.verifier.classifier import Verifier
 from erv.verifier.export import export
-from erv.verifier.scores import calibration_error
+from erv.verifier.figure import calibration_svg
+from erv.verifier.losses import Loss
+from erv.verifier.scores import calibration_error, per_class, scores
 
 Row = dict[str, Any]
 SPLITS = ("heldout", "audit", "withheld")

@@ -1,7 +1,11 @@
-"""Language models behind an OpenAI-compatible endpoint: asked politely, paid once, remembered on disk."""
+"""Language models behind an OpenAI-compatible endpoint: requests, retries, a cache of replies, prices."""
 
-from erv.llm.cache import Reply
-from erv.llm.chat import Chat, CircuitOpen, Question
-from erv.llm.prompts import Prompt, data
+from erv.utils.lazy import lazy_exports
 
-__all__ = ["Chat", "CircuitOpen", "Prompt", "Question", "Reply", "data"]
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "Chat": "erv.llm.chat",
+        "Price": "erv.llm.price",
+    },
+)

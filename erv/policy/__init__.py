@@ -1,6 +1,14 @@
 """HumanOmni, its processor, and loading and saving both."""
 
-from erv.policy.checkpoint import CheckpointError
-from erv.policy.load import Policy, export_policy, load_policy, save_policy
+from erv.utils.lazy import lazy_exports
 
-__all__ = ["CheckpointError", "Policy", "export_policy", "load_policy", "save_policy"]
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "CheckpointError": "erv.policy.checkpoint",
+        "Policy": "erv.policy.load",
+        "export_policy": "erv.policy.load",
+        "load_policy": "erv.policy.load",
+        "save_policy": "erv.policy.load",
+    },
+)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from erv import emotions
-from erv.llm import Chat, Prompt, Question, data
+from erv.llm.chat import Chat, Question
+from erv.llm.prompts import Prompt, data
 from erv.pseudo.duplicates import Distinct
 from erv.pseudo.labelling import PROMPTS, Labeller, OnReply, Row
 from erv.untrusted import parse_json

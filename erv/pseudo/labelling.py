@@ -9,7 +9,9 @@ from typing import Any, Literal
 
 from erv import emotions
 from erv.emotions import Taxonomy
-from erv.llm import Chat, Prompt, Question, Reply, data
+from erv.llm.cache import Reply
+from erv.llm.chat import Chat, Question
+from erv.llm.prompts import Prompt, data
 from erv.pseudo.texts import Text, read_texts
 from erv.records import Status
 from erv.untrusted import parse_json

@@ -18,6 +18,7 @@ from erv.metrics.curves import Curves, read_curves
 from erv.metrics.summary import Settings
 from erv.records import Decoding, Prediction
 from erv.report.settings import at
+from erv.targets import modern
 
 FIGURES = ("war", "uar", "eea", "epc", "fcr")
 
@@ -66,7 +67,7 @@ class Result:
         if "_target_" not in corpus:
             return None
         fold = f" fold {corpus['fold']}" if corpus.get("fold") is not None else ""
-        return str(corpus["_target_"]).rsplit(".", 1)[-1].removesuffix("Corpus") + fold
+        return str(corpus["_target_"]).rsplit(".", 1)[-1] + fold
 
     @property
     def labels(self) -> list[str]:
@@ -172,4 +173,4 @@ def _unfinished(folder: Path) -> Unfinished:
 def _config(folder: Path) -> dict[str, Any]:
     file = folder / "config.yaml"
     config = yaml.load(file.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader)) if file.is_file() else {}  # noqa: S506 - both are safe
-    return config if isinstance(config, dict) else {}
+    return modern(config) if isinstance(config, dict) else {}

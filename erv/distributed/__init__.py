@@ -1,0 +1,12 @@
+"""Training on several processes: DDP, FSDP, DeepSpeed, collectives and ranks."""
+
+from erv.utils.lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "DDP": "erv.lit.ddp:Replicas",
+        "DeepSpeed": "erv.lit.zero:Zero",
+        "FSDP": "erv.lit.fsdp:Shards",
+    },
+)

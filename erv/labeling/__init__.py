@@ -1,0 +1,11 @@
+"""Training text for the verifier that a language model labels or writes."""
+
+from erv.utils.lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "Labeler": "erv.pseudo.labelling:Labelling",
+        "TextAugmentation": "erv.pseudo.augmentation:Augmentation",
+    },
+)
