@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig, OmegaConf
 
 from erv import config
-from erv.command import command
-from erv.config import ConfigError
-from erv.launch import spread
+from erv.cli.command import command
+from erv.cli.launcher import spread
+from erv.config.instantiate import ConfigError
 
 if TYPE_CHECKING:
-    from erv.measure import Evaluation
+    from erv.evaluation.evaluator import Evaluation
 
 
 def plan(cfg: DictConfig) -> Path | None:
     """Where the run of `cfg` lies, once all that it needs is there; unknown before predictions made elsewhere are read."""
-    from erv.stage import planned
+    from erv.runtime.session import planned
 
     _require(cfg)
     if cfg.predictions is not None:
@@ -37,7 +37,7 @@ def main(cfg: DictConfig) -> None:
     """Evaluate what `cfg` names; a run that is done is not done again."""
     _require(cfg)
     if cfg.predictions is not None:
-        from erv.elsewhere import evaluate_file
+        from erv.runtime.external_predictions import evaluate_file
 
         evaluate_file(cfg)
     else:
@@ -53,7 +53,7 @@ def _require(cfg: DictConfig) -> None:
 
 def _set_length(cfg: DictConfig) -> None:
     """A policy answers as long as it was trained to, unless told otherwise."""
-    from erv.references import answer_length
+    from erv.runs.resolve import answer_length
 
     if OmegaConf.select(cfg, "evaluation.max_new_tokens") is None:
         OmegaConf.update(cfg, "evaluation.max_new_tokens", answer_length(config.plain(cfg)))
@@ -61,29 +61,29 @@ def _set_length(cfg: DictConfig) -> None:
 
 def evaluate_policy(cfg: DictConfig) -> None:
     """Sample the answers of a checkpoint, then judge and count them."""
-    from erv import stage
-    from erv.judging import export, spoken, tell_costs
-    from erv.predictions import read_parts
+    from erv.evaluation.judging import export, spoken, tell_costs
+    from erv.evaluation.predictions import read_parts
+    from erv.runtime import session
 
-    part = stage.share(cfg.shard)
+    part = session.share(cfg.shard)
     _set_length(cfg)
-    with stage.open_stage(cfg, part) as (run, parts), stage.refuse_incomplete():
+    with session.open_stage(cfg, part) as (run, parts), session.refuse_incomplete():
         plan: Evaluation = parts.make("evaluation")
-        clips = stage.evaluated_clips(parts, plan)
+        clips = session.evaluated_clips(parts, plan)
         if cfg.dry_run:
             there = read_parts(Path(parts.folder))
             tell_costs(parts.judges, list(there.values()), len(plan.keys(clips)) - len(there), plan)
         elif part is not None:
             if run is not None:
-                stage.write_answers(run.folder, parts, plan, clips, part)
+                session.write_answers(run.folder, parts, plan, clips, part)
         elif run is not None:
             missing = set(plan.keys(clips)) - read_parts(run.folder).keys()
             if cfg.devices > 1 and missing:
                 devices = int(cfg.devices)
                 spread("erv.evaluate", devices, *([f"shard={k}/{devices}"] for k in range(devices)))
-            metrics = stage.evaluate(run, parts)
+            metrics = session.evaluate(run, parts)
             print("\n".join(spoken(metrics)))
-            stage.finish_run(run, parts, metrics)
+            session.finish_run(run, parts, metrics)
         if cfg.export_human_task and not cfg.dry_run and part is None:
             export(Path(parts.folder), parts.taxonomy, int(cfg.human_items), parts.seed)
 

@@ -16,18 +16,18 @@ from typing import Any
 from omegaconf import DictConfig
 
 from erv import config
-from erv.command import command
-from erv.composition import overrides
-from erv.config import ConfigError
-from erv.corpora.base import refuse_overlap
-from erv.durable import file_sha256, write_lines
-from erv.llm.batch import read_results, write_requests
-from erv.llm.cache import Reply
-from erv.llm.chat import Chat, CircuitOpen
-from erv.llm.price import estimate
-from erv.pseudo.augmentation import Augmentation
-from erv.pseudo.labelling import Labelling
-from erv.run import Run
+from erv.cli.command import command
+from erv.config.composition import overrides
+from erv.config.instantiate import ConfigError
+from erv.data.datasets.base import refuse_overlap
+from erv.labeling.augmentation import Augmentation
+from erv.labeling.labeler import Labelling
+from erv.llm.batch_api import read_results, write_requests
+from erv.llm.client import Chat, CircuitOpen
+from erv.llm.pricing import estimate
+from erv.llm.reply_cache import Reply
+from erv.runs.run import Run
+from erv.utils.io import file_sha256, write_lines
 
 _log = logging.getLogger(__name__)
 LABELS = "labels.jsonl"  # in the run's folder

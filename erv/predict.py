@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from erv import config
-from erv.command import command
-from erv.config import ConfigError
-from erv.untrusted import visible
+from erv.cli.command import command
+from erv.config.instantiate import ConfigError
+from erv.utils.sanitize import visible
 
 if TYPE_CHECKING:
-    from erv.records import Prediction
+    from erv.types import Prediction
 
 _WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-name", "-cn", "--config-path", "-cp", "--config-dir", "-cd")
 
@@ -42,12 +42,12 @@ def main(cfg: DictConfig) -> None:
 
 def predict(cfg: DictConfig) -> Iterator[Prediction]:
     """The policy's answers, read by the verifier, as they are made."""
-    from erv.emotions import DFEW, MAFW
-    from erv.lit.evaluation import answers
-    from erv.measure import read
-    from erv.parts import PROVIDED, Parts
-    from erv.references import adopt_verifier, answer_length, resolve_checkpoints, training_config
-    from erv.stage import quiet, user_errors
+    from erv.evaluation.evaluator import read
+    from erv.evaluation.generate import answers
+    from erv.runs.resolve import adopt_verifier, answer_length, resolve_checkpoints, training_config
+    from erv.runtime.components import PROVIDED, Parts
+    from erv.runtime.session import quiet, user_errors
+    from erv.taxonomy import DFEW, MAFW
 
     tree = config.plain(cfg)
     trained = training_config(tree)

@@ -11,22 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from erv import card, config, ranks, signals
-from erv.command import command
+from erv import config
+from erv.cli.command import command
+from erv.distributed import ranks, signals
+from erv.runtime import memory_check
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
 
-    from erv.lit.data import StepData
-    from erv.parts import Parts
-    from erv.run import Run
+    from erv.runs.run import Run
+    from erv.runtime.components import Parts
+    from erv.training.datamodule import StepData
 
 _log = logging.getLogger(__name__)
 
 
 def plan(cfg: DictConfig) -> Path:
     """Where the run of `cfg` lies, once all that it needs is there."""
-    from erv.stage import planned
+    from erv.runtime.session import planned
 
     return planned(cfg)[1].folder
 
@@ -35,7 +37,7 @@ def plan(cfg: DictConfig) -> Path:
 def main(cfg: DictConfig) -> None:
     """Train and measure what `cfg` describes."""
     ranks.end_with_leader()
-    from erv.stage import open_stage, refuse_incomplete
+    from erv.runtime.session import open_stage, refuse_incomplete
 
     with open_stage(cfg) as (run, parts), refuse_incomplete():
         if run is not None:
@@ -46,16 +48,16 @@ def main(cfg: DictConfig) -> None:
 
 def fit(run: Run, parts: Parts) -> tuple[Any, StepData]:
     """Train, from the last checkpoint if there is one, and write the model; rank 0 of several processes writes."""
-    from erv import leaks
-    from erv.lit import fsdp, zero_passes
-    from erv.lit.checkpoints import DurableIO
-    from erv.lit.data import ClipData
-    from erv.lit.ddp import leave
-    from erv.run import MODEL
-    from erv.stage import screen_evaluation
+    from erv.distributed import deepspeed_hooks, fsdp
+    from erv.distributed.ddp import leave
+    from erv.runs.run import MODEL
+    from erv.runtime import leakage
+    from erv.runtime.session import screen_evaluation
+    from erv.training.callbacks.checkpoint import DurableIO
+    from erv.training.datamodule import ClipData
 
     tree = parts.tree
-    card.require(tree, parts.ranks.size)
+    memory_check.require(tree, parts.ranks.size)
     if rewarded := "reward" in config.wanted(tree["algo"], ["reward"]):
         parts.check_verifier()
         parts.note_verifier()
@@ -72,7 +74,7 @@ def fit(run: Run, parts: Parts) -> tuple[Any, StepData]:
     )  # fmt: skip
     ranks.lead()
     trainer.fit(algo, data, ckpt_path=run.last_checkpoint, weights_only=True)
-    state = zero_passes.full_state(algo) or fsdp.full_state(algo.model)
+    state = deepspeed_hooks.full_state(algo) or fsdp.full_state(algo.model)
     leave(trainer)
     signals.listen(signals.stop)
     if not parts.ranks.leads:
@@ -81,19 +83,19 @@ def fit(run: Run, parts: Parts) -> tuple[Any, StepData]:
         algo.policy = parts.policy_of(state)
     model = str(run.folder / MODEL)
     algo.save(model)
-    leaks.note_training(parts, model, data.clips() if isinstance(data, ClipData) else ())
+    leakage.note_training(parts, model, data.clips() if isinstance(data, ClipData) else ())
     return algo, data
 
 
 def callbacks(run: Run, parts: Parts, rewarded: bool) -> list[pl.Callback]:
     """What happens around the steps; `rewarded` if the verifier reads what is sampled."""
-    from erv.lit.axes import Axes
-    from erv.lit.callbacks import Completions, StepSeed, TrainingMode, WholeForValidation
-    from erv.lit.checkpoints import Checkpoints, VerifierMemory
-    from erv.lit.nonfinite import SoundSteps
-    from erv.lit.progress import TrainingProgress
-    from erv.lit.stopping import Stopping
-    from erv.lit.watchdog import Watchdog
+    from erv.training.callbacks.checkpoint import Checkpoints, VerifierMemory
+    from erv.training.callbacks.completions import Completions, StepSeed, TrainingMode, WholeForValidation
+    from erv.training.callbacks.counters import Axes
+    from erv.training.callbacks.nan_guard import SoundSteps
+    from erv.training.callbacks.preemption import Stopping
+    from erv.training.callbacks.progress import TrainingProgress
+    from erv.training.callbacks.watchdog import Watchdog
 
     saving = Checkpoints(run.folder, parts.tree["checkpoint"]["every"])
     found = [saving, SoundSteps(), Stopping(saving), TrainingMode(), StepSeed(parts.seed), Axes(),
@@ -109,10 +111,10 @@ def callbacks(run: Run, parts: Parts, rewarded: bool) -> list[pl.Callback]:
 
 def finish(run: Run, parts: Parts, algo: Any, data: StepData) -> None:
     """Measure what was trained, and write it: from then on the run is done."""
-    from erv.judging import spoken
-    from erv.lit.logging import end, log_figures
-    from erv.run import MODEL
-    from erv.stage import evaluate, finish_run
+    from erv.evaluation.judging import spoken
+    from erv.runs.run import MODEL
+    from erv.runtime.session import evaluate, finish_run
+    from erv.training.loggers.local import end, log_figures
 
     if hasattr(algo, "measure"):
         measured = algo.measure(data)

@@ -13,9 +13,9 @@ import torch
 from commands import ROOT, in_a_terminal, warm
 from filelock import FileLock
 
-from erv.command import conf_folder
-from erv.config import plain
-from erv.corpora.synthetic import SyntheticCorpus
+from erv.cli.command import conf_folder
+from erv.config.instantiate import plain
+from erv.data.datasets.synthetic import SyntheticCorpus
 from erv.policy import load_policy
 from erv.rationale import compose
 

@@ -1,7 +1,7 @@
 """A restatement of the released counting, in the order in which it goes through a file, to make files the project has not got.
 
-Written from spec (policy.md 9, original-defects.md 25 to 28) and kept apart from erv.metrics on purpose: line by line, with
-the variables that survive from one line to the next.
+Written from spec (policy.md 9, original-defects.md 25 to 28) and kept apart from erv.evaluation.metrics on purpose: line by line,
+with the variables that survive from one line to the next.
 """
 
 import re

@@ -15,11 +15,11 @@ from text_policy import Model, Reward, TwoRewards, decoder, prompts, train
 from torch.distributed.device_mesh import init_device_mesh
 from torch.profiler import profile
 
-from erv.grpo.rollout import rollout
-from erv.lit import collective, fsdp
-from erv.lit.ddp import Replicas
-from erv.lit.means import Means
-from erv.lit.zero import Zero
+from erv.distributed import collectives, fsdp
+from erv.distributed.ddp import Replicas
+from erv.distributed.deepspeed import Zero
+from erv.engine.generate import rollout
+from erv.training.means import Means
 
 BATCHES = [prompts(6, step) for step in range(3)]
 
@@ -90,16 +90,16 @@ def tell(rank, port):
     """What GRPO on letters has no use for: rows of unequal number, weights that some or all processes do not use."""
     dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     rows = torch.full((2 - rank, 3), 1.0 + rank, requires_grad=True)  # the last process' part is the shorter one
-    everything = collective.joined(rows)
+    everything = collectives.joined(rows)
     assert everything[:, 0].tolist() == [1.0, 1.0, 2.0]
     everything.square().sum().backward()
     assert rows.grad.flatten().tolist() == [2 * 2 * (1.0 + rank)] * rows.numel()  # twice: averaged later
-    assert collective.joined(torch.zeros(3 * rank, 2)).shape == (3, 2)
+    assert collectives.joined(torch.zeros(3 * rank, 2)).shape == (3, 2)
     used, mine, nobodys = (torch.nn.Parameter(torch.zeros(size, size)) for size in (2, 3, 4))
     used.grad = torch.full((2, 2), 1.0 + rank).t()
     if rank == 1:
         mine.grad = torch.ones(3, 3)
-    collective.reduce_gradients([used, mine, nobodys], mean=True)
+    collectives.reduce_gradients([used, mine, nobodys], mean=True)
     assert (used.grad[0, 0], mine.grad[0, 0], nobodys.grad) == (1.5, 0.5, None)
     means = Means("loss")
     if rank == 0:

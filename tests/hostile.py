@@ -20,12 +20,12 @@ TARGETS = [
     "torch.optim.optimizer.functools.partial", "torch.nn.Module", "torch.distributed.launch.main",
     "lightning.pytorch.cli.LightningCLI", "lightning.pytorch.LightningModule.load_from_checkpoint",
     "lightning.pytorch.trainer.trainer.os.system", "lightning.fabric.Fabric", "lightning.pytorch.callbacks.os.remove",
-    "erv.jobs.run_jobs", "erv.jobs.Job", "erv.jobs.subprocess.Popen", "erv.launch.spread", "erv.launch.subprocess.run",
-    "erv.run.subprocess.run", "erv.durable.write_text", "erv.durable.replacing", "erv.signals.tell", "erv.command.sys.exit",
-    "erv.lit.ddp.subprocess.Popen", "erv.policy.export_policy", "erv.policy.checkpoint.torch.load", "erv.media.pool.os.kill",
-    "erv.training.SFT.__init__.__globals__", "erv.config.__builtins__", "erv.config.build", "erv.predictions.keep_aside",
-    "erv", "erv.", "erv..os.system", "ervil.x", ".os.system", "os", "", " erv.training.Optimizer", "erv.training.Optimizer ", "erv/lit/optim",
-    "file:///etc/passwd", "http://example.org/x.py", "../os.system", "ERV.lit.optim.Optim", "erv.lit.nothing.Here",
+    "erv.cli.jobs.run_jobs", "erv.cli.jobs.Job", "erv.cli.jobs.subprocess.Popen", "erv.cli.launcher.spread", "erv.cli.launcher.subprocess.run",
+    "erv.runs.run.subprocess.run", "erv.utils.io.write_text", "erv.utils.io.replacing", "erv.distributed.signals.tell", "erv.cli.command.sys.exit",
+    "erv.distributed.ddp.subprocess.Popen", "erv.policy.export_policy", "erv.policy.humanomni.checkpoint.torch.load", "erv.data.media.decode_pool.os.kill",
+    "erv.training.SFT.__init__.__globals__", "erv.config.instantiate.__builtins__", "erv.config.instantiate.build", "erv.evaluation.predictions.keep_aside",
+    "erv", "erv.", "erv..os.system", "ervil.x", ".os.system", "os", "", " erv.training.Optimizer", "erv.training.Optimizer ", "erv/training/optim",
+    "file:///etc/passwd", "http://example.org/x.py", "../os.system", "ERV.lit.optim.Optim", "erv.training.nothing.Here",
 ]  # fmt: skip
 NO_NAMES = [None, 7, True, ["os.system"], {"a": "os.system"}]
 
@@ -90,7 +90,7 @@ JSON = {
 YAML = [
     "!!python/object/apply:os.system [touch marker]", "!!python/object/new:os.system [touch marker]", "!!python/name:os.system",
     "!!python/module:os", "a: !!python/object/apply:subprocess.check_output [[touch, marker]]", "!!python/tuple [1, 2]",
-    "policy: !!python/object:erv.jobs.Job {}", "- !!python/object/apply:builtins.eval ['1']", "!include /etc/passwd", "&a [*a",
+    "policy: !!python/object:erv.cli.jobs.Job {}", "- !!python/object/apply:builtins.eval ['1']", "!include /etc/passwd", "&a [*a",
 ]  # fmt: skip
 
 # (h) texts for the report's page: as clip, rationale, answer, arm and label

@@ -8,8 +8,8 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from erv.policy.checkpoint import build, from_original_names
-from erv.policy.config import HumanOmniConfig
+from erv.policy.humanomni.checkpoint import build, from_original_names
+from erv.policy.humanomni.config import HumanOmniConfig
 
 OWN = Path(__file__).parent / "fixtures"
 FIXTURES = Path(os.environ.get("ERV_FIXTURES", OWN))

@@ -7,9 +7,9 @@ import re
 
 import yaml
 
-from erv.emotions import DFEW
-from erv.metrics.summary import summarise
-from erv.records import Prediction, Sentence, Verdict
+from erv.evaluation.metrics.summary import summarise
+from erv.taxonomy import DFEW
+from erv.types import Prediction, Sentence, Verdict
 
 CLIPS = 40
 

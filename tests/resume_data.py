@@ -12,11 +12,11 @@ from pathlib import Path
 import lightning.pytorch as pl
 import torch
 
-from erv.checkpoints import newest
-from erv.lit.checkpoints import Checkpoints, DurableIO
-from erv.lit.data import ClipData, Loading
-from erv.lit.samples import Samples
-from erv.records import Clip
+from erv.data.clip_reader import Samples
+from erv.runs.checkpoints import newest
+from erv.training.callbacks.checkpoint import Checkpoints, DurableIO
+from erv.training.datamodule import ClipData, Loading
+from erv.types import Clip
 
 CLIPS = [Clip(f"c{i:02d}", "x.mp4", "sad", "train", rationale="word " * (i * 7 % 23)) for i in range(22)]
 BATCH, STEPS, EVERY, KILLED_AT = 4, 16, 3, 8  # nearly three passes

@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from erv.command import conf_folder
-from erv.report.settings import flat
+from erv.cli.command import conf_folder
+from erv.report.config_diff import flat
 
 FOLDER = Path(__file__).parent / "snapshots"
 EXPERIMENTS = sorted(file.stem for file in (conf_folder() / "exp").glob("*.yaml"))

@@ -5,10 +5,10 @@ import json
 import pytest
 from endpoint import Endpoint, reader
 
-from erv.emotions import MAFW
+from erv.labeling.augmentation import Augmentation
+from erv.labeling.dedup import Distinct
 from erv.llm import Chat
-from erv.pseudo.augmentation import Augmentation
-from erv.pseudo.duplicates import Distinct
+from erv.taxonomy import MAFW
 
 HAVE = {"anger": 6, "disgust": 2, "contempt": 1}
 NOUNS = [

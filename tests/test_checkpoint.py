@@ -14,10 +14,10 @@ from huggingface_hub import save_torch_state_dict
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, GenerationConfig, SiglipVisionConfig, WhisperConfig
 
-from erv.emotions import MAFW
-from erv.media.cache import tensors_sha256
+from erv.data.media.feature_cache import tensors_sha256
 from erv.policy import CheckpointError, export_policy, load_policy, save_policy
-from erv.policy.checkpoint import from_original_names, read_state, to_original_names
+from erv.policy.humanomni.checkpoint import from_original_names, read_state, to_original_names
+from erv.taxonomy import MAFW
 from erv.verifier import build_verifier
 
 NAME = "model_small"
@@ -322,7 +322,7 @@ def test_a_verifier_starts_from_an_encoder_in_the_hubs_cache(name, hub, tmp_path
     made.save(tmp_path / "saved")
     hub.add(name, tmp_path / "saved")
     code = (
-        "import sys\nfrom erv.emotions import DFEW\nfrom erv.run import find_model\n"
+        "import sys\nfrom erv.taxonomy import DFEW\nfrom erv.runs.run import find_model\n"
         "from erv.verifier import build_verifier\n"
         "verifier = build_verifier(DFEW.labels, checkpoint=find_model(sys.argv[1], 0)[0])\n"
         "print(verifier(['She weeps.']).shape, verifier.model.get_input_embeddings().weight.sum().item())"

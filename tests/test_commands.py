@@ -15,7 +15,7 @@ from commands import ROOT, run_of, train, warm
 from safetensors.torch import load_file
 from trees import clip_at
 
-from erv.corpora.manifest import TEMPLATE
+from erv.data.datasets.manifest import TEMPLATE
 from erv.policy import load_policy
 
 SMALL_DFEW = [

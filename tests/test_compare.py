@@ -11,10 +11,10 @@ from statsmodels.stats.inter_rater import fleiss_kappa
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from erv.metrics.agreement import cohen_kappa, krippendorff_alpha, percent_agreement, wilson
-from erv.metrics.compare import average, bootstrap_p, compare, holm, mcnemar, sign_flip, student
-from erv.metrics.intervals import paired_difference
-from erv.metrics.scores import Table, scores
+from erv.evaluation.metrics.agreement import cohen_kappa, krippendorff_alpha, percent_agreement, wilson
+from erv.evaluation.metrics.bootstrap import paired_difference
+from erv.evaluation.metrics.scores import Table, scores
+from erv.evaluation.metrics.significance import average, bootstrap_p, compare, holm, mcnemar, sign_flip, student
 
 PAIRS = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=80)
 MARKS = st.lists(st.tuples(st.integers(-1, 4), st.integers(-1, 4)), min_size=2, max_size=60)

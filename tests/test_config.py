@@ -12,11 +12,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from erv import config
-from erv.command import conf_folder
-from erv.config import ConfigError
-from erv.durable import write_json
-from erv.parts import PROVIDED
-from erv.run import Run, find_model
+from erv.cli.command import conf_folder
+from erv.config.instantiate import ConfigError
+from erv.runs.run import Run, find_model
+from erv.runtime.components import PROVIDED
+from erv.utils.io import write_json
 
 EXPERIMENTS = sorted(file.stem for file in (conf_folder() / "exp").glob("*.yaml"))
 
@@ -129,7 +129,7 @@ def test_a_strangers_target_runs_nothing(target):
 
 
 def test_building_with_provided_records():
-    from erv.emotions import DFEW
+    from erv.taxonomy import DFEW
 
     reward = config.build({"_target_": "erv.rewards.CompositeReward"}, taxonomy=DFEW)
     assert reward.taxonomy is DFEW
@@ -271,7 +271,7 @@ def test_every_checkpoint_named_anywhere_is_a_full_hub_id(tmp_path, monkeypatch)
 
 
 def test_looking_for_a_checkpoint_loads_no_framework(tmp_path):
-    code = "import sys; from erv.run import find_model; find_model('gpt2', 0); print(*sys.modules)"
+    code = "import sys; from erv.runs.run import find_model; find_model('gpt2', 0); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert not {"torch", "transformers", "lightning"} & set(done.stdout.split())
 

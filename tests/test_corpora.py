@@ -14,21 +14,21 @@ from clips import write_wav
 from hypothesis import given
 from hypothesis import strategies as st
 
-from erv.corpora.base import CorpusError, CorpusMissing
-from erv.corpora.dfew import DFEWCorpus
-from erv.corpora.draw import first, held_out
-from erv.corpora.instructions import InstructionCorpus
-from erv.corpora.mafw import MAFWCorpus
-from erv.corpora.manifest import TEMPLATE, ManifestCorpus
-from erv.corpora.meld import MELDCorpus
-from erv.corpora.mer import EMERCorpus, MERRCorpus
-from erv.corpora.mixture import Mixture
-from erv.corpora.ravdess import RAVDESSCorpus
-from erv.doctor import leaks
-from erv.emotions import DFEW, MAFW, Taxonomy, of_labels
-from erv.media.containers import Limits
-from erv.media.decode import Wanted, decode
-from erv.records import Clip
+from erv.data.datasets.base import CorpusError, CorpusMissing
+from erv.data.datasets.dfew import DFEWCorpus
+from erv.data.datasets.mafw import MAFWCorpus
+from erv.data.datasets.manifest import TEMPLATE, ManifestCorpus
+from erv.data.datasets.meld import MELDCorpus
+from erv.data.datasets.mer2023 import EMERCorpus, MERRCorpus
+from erv.data.datasets.mixture import Mixture
+from erv.data.datasets.r1omni import InstructionCorpus
+from erv.data.datasets.ravdess import RAVDESSCorpus
+from erv.data.datasets.subset import first, held_out
+from erv.data.media.container import Limits
+from erv.data.media.decode import Wanted, decode
+from erv.doctor import leakage
+from erv.taxonomy import DFEW, MAFW, Taxonomy, of_labels
+from erv.types import Clip
 
 ROWS = {"train": [(1, 4), (2, 1), (3, 7), (5, 1)], "test": [(4, 2)]}
 PART = {"expect": "none", "dev": 0.0}
@@ -495,7 +495,7 @@ def test_dfew_and_mafw_together(tmp_path, one):
     assert len(mixture(limit=3).clips("train")) == 3
     trees.dfew(tmp_path / "D", "label", {"train": [(4, 2), (5, 1)], "test": [(1, 4)]}, one, fold=2)
     names = [clip.id for split in ("train", "dev", "test") for clip in both.clips(split)]
-    assert leaks.find(both, {name: name for name in names}) == [
+    assert leakage.find(both, {name: name for name in names}) == [
         "dfew: of the 1 test clips other folds train on 1 by fold 2: do not start from their weights"
     ]
     assert mixture().digest() != both.digest()
@@ -516,8 +516,8 @@ def test_configs_compose_for_every_corpus():
     import hydra
 
     from erv import config
-    from erv.command import conf_folder
-    from erv.parts import PROVIDED
+    from erv.cli.command import conf_folder
+    from erv.runtime.components import PROVIDED
 
     names = sorted(file.stem for file in (conf_folder() / "data").glob("*.yaml"))
     assert len(names) >= 11

@@ -13,10 +13,10 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from erv.corpora.synthetic import SyntheticCorpus, face, generate, grammar, labels, voice
-from erv.judges.oracle import Oracle
-from erv.media.audio import read_audio
-from erv.media.frames import read_frames
+from erv.data.datasets.synthetic import SyntheticCorpus, face, generate, grammar, labels, voice
+from erv.data.media.audio import read_audio
+from erv.data.media.frames import read_frames
+from erv.evaluation.judges.oracle import Oracle
 
 
 def test_the_same_seed_gives_the_same_bytes_at_any_number_of_workers(corpus, tmp_path):
@@ -155,7 +155,7 @@ def test_the_command_line_makes_a_corpus(tmp_path):
     command = [
         sys.executable,
         "-m",
-        "erv.corpora.synthetic",
+        "erv.data.datasets.synthetic",
         str(tmp_path / "c"),
         "--clips",
         "6",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from erv.emotions import BUILT_IN, COARSER, DFEW, GOEMOTIONS, MAFW, counterpart
+from erv.taxonomy import BUILT_IN, COARSER, DFEW, GOEMOTIONS, MAFW, counterpart
 
 # A row for every label of every set, a column for every set to find it in. ~ is for a coarser emotion, which has to be asked
 # for; - for none at all.

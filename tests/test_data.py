@@ -15,13 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from erv import lineage
-from erv.corpora.synthetic import SyntheticCorpus
-from erv.lit.order import StepBatches
-from erv.lit.samples import ClipReader, UnusableClips
-from erv.media.augment import Augment
-from erv.media.settings import MediaSettings
-from erv.records import Clip
+from erv.data.clip_reader import ClipReader, UnusableClips
+from erv.data.datasets.synthetic import SyntheticCorpus
+from erv.data.media.augmentation import Augment
+from erv.data.media.settings import MediaSettings
+from erv.runs import provenance
+from erv.training.sampler import StepBatches
+from erv.types import Clip
 
 
 def even(size, *rest, **how):
@@ -304,10 +304,10 @@ def test_weights_are_not_tested_on_what_they_were_trained_on(demo):
         clip.id
         for clip in SyntheticCorpus(str(demo / "data" / "synthetic" / "48-0"), clips=48, dev=8, test=8).clips("test")
     ]
-    trained = lineage.read(next((demo / "runs" / "demo" / "grpo_erv").glob("*/model")))
+    trained = provenance.read(next((demo / "runs" / "demo" / "grpo_erv").glob("*/model")))
     assert [training.stage for training in trained] == ["towers", "sft", "grpo"]
-    assert lineage.shared(trained, {f"synthetic/{id_}" for id_ in test}) == []
-    assert lineage.read(demo) is None
+    assert provenance.shared(trained, {f"synthetic/{id_}" for id_ in test}) == []
+    assert provenance.read(demo) is None
 
 
 def weights_of(folder):

@@ -25,13 +25,13 @@ from lightning.pytorch.strategies import DeepSpeedStrategy
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
-from erv.command import conf_folder
-from erv.lit.optim import Optim
-from erv.lit.order import DevBatches, StepBatches, own
-from erv.lit.room import NoRoom, smaller_budget
-from erv.lit.zero import Zero
-from erv.ranks import LEADER, Ranks, problems
+from erv.cli.command import conf_folder
+from erv.distributed.deepspeed import Zero
+from erv.distributed.ranks import LEADER, Ranks, problems
 from erv.train import main
+from erv.training.oom import NoRoom, smaller_budget
+from erv.training.optim import Optim
+from erv.training.sampler import DevBatches, StepBatches, own
 
 DDP = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
 HERE = Path(__file__).parent

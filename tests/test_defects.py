@@ -7,12 +7,12 @@ import torch
 import trees
 from clips import cut, without_pictures, write_clip, write_folder, write_wav
 
-from erv.corpora.dfew import DFEWCorpus
-from erv.lit.samples import ClipReader, UnusableClips
-from erv.media.containers import Limits
-from erv.media.decode import Wanted
-from erv.media.pool import Decoders
-from erv.media.settings import MediaSettings
+from erv.data.clip_reader import ClipReader, UnusableClips
+from erv.data.datasets.dfew import DFEWCorpus
+from erv.data.media.container import Limits
+from erv.data.media.decode import Wanted
+from erv.data.media.decode_pool import Decoders
+from erv.data.media.settings import MediaSettings
 
 BOTH = {"video", "audio"}
 SKIP = {"on_missing": "skip", "on_corrupt": "skip"}

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from commands import ROOT
 
-from erv.emotions import DFEW
-from erv.metrics.curves import Change, read_curves
-from erv.metrics.diagnosis import EPC_FALL, RULES, diagnose
+from erv.evaluation.metrics.diagnosis import EPC_FALL, RULES, diagnose
+from erv.evaluation.metrics.learning_curves import Change, read_curves
+from erv.taxonomy import DFEW
 
 SOUND = {
     "war": 0.75, "eea": 0.62, "epc": 0.7, "fcr": 0.55, "unknown_rate": 0.0, "format_rate": 1.0, "finished_rate": 1.0,

@@ -15,15 +15,15 @@ from commands import environment, warm
 from safetensors.torch import load_file
 from test_policy_forward import tiny
 
-from erv import card
-from erv.command import conf_folder
-from erv.config import ConfigError, plain
-from erv.corpora.dfew import DFEWCorpus
-from erv.corpora.manifest import ManifestCorpus
-from erv.grpo.stream import stream_states
-from erv.lit import memory
-from erv.media.journal import fingerprint
-from erv.policy.model import HumanOmni
+from erv.cli.command import conf_folder
+from erv.config.instantiate import ConfigError, plain
+from erv.data.datasets.dfew import DFEWCorpus
+from erv.data.datasets.manifest import ManifestCorpus
+from erv.data.media.file_facts import fingerprint
+from erv.engine.shared_prefix import stream_states
+from erv.policy.humanomni.model import HumanOmni
+from erv.runtime import memory_check
+from erv.training import memory
 
 ALL = ("language_model", "mm_projector", "audio_projector", "bert_gate")
 
@@ -160,13 +160,13 @@ def of_exp(*overrides):
 
 def test_a_gpu_that_is_too_small_is_refused_before_anything_is_made(monkeypatch, caplog):
     tree = of_exp("trainer=gpu")
-    setup = card.setup_of(tree, 1)
-    needs = memory.estimate(card.sizes_of(tree["policy"], 0)[0], setup)
+    setup = memory_check.setup_of(tree, 1)
+    needs = memory.estimate(memory_check.sizes_of(tree["policy"], 0)[0], setup)
     stays = needs["weights"] + needs["reference"] + needs["gradients"] + needs["optimiser"]
     assert 4e9 < stays < needs["peak"]
-    monkeypatch.setattr(card, "smallest_here", lambda: stays - 1.0)
+    monkeypatch.setattr(memory_check, "smallest_here", lambda: stays - 1.0)
     with pytest.raises(ConfigError) as refused:
-        card.require(tree, 1)
+        memory_check.require(tree, 1)
     for word in (
         f"at all times (weights {needs['weights'] / 1e9:,.2f} GB",
         "optimiser",
@@ -174,21 +174,21 @@ def test_a_gpu_that_is_too_small_is_refused_before_anything_is_made(monkeypatch,
         "erv.doctor",
     ):
         assert word in str(refused.value)
-    monkeypatch.setattr(card, "smallest_here", lambda: needs["peak"])
-    card.require(tree, 1)
+    monkeypatch.setattr(memory_check, "smallest_here", lambda: needs["peak"])
+    memory_check.require(tree, 1)
     assert "training may run out of memory" in caplog.text
     caplog.clear()
-    monkeypatch.setattr(card, "smallest_here", lambda: needs["peak"] + card.RESERVED)
-    card.require(tree, 1)
+    monkeypatch.setattr(memory_check, "smallest_here", lambda: needs["peak"] + memory_check.RESERVED)
+    memory_check.require(tree, 1)
     assert caplog.text == ""
 
 
 def test_memory_is_not_asked_about_where_no_decoder_is_trained_on_a_gpu(monkeypatch):
-    monkeypatch.setattr(card, "smallest_here", lambda: 1.0)
-    card.require(of_exp("trainer=cpu"), 1)
-    card.require(of_exp("trainer=gpu", "algo=towers"), 1)
+    monkeypatch.setattr(memory_check, "smallest_here", lambda: 1.0)
+    memory_check.require(of_exp("trainer=cpu"), 1)
+    memory_check.require(of_exp("trainer=gpu", "algo=towers"), 1)
     with pytest.raises(ConfigError, match="does not fit"):
-        card.require(of_exp("trainer=gpu", "algo=sft"), 1)
+        memory_check.require(of_exp("trainer=gpu", "algo=sft"), 1)
 
 
 def test_nothing_is_allocated_and_lightning_is_not_imported(tmp_path):

@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 
 import erv.evaluate
 import erv.predict
-from erv.emotions import DFEW
-from erv.predictions import FILE
+from erv.evaluation.predictions import FILE
+from erv.taxonomy import DFEW
 
 SMALL = ["+exp=eval_demo", "data.clips=48", "data.dev=8", "data.test=8"]
 POLICY = [*SMALL, "checkpoint=runs/demo/grpo_erv"]

@@ -12,12 +12,12 @@ from omegaconf import OmegaConf
 from snapshots import EXPERIMENTS, FOLDER, command_of, composed, snapshot
 
 from erv import config
-from erv.command import conf_folder
-from erv.config import ConfigError
-from erv.lit.grpo import GRPO
-from erv.metrics.curves import read_curves
-from erv.parts import PROVIDED
-from erv.report.settings import flat
+from erv.cli.command import conf_folder
+from erv.config.instantiate import ConfigError
+from erv.evaluation.metrics.learning_curves import read_curves
+from erv.report.config_diff import flat
+from erv.runtime.components import PROVIDED
+from erv.training.grpo import GRPO
 
 ABLATIONS = {file.stem: yaml.safe_load(file.read_text()) or {} for file in (conf_folder() / "ablation").glob("*.yaml")}
 PRESETS = ["sft", "verifier", "grpo", "evaluate"]

@@ -17,11 +17,11 @@ import torch
 from commands import children, environment, interrupted, run_of, train
 from endpoint import Endpoint, judge
 
-from erv.checkpoints import declared
-from erv.emotions import DFEW
-from erv.lit.stopping import Stopping
-from erv.metrics.curves import read_curves
-from erv.signals import Stopped
+from erv.distributed.signals import Stopped
+from erv.evaluation.metrics.learning_curves import read_curves
+from erv.runs.checkpoints import declared
+from erv.taxonomy import DFEW
+from erv.training.callbacks.preemption import Stopping
 
 pytestmark = pytest.mark.faults
 COMMON = ("+debug=demo", "evaluation.limit=1", "evaluation.samples=1")

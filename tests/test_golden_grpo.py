@@ -14,12 +14,12 @@ import released
 import torch
 from safetensors.torch import load_file
 
+from erv.engine.logprobs import completion_logps
 from erv.grpo.advantages import advantages, reward_metrics
-from erv.grpo.corrections import high_entropy_mask, mismatch_ratio
-from erv.grpo.logprobs import completion_logps
-from erv.grpo.objective import Denominators, Objective, policy_loss
+from erv.grpo.importance_sampling import high_entropy_mask, mismatch_ratio
+from erv.grpo.loss import Denominators, Objective, policy_loss
 from erv.policy.batch import PolicyBatch
-from erv.policy.checkpoint import to_original_names
+from erv.policy.humanomni.checkpoint import to_original_names
 
 FOLDER = Path(os.environ.get("ERV_FIXTURES", Path(__file__).parent / "fixtures"))
 GOLDEN = json.loads((FOLDER / "grpo_golden.json").read_text())

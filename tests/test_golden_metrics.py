@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 from conftest import FIXTURES
 
-from erv.emotions import DFEW, MAFW
-from erv.metrics.legacy import compound_counts, legacy_confusion, legacy_counts, legacy_table
-from erv.metrics.scores import QUADRANTS, UNKNOWN, recall_parts, scores
-from erv.metrics.summary import Settings, summarise
-from erv.predictions import read_released
-from erv.released import read_lines
+from erv.evaluation.metrics.legacy import compound_counts, legacy_confusion, legacy_counts, legacy_table
+from erv.evaluation.metrics.scores import QUADRANTS, UNKNOWN, recall_parts, scores
+from erv.evaluation.metrics.summary import Settings, summarise
+from erv.evaluation.predictions import read_released
+from erv.rewards.legacy import read_lines
+from erv.taxonomy import DFEW, MAFW
 
 FILES = sorted(FIXTURES.glob("metrics_*.json"))
 NAMES = dict(
@@ -111,8 +111,8 @@ def test_the_figures_of_metrics_json(golden):
 
 def verdicts(golden, prediction):
     """The stored reply as a verdict; one that is no label is "off_list", as a judge of ours would say."""
-    from erv.records import Verdict
-    from erv.released import label
+    from erv.rewards.legacy import label
+    from erv.types import Verdict
 
     emotion = label(golden.stored["judge"].get(prediction.clip_id), golden.taxonomy)
     return (Verdict("judge", emotion, "ok" if emotion else "off_list"),)

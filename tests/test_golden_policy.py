@@ -14,13 +14,13 @@ from clips import write_clip
 from safetensors.torch import load_file
 from transformers import WhisperFeatureExtractor
 
-from erv.media.audio import read_audio
-from erv.media.frames import frame_indices
+from erv.data.media.audio import read_audio
+from erv.data.media.frames import frame_indices
 from erv.policy.batch import PolicyBatch
-from erv.policy.checkpoint import to_original_names
-from erv.policy.processor import Processor
-from erv.policy.prompts import PLACEHOLDERS, QUESTION
-from erv.policy.tokenizer import train_tokenizer
+from erv.policy.humanomni.checkpoint import to_original_names
+from erv.policy.humanomni.processor import Processor
+from erv.policy.humanomni.prompts import PLACEHOLDERS, QUESTION
+from erv.policy.humanomni.tokenizer import train_tokenizer
 
 VIDEO = load_file(released.file("prep_video.safetensors"))
 AUDIO = load_file(released.file("prep_audio.safetensors"))

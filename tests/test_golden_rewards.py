@@ -7,12 +7,12 @@ import pytest
 import torch
 from released import file
 
-from erv.emotions import DFEW, GOEMOTIONS, MAFW, Taxonomy, counterpart
-from erv.released import released_dfew, released_mafw
 from erv.rewards.answer import AnswerReward
+from erv.rewards.composite import TotalReward
 from erv.rewards.explanation import ExplanationReward
 from erv.rewards.format import FormatReward
-from erv.rewards.total import TotalReward
+from erv.rewards.legacy import released_dfew, released_mafw
+from erv.taxonomy import DFEW, GOEMOTIONS, MAFW, Taxonomy, counterpart
 
 GOLDEN = json.loads(file("erv_reward.json").read_text())
 RECORDS = GOLDEN["records"]

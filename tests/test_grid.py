@@ -13,7 +13,7 @@ import yaml
 from commands import environment, inside, train, warm
 
 import erv.train
-from erv.jobs import Job, failures, run_jobs
+from erv.cli.jobs import Job, failures, run_jobs
 
 TINY = ["+exp=grpo_demo", "+debug=demo", "algo.iterations=2", "trainer.limit_train_batches=2", "checkpoint.every=1"]
 
@@ -156,7 +156,7 @@ def test_as_many_jobs_at_once_as_there_are_devices(tmp_path):
 
 def test_a_grid_told_to_end_ends_its_jobs_first(tmp_path):
     script = (
-        "import sys; from pathlib import Path; from erv import signals; from erv.jobs import Job, run_jobs\n"
+        "import sys; from pathlib import Path; from erv.distributed import signals; from erv.cli.jobs import Job, run_jobs\n"
         "signals.listen(signals.stop)\n"
         "wait = 'import os, time; print(os.getpid(), flush=True); time.sleep(300)'\n"
         f"run_jobs([Job(0, 'waits', [sys.executable, '-c', wait], Path({str(tmp_path / 'log')!r}))], ['0'], {{}})\n"

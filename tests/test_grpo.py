@@ -6,12 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from erv.engine.generate import rollout
+from erv.engine.logprobs import completion_logps, completion_logps_plain, micro_batches
+from erv.engine.sampling import Sampling, draw
 from erv.grpo.advantages import advantages
-from erv.grpo.corrections import Correction
-from erv.grpo.logprobs import completion_logps, completion_logps_plain, micro_batches
-from erv.grpo.objective import Denominators, Objective, policy_loss
-from erv.grpo.rollout import rollout
-from erv.grpo.sampling import Sampling, draw
+from erv.grpo.importance_sampling import Correction
+from erv.grpo.loss import Denominators, Objective, policy_loss
 
 REWARDS = st.lists(st.lists(st.floats(0, 1, width=16), min_size=4, max_size=4), min_size=1, max_size=5)
 

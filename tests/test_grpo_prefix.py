@@ -16,13 +16,13 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from erv.grpo import attend
-from erv.grpo.layers import is_known
-from erv.grpo.logprobs import completion_logps, completion_logps_plain
-from erv.grpo.reference import frozen_copy
-from erv.grpo.rollout import rollout
-from erv.grpo.token_logps import token_logps
-from erv.grpo.verify import first_groups, verify_shared_prefix
+from erv.engine import attention
+from erv.engine.generate import rollout
+from erv.engine.layers import is_known
+from erv.engine.logprobs import completion_logps, completion_logps_plain
+from erv.engine.self_check import first_groups, verify_shared_prefix
+from erv.engine.token_logprobs import token_logps
+from erv.policy.reference import frozen_copy
 
 SIZES = {"vocab_size": 60, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
          "max_position_embeddings": 64, "pad_token_id": 0, "bos_token_id": None, "eos_token_id": 5}  # fmt: skip
@@ -88,7 +88,7 @@ def test_the_check_refuses_what_differs(monkeypatch):
     model, batch = made("qwen2"), ragged("right")
     with pytest.raises(ValueError, match=r"rounding explains at most 0\.0e"):
         verify_shared_prefix(model, *batch, tolerance=0)
-    monkeypatch.setattr("erv.grpo.stream.rotate", lambda states, cos, sin: states)
+    monkeypatch.setattr("erv.engine.shared_prefix.rotate", lambda states, cos, sin: states)
     with pytest.raises(ValueError, match=r"algo\.verify_shared_prefix=false skips this check"):
         verify_shared_prefix(model, *first_groups(*batch))
 
@@ -143,7 +143,7 @@ def test_plain_products_and_the_fused_kernel_agree(monkeypatch, padding):
     """Elsewhere than on the CPU attention is made of plain matrix products; here they are run on it."""
     model, batch = made("qwen2"), ragged(padding)
     done = rollout(model, *batch[:2], 4, 8, [5], 0, seeds=[1, 2, 3])
-    monkeypatch.setattr(attend, "_is_fused", lambda query: False)
+    monkeypatch.setattr(attention, "_is_fused", lambda query: False)
     assert verify_shared_prefix(model, *batch, tolerance=1e-6) < 1e-6
     again = rollout(model, *batch[:2], 4, 8, [5], 0, seeds=[1, 2, 3])
     assert torch.equal(done.tokens, again.tokens)
@@ -251,9 +251,9 @@ def test_a_head_in_the_lora_targets_is_refused():
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_log_probs_in_tiles(monkeypatch, kept, temperature):
     """With probabilities kept for the backward pass, and with them made again."""
-    monkeypatch.setattr("erv.grpo.token_logps.KEPT", kept)
-    monkeypatch.setattr("erv.grpo.token_logps.ROWS", 3)
-    monkeypatch.setattr("erv.grpo.token_logps.TILE", 1)
+    monkeypatch.setattr("erv.engine.token_logprobs.KEPT", kept)
+    monkeypatch.setattr("erv.engine.token_logprobs.ROWS", 3)
+    monkeypatch.setattr("erv.engine.token_logprobs.TILE", 1)
     torch.manual_seed(0)
     hidden, head, targets = torch.randn(10, 8), torch.randn(50, 8), torch.randint(0, 50, (10,))
     leaves = [t.clone().requires_grad_() for t in (hidden, head)]

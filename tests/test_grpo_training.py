@@ -4,10 +4,10 @@ import pytest
 import torch
 from text_policy import Reward, decoder, prompts, train
 
-from erv.grpo.corrections import Correction
-from erv.grpo.groups import trained_mask
-from erv.grpo.rollout import Rollout
-from erv.grpo.sampling import Sampling
+from erv.engine.generate import Rollout
+from erv.engine.groups import trained_mask
+from erv.engine.sampling import Sampling
+from erv.grpo.importance_sampling import Correction
 
 
 def vowels(text, gold):

@@ -42,28 +42,28 @@ from omegaconf import OmegaConf
 from PIL import Image
 from report_runs import prediction, write_run
 
-from erv import binding, config
-from erv.config import ConfigError
-from erv.corpora.base import CorpusError
-from erv.corpora.mafw import MAFWCorpus
-from erv.corpora.manifest import ManifestCorpus
-from erv.corpora.places import inside as below
-from erv.emotions import DFEW
-from erv.judges.api import APIJudge
-from erv.judges.local import LocalJudge
-from erv.lit.checkpoints import DurableIO
+from erv import config
+from erv.config.instantiate import ConfigError, validate
+from erv.data.datasets.base import CorpusError
+from erv.data.datasets.file_index import inside as below
+from erv.data.datasets.mafw import MAFWCorpus
+from erv.data.datasets.manifest import ManifestCorpus
+from erv.data.media.audio import read_audio
+from erv.data.media.errors import MediaError
+from erv.data.media.frames import read_frames
+from erv.evaluation.judges.api import APIJudge
+from erv.evaluation.judges.local import LocalJudge
+from erv.evaluation.predictions import read_foreign
+from erv.labeling.labeler import Labeller
+from erv.labeling.texts import read_texts
 from erv.llm import Chat
-from erv.media.audio import read_audio
-from erv.media.errors import MediaError
-from erv.media.frames import read_frames
-from erv.policy.checkpoint import CheckpointError, read_state, tokenizer_of
-from erv.predictions import read_foreign
-from erv.pseudo.labelling import Labeller
-from erv.pseudo.texts import read_texts
+from erv.policy.humanomni.checkpoint import CheckpointError, read_state, tokenizer_of
 from erv.rationale import parse
 from erv.report.__main__ import main as report
-from erv.secrets import masked, refused_arguments
-from erv.untrusted import cell, visible
+from erv.taxonomy import DFEW
+from erv.training.callbacks.checkpoint import DurableIO
+from erv.utils.sanitize import cell, visible
+from erv.utils.secrets import masked, refused_arguments
 from erv.verifier import build_verifier, load_verifier
 
 SECRET = "sk-hostile-0123456789abcdef"
@@ -95,14 +95,14 @@ def test_wherever_a_target_stands(place):
 @pytest.mark.parametrize("name", NAMES, ids=short)
 @pytest.mark.parametrize("key", ["name", "group"])
 def test_a_run_cannot_lie_elsewhere(key, name):
-    found = [problem.text for problem in binding.problems({key: name}, [key], set()) if problem.key == key]
+    found = [problem.text for problem in validate.problems({key: name}, [key], set()) if problem.key == key]
     assert found
     assert "is a folder's name" in found[0]
 
 
 @pytest.mark.parametrize("text", YAML, ids=short)
 def test_a_run_of_somebody_else_is_read_as_plain_values(tmp_path, monkeypatch, text):
-    from erv.references import training_config
+    from erv.runs.resolve import training_config
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").mkdir()
@@ -412,7 +412,7 @@ def test_a_reply_that_is_no_answer_is_asked_for_again(judge, reply):
 
 @pytest.mark.parametrize("named", OFF_LIST, ids=short)
 def test_a_reply_off_the_list_is_no_emotion(judge, named):
-    from erv.llm.cache import Reply
+    from erv.llm.reply_cache import Reply
 
     verdict = judge._verdict(Reply("answered", json.dumps({"emotion": named})))
     assert (verdict.emotion, verdict.status) == (None, "off_list")
@@ -543,7 +543,7 @@ def test_the_page_has_no_element_that_it_would_not_have_with_plain_words(pages):
 def test_the_commands_meet_them_too(demo):
     """A few through a real command: nothing is left of them but a message and exit code 2."""
     for override, message in (("optim._target_=os.system", "is not allowed"), ("group=../x", "is a folder's name"),
-                              ("+optim.hook._target_=erv.jobs.run_jobs", "is not allowed|unknown key")):  # fmt: skip
+                              ("+optim.hook._target_=erv.cli.jobs.run_jobs", "is not allowed|unknown key")):  # fmt: skip
         done = train(demo, "+exp=sft_demo", "+debug=demo", override, check=False)
         assert done.returncode == 2
         assert any(part in done.stderr for part in message.split("|"))

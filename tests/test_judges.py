@@ -11,19 +11,19 @@ import torch
 from endpoint import Endpoint, judge
 from transformers import LlamaConfig, LlamaForCausalLM, RobertaConfig, RobertaForSequenceClassification
 
-from erv.emotions import DFEW, GOEMOTIONS, MAFW
-from erv.judges.api import APIJudge
-from erv.judges.base import ask
-from erv.judges.human import HumanJudge, export_sheet, item_of
-from erv.judges.local import LocalJudge
-from erv.judges.verifier import VerifierJudge
+from erv.evaluation.evaluator import Evaluation, FailedVerdicts, judged, measure, refuse_failed
+from erv.evaluation.judges.api import APIJudge
+from erv.evaluation.judges.base import ask
+from erv.evaluation.judges.human import HumanJudge, export_sheet, item_of
+from erv.evaluation.judges.local import LocalJudge
+from erv.evaluation.judges.verifier import VerifierJudge
+from erv.evaluation.metrics.summary import Settings
 from erv.llm import Chat
-from erv.llm.chat import CircuitOpen
-from erv.llm.price import Price
-from erv.measure import Evaluation, FailedVerdicts, judged, measure, refuse_failed
-from erv.metrics.summary import Settings
-from erv.policy.tokenizer import train_tokenizer
-from erv.records import Prediction, Verdict
+from erv.llm.client import CircuitOpen
+from erv.llm.pricing import Price
+from erv.policy.humanomni.tokenizer import train_tokenizer
+from erv.taxonomy import DFEW, GOEMOTIONS, MAFW
+from erv.types import Prediction, Verdict
 
 TEXTS = [f"The {word} person number {i} looks {word}." for i, word in enumerate([*DFEW.labels, "quiet"])]
 STRANGE = {"emotion": "melancholia"}

@@ -14,17 +14,17 @@ import pytest
 from commands import environment, warm
 from endpoint import Endpoint, completion, reader
 
-from erv.corpora.base import refuse_overlap
-from erv.emotions import DFEW, MAFW
+from erv.data.datasets.base import refuse_overlap
+from erv.labeling.labeler import Labeller, Labelling
+from erv.labeling.texts import read_texts
 from erv.llm import Chat
-from erv.llm.batch import read_results, write_requests
-from erv.llm.cache import ReplyCache
-from erv.llm.chat import CircuitOpen
-from erv.llm.price import Price, estimate, tokens
+from erv.llm.batch_api import read_results, write_requests
+from erv.llm.client import CircuitOpen
+from erv.llm.pricing import Price, estimate, tokens
 from erv.llm.prompts import data
-from erv.pseudo.labelling import Labeller, Labelling
-from erv.pseudo.texts import read_texts
-from erv.records import Clip
+from erv.llm.reply_cache import ReplyCache
+from erv.taxonomy import DFEW, MAFW
+from erv.types import Clip
 
 KEY = "sk-very-secret-0123456789"
 CONCURRENCY = 4

@@ -7,11 +7,11 @@ import time
 import pytest
 from endpoint import Endpoint, completion, judge
 
-from erv.emotions import DFEW
-from erv.judges.api import APIJudge
+from erv.evaluation.judges.api import APIJudge
 from erv.llm import Chat
-from erv.llm.cache import Reply
-from erv.llm.wire import read_completion
+from erv.llm.reply_cache import Reply
+from erv.llm.transport import read_completion
+from erv.taxonomy import DFEW
 
 GOOD = '{"emotion": "sad"}'
 TEXTS = ["He is angry.", "She is odd.", "They are happy."]

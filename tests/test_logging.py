@@ -13,10 +13,10 @@ import wandb_file
 from commands import ROOT, environment, in_a_terminal, run_of, train, warm
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from erv import secrets
-from erv.lit.progress import spoken
 from erv.report.rows import load, rows_of
-from erv.report.workspace import workspace
+from erv.report.wandb_workspace import workspace
+from erv.training.callbacks.progress import spoken
+from erv.utils import secrets
 
 SECRETS = {
     "WANDB_API_KEY": "local-5b0cf3d1a7e94f62b8d05c1e7a3f9b24d6e80c17", "OPENAI_API_KEY": "sk-proj-5b0cf3d1a7e94f62b8d05c1e",

@@ -23,15 +23,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from erv.media.audio import read_audio
-from erv.media.augment import Augment
-from erv.media.containers import Limits
-from erv.media.decode import Facts, Wanted, decode
-from erv.media.defects import Defects, Note, refusal, tally
-from erv.media.errors import CorruptMedia, MissingMedia, NoVideo
-from erv.media.frames import frame_indices, read_frames
-from erv.media.pictures import fit
-from erv.media.settings import MediaSettings
+from erv.data.media.audio import read_audio
+from erv.data.media.augmentation import Augment
+from erv.data.media.container import Limits
+from erv.data.media.decode import Facts, Wanted, decode
+from erv.data.media.defects import Defects, Note, refusal, tally
+from erv.data.media.errors import CorruptMedia, MissingMedia, NoVideo
+from erv.data.media.frames import frame_indices, read_frames
+from erv.data.media.resize import fit
+from erv.data.media.settings import MediaSettings
 
 SMALL = Wanted(side=32)
 
@@ -384,6 +384,9 @@ def test_augmentation_that_leaves_nothing_is_refused(name, value):
 
 
 def test_decoding_needs_no_torch():
-    code = "import sys, erv.media.pool, erv.media.frames; print('torch' in sys.modules, 'transformers' in sys.modules)"
+    code = (
+        "import sys, erv.data.media.decode_pool, erv.data.media.frames; "
+        "print('torch' in sys.modules, 'transformers' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]

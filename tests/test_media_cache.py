@@ -14,22 +14,22 @@ import pytest
 import torch
 from clips import write_clip, write_folder, write_wav
 
-from erv.media.build import Towers, build, screen
-from erv.media.cache import CacheTooLarge, TowerCache, tensors_sha256
-from erv.media.containers import Limits
-from erv.media.decode import Wanted
-from erv.media.journal import FactBook, Hashes, Journal
-from erv.media.pool import Decoders
+from erv.data.media.container import Limits
+from erv.data.media.decode import Wanted
+from erv.data.media.decode_pool import Decoders
+from erv.data.media.feature_builder import Towers, build, screen
+from erv.data.media.feature_cache import CacheTooLarge, TowerCache, tensors_sha256
+from erv.data.media.file_facts import FactBook, Hashes, Journal
 
 SMALL = Wanted(num_frames=4, side=16)
 BUILD = """
 import sys, torch
-from erv.media.build import Towers, build
-from erv.media.cache import TowerCache
-from erv.media.containers import Limits
-from erv.media.decode import Wanted
-from erv.media.journal import FactBook, Hashes
-from erv.media.pool import Decoders
+from erv.data.media.feature_builder import Towers, build
+from erv.data.media.feature_cache import TowerCache
+from erv.data.media.container import Limits
+from erv.data.media.decode import Wanted
+from erv.data.media.file_facts import FactBook, Hashes
+from erv.data.media.decode_pool import Decoders
 root, pause, *files = sys.argv[1:]
 def encode(decoded):
     import os, time
@@ -112,7 +112,8 @@ def test_two_processes_share_the_work_and_do_none_of_it_twice(tmp_path, monkeypa
     files = clip_files(tmp_path / "clips", 24)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
     text = BUILD.replace(
-        "from erv.media.build import", "import erv.media.build as b\nb.PART = 4\nfrom erv.media.build import"
+        "from erv.data.media.feature_builder import",
+        "import erv.data.media.feature_builder as b\nb.PART = 4\nfrom erv.data.media.feature_builder import",
     )
     monkeypatch.setattr(sys.modules[__name__], "BUILD", text)
     both = [building(tmp_path, files, 0.1) for _ in range(2)]
@@ -131,7 +132,8 @@ def test_a_build_killed_anywhere_goes_on_where_it_was(tmp_path, monkeypatch, fau
     files = clip_files(tmp_path / "clips", 20)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
     text = BUILD.replace(
-        "from erv.media.build import", "import erv.media.build as b\nb.PART = 4\nfrom erv.media.build import"
+        "from erv.data.media.feature_builder import",
+        "import erv.data.media.feature_builder as b\nb.PART = 4\nfrom erv.data.media.feature_builder import",
     )
     monkeypatch.setattr(sys.modules[__name__], "BUILD", text)
     process = building(tmp_path, files, 0.3)
@@ -178,7 +180,7 @@ def test_a_hash_is_read_again_when_the_file_changed(tmp_path, monkeypatch):
     clip = tmp_path / "a.mp4"
     clip.write_bytes(b"one")
     os.utime(clip, (1, 1))
-    monkeypatch.setattr("erv.media.journal._RACY_S", -1)
+    monkeypatch.setattr("erv.data.media.file_facts._RACY_S", -1)
     hashes = Hashes(tmp_path / "hashes")
     first = hashes.of(str(clip))
     opened = []

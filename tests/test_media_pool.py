@@ -12,11 +12,11 @@ import pytest
 import soundfile
 from clips import number_of, tone, write_clip, write_wav
 
-from erv.media import pool
-from erv.media.containers import Limits
-from erv.media.decode import Wanted
-from erv.media.frames import frame_indices
-from erv.media.pool import Decoders, DecodersDie
+from erv.data.media import decode_pool
+from erv.data.media.container import Limits
+from erv.data.media.decode import Wanted
+from erv.data.media.decode_pool import Decoders, DecodersDie
+from erv.data.media.frames import frame_indices
 
 SMALL = Wanted(side=48, aspect="squash")
 
@@ -104,7 +104,7 @@ def die(*_):
 
 def test_a_machine_that_kills_every_worker_is_suspected_not_the_files(tmp_path, monkeypatch):
     clip = write_clip(tmp_path / "a.mp4")
-    monkeypatch.setattr(pool, "_serve", die)
+    monkeypatch.setattr(decode_pool, "_serve", die)
     with decoders(2) as pool_, pytest.raises(DecodersDie, match=r"8 decoding processes in a row ended \(SIGABRT\)"):
         list(pool_.map([(i, clip, None) for i in range(20)]))
 
@@ -113,13 +113,13 @@ def test_workers_end_with_the_process_that_began_them(tmp_path):
     clip = write_clip(tmp_path / "a.mp4")
     code = (
         "import sys, time\n"
-        "from erv.media.containers import Limits\n"
-        "from erv.media.decode import Wanted\n"
-        "from erv.media.pool import Decoders\n"
+        "from erv.data.media.container import Limits\n"
+        "from erv.data.media.decode import Wanted\n"
+        "from erv.data.media.decode_pool import Decoders\n"
         "if __name__ == '__main__':\n"
         "    pool = Decoders(Wanted(), Limits(), 2)\n"
-        f"    list(pool.map([(i, {clip!r}, None) for i in range(8)]))\n"
-        "    print(*(w.process.pid for w in pool._alive), flush=True)\n"
+        f"    list(decode_pool.map([(i, {clip!r}, None) for i in range(8)]))\n"
+        "    print(*(w.process.pid for w in decode_pool._alive), flush=True)\n"
         "    time.sleep(60)\n"
     )
     script = tmp_path / "begin.py"

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, recall_score
 
-from erv.emotions import DFEW
-from erv.metrics.intervals import figures_of, interval, paired_difference, resampled, weights
-from erv.metrics.running import RunningFigures
-from erv.metrics.scores import QUADRANTS, Table, confusion, indices, quadrants, scores
-from erv.metrics.style import style
-from erv.metrics.summary import Settings, summarise, table_of
-from erv.records import Prediction, Sentence, Verdict
+from erv.evaluation.metrics.bootstrap import figures_of, interval, paired_difference, resampled, weights
+from erv.evaluation.metrics.running import RunningFigures
+from erv.evaluation.metrics.scores import QUADRANTS, Table, confusion, indices, quadrants, scores
+from erv.evaluation.metrics.summary import Settings, summarise, table_of
+from erv.evaluation.metrics.text_stats import style
+from erv.taxonomy import DFEW
+from erv.types import Prediction, Sentence, Verdict
 
 CLASSES = 7
 ROWS = st.lists(
@@ -100,9 +100,9 @@ def test_running_figures_over_real_processes(tmp_path):
     script = tmp_path / "share.py"
     script.write_text(
         "import json, sys, torch.distributed as dist\n"
-        "from erv.emotions import DFEW\n"
-        "from erv.metrics.running import RunningFigures\n"
-        "from erv.records import Prediction, Verdict\n"
+        "from erv.taxonomy import DFEW\n"
+        "from erv.evaluation.metrics.running import RunningFigures\n"
+        "from erv.types import Prediction, Verdict\n"
         "rank = int(sys.argv[1])\n"
         "dist.init_process_group('gloo', init_method=sys.argv[2], rank=rank, world_size=2)\n"
         "metric = RunningFigures(DFEW, 'o')\n"

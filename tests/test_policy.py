@@ -8,10 +8,10 @@ import hydra
 import pytest
 import torch
 
-from erv.command import conf_folder
-from erv.config import plain
-from erv.grpo.reference import frozen_copy
+from erv.cli.command import conf_folder
+from erv.config.instantiate import plain
 from erv.policy import load_policy, save_policy
+from erv.policy.reference import frozen_copy
 from erv.rationale import compose
 
 
@@ -79,8 +79,8 @@ def test_placeholders_and_features_must_agree(policy, corpus):
 def test_tokenizers_are_the_same_in_every_process(tmp_path):
     """Vocabularies once depended on hash order; two processes with other hash seeds must agree."""
     code = (
-        "from erv.policy.tokenizer import train_bert_tokenizer, train_tokenizer\n"
-        "from erv.corpora.synthetic import labels\n"
+        "from erv.policy.humanomni.tokenizer import train_bert_tokenizer, train_tokenizer\n"
+        "from erv.data.datasets.synthetic import labels\n"
         "from erv.verifier.classifier import train_tokenizer as third\n"
         "texts = [row['text'] for row in labels.rows(0, train=300, heldout=1, withheld=1)]\n"
         "for train in (train_tokenizer, train_bert_tokenizer, third):\n"

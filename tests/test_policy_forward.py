@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 from transformers.utils import is_flash_attn_2_available
 
 from erv.policy import Policy, load_policy, save_policy
-from erv.policy.config import HumanOmniConfig
-from erv.policy.model import HumanOmni
-from erv.policy.processor import Processor
+from erv.policy.humanomni.config import HumanOmniConfig
+from erv.policy.humanomni.model import HumanOmni
+from erv.policy.humanomni.processor import Processor
 
 NAME = "model_small"
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -275,7 +275,7 @@ def test_both_projectors_give_the_tokens_that_the_config_promises(projector, ima
 def test_projectors_of_the_public_sizes_have_the_documented_parameters(name, millions, tensors):
     import yaml
 
-    from erv.command import conf_folder
+    from erv.cli.command import conf_folder
 
     sizes = yaml.safe_load((conf_folder() / "policy" / f"{name}.yaml").read_text())["config"]
     with torch.device("meta"):
@@ -350,7 +350,7 @@ def test_a_sharded_folder_of_ours_is_bit_equal(tmp_path, policy):
     whole = load_file(tmp_path / "model.safetensors")
     save_policy(policy, tmp_path / "shards", max_shard_size="100KB")
     assert (tmp_path / "shards" / "model.safetensors.index.json").is_file()
-    from erv.policy.checkpoint import read_state
+    from erv.policy.humanomni.checkpoint import read_state
 
     found = read_state(tmp_path / "shards")
     assert found.keys() == whole.keys()

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from erv.emotions import DFEW, MAFW
-from erv.predictions import (
+from erv.evaluation.predictions import (
     FILE,
     IncompletePredictions,
     PredictionFile,
@@ -20,8 +19,9 @@ from erv.predictions import (
     read_parts,
     write,
 )
-from erv.records import Sentence, Verdict
-from erv.released import read_lines
+from erv.rewards.legacy import read_lines
+from erv.taxonomy import DFEW, MAFW
+from erv.types import Sentence, Verdict
 
 TEXT = "<think>She weeps.</think>\n<answer>{}</answer>"
 

@@ -13,14 +13,14 @@ from dataclasses import replace
 import pytest
 from report_runs import CLIPS, prediction, unpacked, write_run
 
-from erv.config import UNSIGNED
-from erv.emotions import DFEW, MAFW
-from erv.metrics.summary import summarise
-from erv.records import Verdict
+from erv.config.instantiate import UNSIGNED
+from erv.evaluation.metrics.summary import summarise
 from erv.report.__main__ import main
 from erv.report.compare import against
+from erv.report.config_diff import _NO_SETTINGS, OF_A_SEED
 from erv.report.rows import load, rows_of
-from erv.report.settings import _NO_SETTINGS, OF_A_SEED
+from erv.taxonomy import DFEW, MAFW
+from erv.types import Verdict
 
 
 @pytest.fixture
@@ -338,4 +338,4 @@ def test_no_column_is_made_of_a_key_that_changes_nothing():
     of_labels = {"data", "llm.*", "mode", "results", "max_failed", "task.input", "predictions", "paths"}
     for key in UNSIGNED:
         known = any(fnmatch.fnmatchcase(key, pattern) for pattern in (*_NO_SETTINGS, *OF_A_SEED, *of_labels))
-        assert known, f"{key} is not signed: add it to _NO_SETTINGS in erv/report/settings.py"
+        assert known, f"{key} is not signed: add it to _NO_SETTINGS in erv/report/config_diff.py"

@@ -10,9 +10,9 @@ import chromium
 import pytest
 from report_runs import CLIPS, prediction, write_run
 
-from erv.emotions import DFEW
-from erv.records import Sentence, Verdict
 from erv.report.__main__ import main
+from erv.taxonomy import DFEW
+from erv.types import Sentence, Verdict
 
 HOSTILE = (
     '</script><script>window.hacked=1</script><img src=x onerror="window.hacked=2">{{ 7*7 }} "\'` &lt;b&gt; \u202egnp'

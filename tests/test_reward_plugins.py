@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 
-from erv.emotions import DFEW
 from erv.rewards.answer import AnswerReward
+from erv.rewards.composite import TotalReward
 from erv.rewards.explanation import ExplanationReward
 from erv.rewards.format import FormatReward
-from erv.rewards.plugins import TRLReward, VerlReward
-from erv.rewards.total import TotalReward
+from erv.rewards.integrations import TRLReward, VerlReward
+from erv.taxonomy import DFEW
 
 GOOD, BAD = "<think>He is sad.</think>\n<answer>sad</answer>", "<think>He is happy.</think>\n<answer>sad</answer>"
 

@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from erv.emotions import DFEW, GOEMOTIONS, MAFW, of_labels
 from erv.rationale import parse, sentences
 from erv.rewards.answer import AnswerReward
+from erv.rewards.composite import TotalReward
 from erv.rewards.explanation import ExplanationReward
 from erv.rewards.format import FormatReward
-from erv.rewards.reading import Fixed
-from erv.rewards.total import TotalReward
+from erv.rewards.parsing import Fixed
+from erv.taxonomy import DFEW, GOEMOTIONS, MAFW, of_labels
 
 LABELS = DFEW.labels
 

@@ -8,7 +8,7 @@ from signatures import FILE, signatures
 from snapshots import composed
 
 from erv import config
-from erv.targets import COMPONENTS, signed
+from erv.config.targets import COMPONENTS, signed
 
 
 def test_signatures_are_those_of_earlier_runs(monkeypatch):

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from erv.corpora.synthetic import grammar
-from erv.emotions import DFEW, MAFW, taxonomy
+from erv.data.datasets.synthetic import grammar
 from erv.rationale import compose, parse, sentences
+from erv.taxonomy import DFEW, MAFW, taxonomy
 
 WORDS = st.text("abcdefg ,'", min_size=1, max_size=30).filter(str.strip)
 

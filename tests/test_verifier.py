@@ -11,12 +11,12 @@ import yaml
 from safetensors import safe_open
 from transformers import RobertaForSequenceClassification
 
-from erv.emotions import DFEW, GOEMOTIONS, MAFW
+from erv.taxonomy import DFEW, GOEMOTIONS, MAFW
 from erv.verifier import Loss, Verifier, build_verifier, load_verifier
 from erv.verifier.baseline import difference, tfidf_probabilities
-from erv.verifier.card import card
+from erv.verifier.metrics import UnfitVerifier, gate, per_class, scores
+from erv.verifier.model_card import card
 from erv.verifier.pooling import MeanPoolingClassifier
-from erv.verifier.scores import UnfitVerifier, gate, per_class, scores
 
 SIZES = {
     "model_type": "roberta", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32,

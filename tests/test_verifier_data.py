@@ -12,10 +12,10 @@ from snapshots import composed
 from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast
 
 from erv import config
-from erv.corpora.base import CorpusMissing
-from erv.corpora.text import LabelsCorpus
-from erv.emotions import DFEW, GOEMOTIONS, MELD, of_labels
-from erv.tables import read_table, table_files
+from erv.data.datasets.base import CorpusMissing
+from erv.data.datasets.labels_only import LabelsCorpus
+from erv.taxonomy import DFEW, GOEMOTIONS, MELD, of_labels
+from erv.utils.tables import read_table, table_files
 from erv.verifier import Sentences
 
 

@@ -16,21 +16,21 @@ from hypothesis import strategies as st
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from erv import config
-from erv.command import conf_folder
-from erv.config import ConfigError
-from erv.emotions import DFEW, MAFW
-from erv.lit.nonfinite import NonFinite, SoundSteps
-from erv.lit.optim import Optim
-from erv.parts import Parts
-from erv.references import training_files
+from erv.cli.command import conf_folder
+from erv.config.instantiate import ConfigError
 from erv.report.__main__ import main as report
 from erv.rewards.explanation import ExplanationReward
+from erv.runs.resolve import training_files
+from erv.runtime.components import Parts
+from erv.taxonomy import DFEW, MAFW
+from erv.training.callbacks.nan_guard import NonFinite, SoundSteps
+from erv.training.optim import Optim
 from erv.verifier import Loss, Sentences, load_verifier
 from erv.verifier.calibration import calibrate, reliability, sigmoid, temperature
-from erv.verifier.figure import calibration_svg
+from erv.verifier.calibration_plot import calibration_svg
+from erv.verifier.label_noise import Noise
 from erv.verifier.losses import contrastive
-from erv.verifier.noise import Noise
-from erv.verifier.scores import chosen
+from erv.verifier.metrics import chosen
 
 
 def write(path, rows):

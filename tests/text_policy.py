@@ -9,16 +9,16 @@ from torch import nn
 from torch.utils.data import DataLoader
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from erv.emotions import Taxonomy
-from erv.grpo.objective import Objective
-from erv.lit import zero_passes
-from erv.lit.collective import full
-from erv.lit.ddp import Replicas, leave
-from erv.lit.grpo import GRPO
-from erv.lit.optim import Optim
-from erv.lit.order import own
-from erv.policy.prompts import Prompt
-from erv.records import Clip, RewardParts
+from erv.distributed import deepspeed_hooks
+from erv.distributed.collectives import full
+from erv.distributed.ddp import Replicas, leave
+from erv.grpo.loss import Objective
+from erv.policy.humanomni.prompts import Prompt
+from erv.taxonomy import Taxonomy
+from erv.training.grpo import GRPO
+from erv.training.optim import Optim
+from erv.training.sampler import own
+from erv.types import Clip, RewardParts
 
 LETTERS = string.ascii_lowercase[:14]  # ids 2 to 15; 0 pads, 1 ends
 
@@ -147,7 +147,7 @@ def train(
         enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
     )  # fmt: skip
     trainer.fit(algo, DataLoader([own(batch, share) for batch in batches], batch_size=None, collate_fn=None))
-    state = zero_passes.full_state(algo)
+    state = deepspeed_hooks.full_state(algo)
     algo.weights = [state[name] if state else full(p.detach()) for name, p in algo.model.named_parameters()]
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in algo.model.parameters()]
     algo.gradients = [] if state else list(map(full, gradients))  # DeepSpeed has none left

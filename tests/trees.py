@@ -8,8 +8,8 @@ from pathlib import Path
 from clips import write_clip, write_folder
 from openpyxl import Workbook
 
-from erv.corpora.mafw import _COMPOUND, _SINGLE, _SINGLE_5
-from erv.emotions import DFEW, MAFW
+from erv.data.datasets.mafw import _COMPOUND, _SINGLE, _SINGLE_5
+from erv.taxonomy import DFEW, MAFW
 
 
 def clip_at(path, source):

@@ -5,8 +5,8 @@ from erv.utils.lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "DDP": "erv.lit.ddp:Replicas",
-        "DeepSpeed": "erv.lit.zero:Zero",
-        "FSDP": "erv.lit.fsdp:Shards",
+        "DDP": "erv.distributed.ddp:Replicas",
+        "DeepSpeed": "erv.distributed.deepspeed:Zero",
+        "FSDP": "erv.distributed.fsdp:Shards",
     },
 )

@@ -7,7 +7,7 @@ import sys
 from omegaconf import DictConfig
 
 from erv import config
-from erv.config import ConfigError
+from erv.config.instantiate import ConfigError
 
 
 def fill(cfg: DictConfig) -> None:
@@ -15,15 +15,15 @@ def fill(cfg: DictConfig) -> None:
 
     Any number of processes may do this at once, on any number of machines that see the folder: each takes what no other is at.
     """
-    from erv import launch
-    from erv.stage import user_errors
+    from erv.cli import launcher
+    from erv.runtime.session import user_errors
 
     for key in ("data", "policy"):
         if cfg.get(key) is None:
             raise ConfigError(f"cache=build needs {key}=NAME: clips to read, and the policy whose towers read them")
     devices = int(cfg.devices)
     if devices > 1:
-        launch.spread("erv.doctor", devices, ["devices=1"])
+        launcher.spread("erv.doctor", devices, ["devices=1"])
         return
     with user_errors():
         _fill(config.plain(cfg))
@@ -35,9 +35,9 @@ def _fill(tree: dict[str, object]) -> None:
 
     import torch
 
-    from erv.corpora.base import SPLITS
-    from erv.parts import PROVIDED, Parts
-    from erv.references import resolve_checkpoints
+    from erv.data.datasets.base import SPLITS
+    from erv.runs.resolve import resolve_checkpoints
+    from erv.runtime.components import PROVIDED, Parts
 
     config.check({key: tree[key] for key in ("data", "media", "policy")}, PROVIDED)
     torch.set_num_threads(int(tree["launch"]["threads"]))  # type: ignore[index]

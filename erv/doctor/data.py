@@ -9,17 +9,17 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from erv.corpora.base import SPLITS, Corpus, CorpusError, CorpusMissing
-from erv.corpora.draw import first
-from erv.doctor import leaks
-from erv.durable import write_json, write_lines
-from erv.media.build import screen
-from erv.media.decode import Facts, Wanted
-from erv.media.defects import Note, refusal, tally
-from erv.media.journal import FactBook, Hashes, fingerprint
-from erv.media.pool import Decoders
-from erv.media.settings import MediaSettings
-from erv.records import Clip, Split
+from erv.data.datasets.base import SPLITS, Corpus, CorpusError, CorpusMissing
+from erv.data.datasets.subset import first
+from erv.data.media.decode import Facts, Wanted
+from erv.data.media.decode_pool import Decoders
+from erv.data.media.defects import Note, refusal, tally
+from erv.data.media.feature_builder import screen
+from erv.data.media.file_facts import FactBook, Hashes, fingerprint
+from erv.data.media.settings import MediaSettings
+from erv.doctor import leakage
+from erv.types import Clip, Split
+from erv.utils.io import write_json, write_lines
 
 VERSION = 1  # of the manifest's form
 SHOWN = 5  # examples of each defect
@@ -57,7 +57,7 @@ def describe(
         "media": _media(facts.values()),
         "defects": {split: tally(n for n in notes if n.split == split) for split in SPLITS if clips[split]},
         "examples": _examples(notes),
-        "warnings": [*corpus.warnings(), *leaks.find(corpus, keys)],
+        "warnings": [*corpus.warnings(), *leakage.find(corpus, keys)],
         "manifest": _write(manifests, corpus, clips, keys, facts),
         "fails": fails,
     }

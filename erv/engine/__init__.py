@@ -5,6 +5,6 @@ from erv.utils.lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "Sampling": "erv.grpo.sampling",
+        "Sampling": "erv.engine.sampling",
     },
 )

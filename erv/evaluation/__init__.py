@@ -5,12 +5,12 @@ from erv.utils.lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "APIJudge": "erv.judges.api",
-        "EvaluationSettings": "erv.measure:Evaluation",
-        "HumanJudge": "erv.judges.human",
-        "LocalJudge": "erv.judges.local",
-        "MetricSettings": "erv.metrics.summary:Settings",
-        "OracleJudge": "erv.judges.oracle:Oracle",
-        "VerifierJudge": "erv.judges.verifier",
+        "APIJudge": "erv.evaluation.judges.api",
+        "EvaluationSettings": "erv.evaluation.evaluator:Evaluation",
+        "HumanJudge": "erv.evaluation.judges.human",
+        "LocalJudge": "erv.evaluation.judges.local",
+        "MetricSettings": "erv.evaluation.metrics.summary:Settings",
+        "OracleJudge": "erv.evaluation.judges.oracle:Oracle",
+        "VerifierJudge": "erv.evaluation.judges.verifier",
     },
 )

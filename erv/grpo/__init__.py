@@ -5,7 +5,7 @@ from erv.utils.lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "ImportanceCorrection": "erv.grpo.corrections:Correction",
-        "Objective": "erv.grpo.objective",
+        "ImportanceCorrection": "erv.grpo.importance_sampling:Correction",
+        "Objective": "erv.grpo.loss",
     },
 )

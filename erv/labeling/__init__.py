@@ -5,7 +5,7 @@ from erv.utils.lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "Labeler": "erv.pseudo.labelling:Labelling",
-        "TextAugmentation": "erv.pseudo.augmentation:Augmentation",
+        "Labeler": "erv.labeling.labeler:Labelling",
+        "TextAugmentation": "erv.labeling.augmentation:Augmentation",
     },
 )

@@ -5,7 +5,7 @@ from erv.utils.lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "Chat": "erv.llm.chat",
-        "Price": "erv.llm.price",
+        "Chat": "erv.llm.client",
+        "Price": "erv.llm.pricing",
     },
 )

@@ -5,10 +5,10 @@ from erv.utils.lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "CheckpointError": "erv.policy.checkpoint",
-        "Policy": "erv.policy.load",
-        "export_policy": "erv.policy.load",
-        "load_policy": "erv.policy.load",
-        "save_policy": "erv.policy.load",
+        "CheckpointError": "erv.policy.humanomni.checkpoint",
+        "Policy": "erv.policy.policy",
+        "export_policy": "erv.policy.policy",
+        "load_policy": "erv.policy.policy",
+        "save_policy": "erv.policy.policy",
     },
 )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from erv.policy.prompts import AUDIO_ID, IMAGE_ID, VIDEO_ID
+from erv.policy.humanomni.prompts import AUDIO_ID, IMAGE_ID, VIDEO_ID
 
 IGNORE = -100
 

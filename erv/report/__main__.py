@@ -100,7 +100,7 @@ def _runs(options: argparse.Namespace) -> str:
     if options.html:
         _write_page(options, rows, comparisons, waiting)
     if options.wandb:
-        from erv.report.workspace import publish
+        from erv.report.wandb_workspace import publish
 
         print(f"erv.report: {publish(rows, options.wandb)}", file=sys.stderr)
     if not (options.json or options.csv):

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from erv.metrics.scores import confusion, indices
-from erv.metrics.summary import verdict_of
-from erv.records import Prediction
+from erv.evaluation.metrics.scores import confusion, indices
+from erv.evaluation.metrics.summary import verdict_of
 from erv.report.runs import Result
+from erv.types import Prediction
 
 # Degrees on the colour wheel; a label that is not here gets one by its name's turn.
 _HUES = {

@@ -1,16 +1,16 @@
-"""Rows of the table against a baseline, clip by clip. The statistics are those of erv.metrics."""
+"""Rows of the table against a baseline, clip by clip. The statistics are those of erv.evaluation.metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from erv.metrics.compare import Difference, compare, holm
-from erv.metrics.scores import JUDGED
-from erv.metrics.summary import DEFAULT, table_of
-from erv.records import Prediction
+from erv.evaluation.metrics.scores import JUDGED
+from erv.evaluation.metrics.significance import Difference, compare, holm
+from erv.evaluation.metrics.summary import DEFAULT, table_of
 from erv.report.rows import Row
 from erv.report.runs import FIGURES, Result
+from erv.types import Prediction
 
 ALPHA = 0.05
 

@@ -11,7 +11,7 @@ from typing import Any
 from erv.report.compare import Compared, Comparison
 from erv.report.rows import Row, columns
 from erv.report.runs import FIGURES, Result
-from erv.untrusted import cell
+from erv.utils.sanitize import cell
 
 
 def as_json(rows: Sequence[Row], comparisons: Sequence[Comparison]) -> str:

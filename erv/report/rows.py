@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from erv.metrics.compare import average, student
-from erv.report import settings
+from erv.evaluation.metrics.significance import average, student
+from erv.report import config_diff
 from erv.report.runs import Result, finished
 
 
@@ -29,7 +29,7 @@ class Row:
 
     label: str
     runs: list[Result]
-    over: Sequence[str] = (settings.SEED,)
+    over: Sequence[str] = (config_diff.SEED,)
 
     @property
     def arm(self) -> str:
@@ -48,7 +48,8 @@ class Row:
         that over seeds, over folds where there is one seed.
         """
         folds = [
-            json.dumps([settings.at(run.config, key) for key in self.over if key != settings.SEED]) for run in self.runs
+            json.dumps([config_diff.at(run.config, key) for key in self.over if key != config_diff.SEED])
+            for run in self.runs
         ]
         values = {(folds.index(fold), run.seed): run.figures[name] for fold, run in zip(folds, self.runs, strict=True)}
         if None in values.values():
@@ -62,7 +63,7 @@ class Row:
         return Figure(found.mean, (max(low, 0.0), min(high, 1.0)), sd)
 
 
-def rows_of(results: Sequence[Result], over: Sequence[str] = (settings.SEED,)) -> list[Row]:
+def rows_of(results: Sequence[Result], over: Sequence[str] = (config_diff.SEED,)) -> list[Row]:
     """The results by label, in their order; `over` as they were loaded with."""
     found: dict[str, list[Result]] = {}
     for result in results:
@@ -72,10 +73,10 @@ def rows_of(results: Sequence[Result], over: Sequence[str] = (settings.SEED,)) -
 
 def columns(rows: Sequence[Row]) -> dict[str, str]:
     """The keys in which rows differ -> their headings."""
-    return settings.short((key for row in rows for key in row.settings), words=2)
+    return config_diff.short((key for row in rows for key in row.settings), words=2)
 
 
-def load(folders: Iterable[Path], over: Iterable[str] = (settings.SEED,)) -> list[Result]:
+def load(folders: Iterable[Path], over: Iterable[str] = (config_diff.SEED,)) -> list[Result]:
     """Every evaluated run below `folders`, in the order of the table's rows, by seed within a row."""
     evaluated = [r for r in finished(folders) if r.metrics.get("sampled") or r.metrics.get("greedy")]
     return sorted(labelled(evaluated, over), key=_rank)
@@ -87,19 +88,19 @@ def _rank(result: Result) -> tuple[Any, ...]:
     return (result.arm != "sft", result.arm, values, result.label, result.seed)
 
 
-def labelled(results: Sequence[Result], over: Iterable[str] = (settings.SEED,)) -> list[Result]:
+def labelled(results: Sequence[Result], over: Iterable[str] = (config_diff.SEED,)) -> list[Result]:
     """The results with the settings in which they differ, and with the labels of their rows.
 
     A label is the arm with the settings in which its runs differ. Runs of one label differ in their seeds only; where two
     have the same seed, what tells them apart (group, checkpoint, …) becomes a setting.
     """
     over = tuple(over)
-    found = settings.varying([r.config for r in results], over)
+    found = config_diff.varying([r.config for r in results], over)
     several_stages = {r.arm for r in results if len({o.metrics["stage"] for o in results if o.arm == r.arm}) > 1}
     for result, values in zip(results, found, strict=True):
         if result.arm in several_stages:
             values["stage"] = result.metrics["stage"]
-    for key in (*settings.OF_A_SEED, "signature"):
+    for key in (*config_diff.OF_A_SEED, "signature"):
         if not _twins(results, found, over):
             break
         _tell_apart(results, found, over, key)
@@ -110,7 +111,7 @@ def labelled(results: Sequence[Result], over: Iterable[str] = (settings.SEED,)) 
 
 def _place(result: Result, values: Mapping[str, Any], over: Sequence[str]) -> tuple[str, str]:
     """(row, which of its runs)."""
-    members = json.dumps([settings.at(result.config, key) for key in over], default=str)
+    members = json.dumps([config_diff.at(result.config, key) for key in over], default=str)
     return json.dumps([result.arm, values], sort_keys=True, default=str), members
 
 
@@ -123,7 +124,7 @@ def _twins(results: Sequence[Result], found: Sequence[dict[str, Any]], over: Seq
 def _tell_apart(results: Sequence[Result], found: Sequence[dict[str, Any]], over: Sequence[str], key: str) -> None:
     """Make `key` a setting of the rows with twins, where it differs between the twins themselves."""
     places = [_place(r, v, over) for r, v in zip(results, found, strict=True)]
-    values = [settings.of_a_seed(r.config).get(key, r.metrics.get("signature")) for r in results]
+    values = [config_diff.of_a_seed(r.config).get(key, r.metrics.get("signature")) for r in results]
     for row in _twins(results, found, over):
         members = [i for i, (other, _) in enumerate(places) if other == row]
         twins = defaultdict(set)
@@ -137,7 +138,7 @@ def _tell_apart(results: Sequence[Result], found: Sequence[dict[str, Any]], over
 def _label(result: Result, results: Sequence[Result]) -> str:
     """The arm, with the settings in which its runs differ."""
     others = [other.settings for other in results if other.arm == result.arm]
-    names = settings.short((key for values in others for key in values), words=1)
+    names = config_diff.short((key for values in others for key in values), words=1)
     differing = [k for k in result.settings if len({json.dumps(o.get(k), default=str) for o in others}) > 1]
-    listed = ", ".join(f"{names[key]}={settings.spoken(result.settings[key])}" for key in differing)
+    listed = ", ".join(f"{names[key]}={config_diff.spoken(result.settings[key])}" for key in differing)
     return f"{result.arm} ({listed})" if listed else result.arm

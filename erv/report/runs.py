@@ -13,12 +13,12 @@ from typing import Any
 
 import yaml
 
-from erv.emotions import DFEW, MAFW, MELD, MER, MERR, RAVDESS, Taxonomy
-from erv.metrics.curves import Curves, read_curves
-from erv.metrics.summary import Settings
-from erv.records import Decoding, Prediction
-from erv.report.settings import at
-from erv.targets import modern
+from erv.config.targets import modern
+from erv.evaluation.metrics.learning_curves import Curves, read_curves
+from erv.evaluation.metrics.summary import Settings
+from erv.report.config_diff import at
+from erv.taxonomy import DFEW, MAFW, MELD, MER, MERR, RAVDESS, Taxonomy
+from erv.types import Decoding, Prediction
 
 FIGURES = ("war", "uar", "eea", "epc", "fcr")
 

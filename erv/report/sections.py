@@ -8,12 +8,12 @@ from itertools import accumulate
 from statistics import mean
 from typing import Any
 
-from erv.metrics.scores import quadrants
-from erv.metrics.summary import table_of
+from erv.evaluation.metrics.scores import quadrants
+from erv.evaluation.metrics.summary import table_of
 from erv.report.compare import Compared, Comparison
+from erv.report.config_diff import flat, spoken
 from erv.report.rows import Row, columns
 from erv.report.runs import FIGURES, Result
-from erv.report.settings import flat, spoken
 from erv.report.table import STYLE, class_groups, note, p_value, per_class, percent, style, tests
 
 QUADRANTS = {

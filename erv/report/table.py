@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from statistics import mean
 
 from erv.report.compare import Compared, Comparison
+from erv.report.config_diff import spoken
 from erv.report.rows import Row, columns
 from erv.report.runs import FIGURES, Result, Unfinished
-from erv.report.settings import spoken
 
 STYLE = {  # heading -> decoding and figure of metrics.json
     "R_E verifier": ("sampled", "verifier_reward"), "R_E judge": ("sampled", "judge_reward"),

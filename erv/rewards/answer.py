@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from erv.rationale import Rationale
-from erv.rewards.reading import Reading
+from erv.rewards.parsing import Reading
 
 
 class AnswerReward:

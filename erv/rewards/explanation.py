@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 
-from erv.records import Sentence
+from erv.types import Sentence
 
 Fallback = Literal["argmax", "none"]
 Unit = Literal["sentence", "window", "document"]

@@ -5,14 +5,14 @@ from erv.utils.lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "DataLoading": "erv.lit.data:Loading",
-        "GRPO": "erv.lit.grpo",
-        "Optimizer": "erv.lit.optim:Optim",
-        "SFT": "erv.lit.sft",
-        "TowerWarmup": "erv.lit.towers",
-        "VerifierTraining": "erv.lit.verifier",
-        "WandbLogger": "erv.lit.wandb_run:WandbRun",
-        "csv_logger": "erv.lit.logging",
-        "tensorboard_logger": "erv.lit.logging",
+        "DataLoading": "erv.training.datamodule:Loading",
+        "GRPO": "erv.training.grpo",
+        "Optimizer": "erv.training.optim:Optim",
+        "SFT": "erv.training.sft",
+        "TowerWarmup": "erv.training.tower_warmup",
+        "VerifierTraining": "erv.training.verifier",
+        "WandbLogger": "erv.training.loggers.wandb:WandbRun",
+        "csv_logger": "erv.training.loggers.local",
+        "tensorboard_logger": "erv.training.loggers.local",
     },
 )

@@ -5,9 +5,9 @@ from erv.utils.lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "LabelNoise": "erv.verifier.noise:Noise",
+        "LabelNoise": "erv.verifier.label_noise:Noise",
         "Loss": "erv.verifier.losses",
-        "Sentences": "erv.verifier.sentences",
+        "Sentences": "erv.verifier.dataset",
         "Verifier": "erv.verifier.classifier",
         "build_verifier": "erv.verifier.classifier",
         "load_verifier": "erv.verifier.classifier",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from erv.verifier.scores import chosen
+from erv.verifier.metrics import chosen
 
 RESAMPLES = 1000
 

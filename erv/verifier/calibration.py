@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from erv.verifier.scores import chosen, macro_f1
+from erv.verifier.metrics import chosen, macro_f1
 
 THRESHOLDS = tuple(round(0.02 * i, 2) for i in range(1, 50))
 _BINS = 10

@@ -20,7 +20,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from erv.emotions import GOEMOTIONS, counterpart
+from erv.taxonomy import GOEMOTIONS, counterpart
 from erv.verifier.pooling import MeanPoolingClassifier, MeanPoolingConfig, trained_with_mean_pooling
 from erv.verifier.tokenizer import train_tokenizer
 

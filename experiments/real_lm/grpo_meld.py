@@ -26,19 +26,19 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from erv.emotions import MELD
-from erv.grpo.layers import is_known
-from erv.grpo.objective import Objective
-from erv.lit import grpo_gradients
-from erv.lit.callbacks import TrainingMode
-from erv.lit.grpo import GRPO
-from erv.lit.optim import Optim
-from erv.policy.prompts import Prompt
-from erv.records import Clip
+from erv.engine.layers import is_known
+from erv.grpo.loss import Objective
+from erv.policy.humanomni.prompts import Prompt
 from erv.rewards.answer import AnswerReward
+from erv.rewards.composite import TotalReward
 from erv.rewards.explanation import ExplanationReward
 from erv.rewards.format import FormatReward
-from erv.rewards.total import TotalReward
+from erv.taxonomy import MELD
+from erv.training import grpo_update
+from erv.training.callbacks.completions import TrainingMode
+from erv.training.grpo import GRPO
+from erv.training.optim import Optim
+from erv.types import Clip
 from erv.verifier import load_verifier
 
 CONTEXT = 3  # lines of dialogue in a prompt
@@ -161,7 +161,7 @@ def timed_check(*arguments: Any) -> float:
     return difference
 
 
-CHECK = grpo_gradients.verify_shared_prefix
+CHECK = grpo_update.verify_shared_prefix
 
 
 def main() -> None:
@@ -185,7 +185,7 @@ def main() -> None:
     reward = TotalReward(MELD, FormatReward(), AnswerReward(), explanation, verifier, labels)
     samples = dialogues(chosen.meld / "train_sent_emo.csv", policy.processor)
     batches = [samples[i * chosen.prompts : (i + 1) * chosen.prompts] for i in range(chosen.steps)]
-    grpo_gradients.verify_shared_prefix = timed_check
+    grpo_update.verify_shared_prefix = timed_check
     module = Reported(
         policy,
         reward,

@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from erv.emotions import Taxonomy, of_labels
-from erv.metrics.intervals import paired_difference
+from erv.evaluation.metrics.bootstrap import paired_difference
 from erv.rationale import sentences
 from erv.report.table import grid
+from erv.rewards.composite import TotalReward
 from erv.rewards.explanation import ExplanationReward
-from erv.rewards.total import TotalReward
-from erv.run import find_model
+from erv.runs.run import find_model
+from erv.taxonomy import Taxonomy, of_labels
 from erv.verifier import Sentences, Verifier, load_verifier
 
 UNITS = ("sentence", "window", "document")

@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from erv.emotions import MELD, of_labels
 from erv.report.runs import Result
 from erv.report.table import grid
 from erv.report.verifiers import load_verifiers
+from erv.taxonomy import MELD, of_labels
 from erv.verifier import Sentences, load_verifier
 from erv.verifier.baseline import difference, tfidf_probabilities
 from erv.verifier.calibration import sigmoid
-from erv.verifier.scores import calibration_error, per_class, scores
+from erv.verifier.metrics import calibration_error, per_class, scores
 
 # Macro F1 in percent on the same test sentences. BERT-base (Demszky et al. 2020, "GoEmotions: A Dataset of Fine-Grained
 # Emotions"): 64 in the Ekman grouping, 46 in all classes; later classifiers of the 28 classes report up to 53.

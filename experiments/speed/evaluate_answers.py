@@ -27,10 +27,10 @@ def measure(batch: int, clips: int) -> dict[str, float]:
     import torch
     from grpo_clips import MODALITIES, load
 
-    from erv.emotions import DFEW
-    from erv.lit.evaluation import answers
-    from erv.measure import Evaluation
-    from erv.predictions import PredictionFile
+    from erv.evaluation.evaluator import Evaluation
+    from erv.evaluation.generate import answers
+    from erv.evaluation.predictions import PredictionFile
+    from erv.taxonomy import DFEW
 
     torch.set_num_threads(1)
     policy, samples, _ = load(clips + 16)  # a part of them is no train clip

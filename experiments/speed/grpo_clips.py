@@ -11,12 +11,12 @@ import torch
 import yaml
 from torch import Tensor
 
-from erv.corpora.synthetic import SyntheticCorpus
-from erv.lit.samples import ClipReader
-from erv.media.settings import MediaSettings
+from erv.data.clip_reader import ClipReader
+from erv.data.datasets.synthetic import SyntheticCorpus
+from erv.data.media.settings import MediaSettings
 from erv.policy import Policy, load_policy
 from erv.rationale import compose
-from erv.records import Clip, RewardParts
+from erv.types import Clip, RewardParts
 
 MODALITIES = ("video", "audio")
 TINY = Path(__file__).parents[2] / "conf" / "policy" / "tiny.yaml"

@@ -10,10 +10,10 @@ import lightning.pytorch as pl
 from grpo_clock import Clock
 from torch.utils.data import DataLoader
 
-from erv.emotions import Taxonomy
-from erv.grpo.objective import Objective
-from erv.lit.grpo import GRPO
-from erv.lit.optim import Optim
+from erv.grpo.loss import Objective
+from erv.taxonomy import Taxonomy
+from erv.training.grpo import GRPO
+from erv.training.optim import Optim
 
 
 class Timed(GRPO):
@@ -27,7 +27,7 @@ class Timed(GRPO):
             super().training_step(batch, index)
 
     def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
-        """As erv.lit.data does: batches hold records."""
+        """As erv.training.datamodule does: batches hold records."""
         return batch
 
     def rollout(self, *args: Any) -> Any:

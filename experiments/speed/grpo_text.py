@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from erv.policy.prompts import Prompt
-from erv.records import Clip, RewardParts
+from erv.policy.humanomni.prompts import Prompt
+from erv.types import Clip, RewardParts
 
 VOCABULARY = 2000
 NEVER = VOCABULARY  # an end token that no model can sample: every completion has the forced length
@@ -49,7 +49,7 @@ class Batch:
 
 
 class TextModel(nn.Module):
-    """A decoder as erv.lit.grpo takes it: prompts are embedded by `embed`, the rest is `language_model`."""
+    """A decoder as erv.training.grpo takes it: prompts are embedded by `embed`, the rest is `language_model`."""
 
     def __init__(self, decoder: Qwen2ForCausalLM) -> None:
         super().__init__()

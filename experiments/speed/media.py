@@ -24,11 +24,11 @@ import av
 import numpy as np
 from media_clips import make
 
-from erv.media.containers import Limits
-from erv.media.decode import Wanted, decode
-from erv.media.frames import frame_indices, read_frames
-from erv.media.pictures import fit
-from erv.media.pool import Decoders
+from erv.data.media.container import Limits
+from erv.data.media.decode import Wanted, decode
+from erv.data.media.decode_pool import Decoders
+from erv.data.media.frames import frame_indices, read_frames
+from erv.data.media.resize import fit
 
 FRAMES, SIDE, RATE, SECONDS = 8, 224, 16000, 30.0
 

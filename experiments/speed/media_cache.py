@@ -21,9 +21,9 @@ import torch
 from media_clips import make
 from policy_forward import make as make_policy
 
-from erv.lit.samples import ClipReader, Samples
-from erv.media.settings import MediaSettings
-from erv.records import Clip
+from erv.data.clip_reader import ClipReader, Samples
+from erv.data.media.settings import MediaSettings
+from erv.types import Clip
 
 
 def seconds(read: Callable[[], object]) -> float:

@@ -23,21 +23,21 @@ import yaml
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from erv.command import conf_folder
-from erv.emotions import DFEW
-from erv.lit.data import Sample
-from erv.lit.optim import Optim
-from erv.lit.sft import SFT
+from erv.cli.command import conf_folder
 from erv.policy import Policy
 from erv.policy.batch import IGNORE
-from erv.policy.config import HumanOmniConfig
-from erv.policy.load import DEFAULT_TRAIN
-from erv.policy.model import HumanOmni
-from erv.policy.processor import Processor
-from erv.policy.prompts import AUDIO_ID, VIDEO_ID
-from erv.policy.tokenizer import train_bert_tokenizer, train_tokenizer
+from erv.policy.humanomni.config import HumanOmniConfig
+from erv.policy.humanomni.model import HumanOmni
+from erv.policy.humanomni.processor import Processor
+from erv.policy.humanomni.prompts import AUDIO_ID, VIDEO_ID
+from erv.policy.humanomni.tokenizer import train_bert_tokenizer, train_tokenizer
+from erv.policy.policy import DEFAULT_TRAIN
 from erv.rationale import compose
-from erv.records import Clip
+from erv.taxonomy import DFEW
+from erv.training.datamodule import Sample
+from erv.training.optim import Optim
+from erv.training.sft import SFT
+from erv.types import Clip
 
 Engine = tuple[Callable[[], Any], Callable[[Any], Tensor]]  # encode, and the loss of what was encoded
 RATIONALES = (

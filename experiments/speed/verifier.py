@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, pipeline
 
-from erv.emotions import GOEMOTIONS
 from erv.rationale import parse, sentences
+from erv.taxonomy import GOEMOTIONS
 from erv.verifier import Verifier
 from erv.verifier.tokenizer import train_tokenizer
 

@@ -11,8 +11,8 @@ import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from erv.corpora.synthetic import grammar
-from erv.corpora.synthetic.labels import NOISE, clean_rows
+from erv.data.datasets.synthetic import grammar
+from erv.data.datasets.synthetic.labels import NOISE, clean_rows
 
 FIRST_STREAM = 1000  # beyond the streams that the corpus itself draws from
 

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import torch
 
-from erv.checkpoints import Checkpoint
-from erv.lit.axes import Axes
-from erv.lit.grpo import GRPO
-from erv.lit.sft import SFT
-from erv.policy.processor import Processor
+from erv.policy.humanomni.processor import Processor
+from erv.runs.checkpoints import Checkpoint
+from erv.training.callbacks.counters import Axes
+from erv.training.grpo import GRPO
+from erv.training.sft import SFT
 
 
 def send(name):

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from torch.profiler import ProfilerActivity, profile
 
-from erv.lit.grpo import GRPO
-from erv.lit.sft import SFT
-from erv.lit.towers import TowerWarmup
-from erv.lit.verifier import VerifierTraining
+from erv.training.grpo import GRPO
+from erv.training.sft import SFT
+from erv.training.tower_warmup import TowerWarmup
+from erv.training.verifier import VerifierTraining
 
 MEASURED = 1
 FROZEN = ("model.vision_tower", "model.audio_tower", "model.bert_model")

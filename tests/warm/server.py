@@ -14,13 +14,38 @@ import socket
 import sys
 
 _IMPORTED = [
-    "lightning.pytorch", "lightning.pytorch.loggers", "tensorboard", "torch", "torchmetrics", "transformers",
-    "peft", "scipy", "av", "spacy", "openai", "pyarrow.parquet", "hydra", "rich.progress", "erv.command",
-    "erv.preflight", "erv.stage", "erv.judging", "erv.lit.grpo", "erv.lit.sft", "erv.lit.verifier",
-    "erv.lit.towers", "erv.lit.callbacks", "erv.lit.data", "erv.lit.progress", "erv.policy.load",
-    "erv.verifier.classifier", "sklearn.feature_extraction.text", "sklearn.linear_model", "sklearn.multiclass",
+    "lightning.pytorch",
+    "lightning.pytorch.loggers",
+    "tensorboard",
+    "torch",
+    "torchmetrics",
+    "transformers",
+    "peft",
+    "scipy",
+    "av",
+    "spacy",
+    "openai",
+    "pyarrow.parquet",
+    "hydra",
+    "rich.progress",
+    "erv.cli.command",
+    "erv.runtime.preflight",
+    "erv.runtime.session",
+    "erv.evaluation.judging",
+    "erv.training.grpo",
+    "erv.training.sft",
+    "erv.training.verifier",
+    "erv.training.tower_warmup",
+    "erv.training.callbacks.completions",
+    "erv.training.datamodule",
+    "erv.training.callbacks.progress",
+    "erv.policy.policy",
+    "erv.verifier.classifier",
+    "sklearn.feature_extraction.text",
+    "sklearn.linear_model",
+    "sklearn.multiclass",
     "torch.profiler",
-]  # fmt: skip
+]
 
 
 def serve(path):

@@ -16,7 +16,7 @@ _WARM = ("erv.train", "erv.evaluate", "erv.predict", "erv.label", "erv.doctor", 
 
 
 def _end_with(parent):
-    """As `erv.ranks.end_with`, whose command would compare `parent` with the warm process; and the command ends with this one."""
+    """As `erv.distributed.ranks.end_with`, for a command whose parent is not the warm process; it ends with this one."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)

@@ -1,5 +1,0 @@
-"""The embedded corpus: real mp4 files with a picture, a voice, labels, rationales and a grammar that knows the truth."""
-
-from erv.corpora.synthetic.corpus import SyntheticCorpus
-
-__all__ = ["SyntheticCorpus"]

@@ -1,0 +1,52 @@
+"""SIGTERM, SIGUSR1 and Ctrl-C end a command in good order, with exit code 143 or 130; the same command goes on later.
+
+Loads no torch.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+from erv.distributed import ranks
+
+# of clusters, supervisors and users; SLURM sends what --signal names
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+Handler = Callable[[int, FrameType | None], None]
+
+
+class Stopped(SystemExit):
+    """A signal ends this process; what was done is on the disk."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + (signal.SIGINT if number == signal.SIGINT else signal.SIGTERM))
+        self.number = number
+
+    def __str__(self) -> str:
+        return f"ended by {signal.Signals(self.number).name}; the same command goes on from here"
+
+
+def stop(number: int, frame: FrameType | None) -> None:
+    """The handler of all that can end anywhere."""
+    raise Stopped(number)
+
+
+def listen(handler: Handler) -> None:
+    """From now on `handler` gets the signals; a thread other than the main one cannot choose, and changes nothing."""
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS:
+            signal.signal(number, handler)
+
+
+def tell(end: Stopped) -> None:
+    """Say what has ended this process. SLURM is asked for the job again if it has warned with SIGUSR1 that its time is over."""
+    print(f"\nerv: {end}", file=sys.stderr)
+    job = os.environ.get("SLURM_JOB_ID")
+    if job and end.number == signal.SIGUSR1 and ranks.is_first():
+        done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
+        print(f"erv: scontrol requeue {job}: {done.stderr.strip() or 'done'}", file=sys.stderr)

@@ -1,0 +1,1 @@
+"""HumanOmni: configuration, model, processor, prompts, checkpoints."""

@@ -1,0 +1,223 @@
+"""From a clip and a question to the policy's inputs, and from its tokens to text.
+
+Spec: policy.md section 5. What differs between stages, if anything does, is in `erv.policy.humanomni.prompts`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedTokenizerFast, WhisperFeatureExtractor
+
+from erv.data.media.audio import RATE, read_audio
+from erv.data.media.container import Limits
+from erv.data.media.decode import Wanted
+from erv.data.media.frames import read_frames
+from erv.data.media.resize import fit
+from erv.policy.batch import IGNORE, PolicyBatch
+from erv.policy.humanomni.prompts import (
+    AUDIO_ID,
+    FOREIGN_TOKENS,
+    IMAGE_ID,
+    PREPROCESSING,
+    QUESTION,
+    STYLES,
+    VIDEO_ID,
+    Preprocessing,
+    Prompt,
+    Stage,
+    Style,
+    split_ids,
+)
+
+SILENCE_SECONDS = 10  # what the released code puts in the place of a missing sound track
+
+
+class Processor:
+    """Decodes clips, writes prompts and collates batches, for one stage at a time (`at`).
+
+    `image_size` pixels a side, `num_frames` frames a clip, `mel_bins` bins over `audio_seconds` of sound (30 for Whisper);
+    `question` is the user's text; `eos_ids` end an answer (default: the tokenizer's end token). `preprocessing` is
+    "consistent", one way for SFT, GRPO and inference, or "paper", the released code's ways with their differences.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerFast,
+        bert_tokenizer: PreTrainedTokenizerFast,
+        image_size: int,
+        num_frames: int,
+        mel_bins: int,
+        audio_seconds: float,
+        question: str = QUESTION,
+        preprocessing: Preprocessing = "consistent",
+        eos_ids: Sequence[int] | None = None,
+    ) -> None:
+        _check(tokenizer, preprocessing)
+        self.tokenizer, self.bert_tokenizer = tokenizer, bert_tokenizer
+        self.image_size, self.num_frames = image_size, num_frames
+        self.mel_bins, self.audio_seconds = mel_bins, audio_seconds
+        self.question, self.preprocessing = question, preprocessing
+        self.style = STYLES[preprocessing]["inference"]
+        self._mel = WhisperFeatureExtractor(feature_size=mel_bins)
+        self._prompts: dict[tuple[Style, tuple[str, ...], str], Prompt] = {}
+        self.end_id = int(tokenizer.eos_token_id)
+        self.eos_ids = [int(i) for i in eos_ids] if eos_ids else [self.end_id]
+        self.pad_id = int(tokenizer.pad_token_id)
+
+    def at(self, stage: Stage) -> Processor:
+        """This processor as `stage` uses it; before that it is as inference uses it."""
+        other = copy.copy(self)
+        other.style = STYLES[self.preprocessing][stage]
+        return other
+
+    def settings(self) -> dict[str, object]:
+        """The plain values that, with the two tokenizers, make this processor again."""
+        names = ("image_size", "num_frames", "mel_bins", "audio_seconds", "question", "preprocessing", "eos_ids")
+        return {name: getattr(self, name) for name in names}
+
+    def identity(self) -> str:
+        """What happens between the file and the towers, for the tower cache's key."""
+        silence = " silence" if self.preprocessing == "paper" else ""
+        return (
+            f"{self.style.aspect} siglip {self.image_size} frames {self.num_frames} upright mel {self.mel_bins} "
+            f"seconds {self.audio_seconds}{silence}"
+        )
+
+    def wanted(self, modalities: Sequence[str] = ("video", "audio")) -> Wanted:
+        """What is to be decoded of a clip."""
+        return Wanted(self.num_frames, self.image_size, self.style.aspect, self.audio_seconds, RATE, tuple(modalities))
+
+    def tensors(self, pictures: np.ndarray | None, wave: np.ndarray | None) -> dict[str, Tensor]:
+        """What the towers take of a decoded clip: {"video": `[T, 3, S, S]` in [-1, 1], "audio": log-mel `[M, L]`}.
+
+        With preprocessing "paper" a clip with a picture and no sound gets silence, as in the released code.
+        """
+        media: dict[str, Tensor] = {}
+        if pictures is not None:
+            values = torch.from_numpy(pictures).permute(0, 3, 1, 2).float()
+            media["video"] = (values / 255 - 0.5) / 0.5
+        if wave is None and self.fills_silence:
+            wave = np.zeros(SILENCE_SECONDS * RATE, dtype=np.float32)
+        if wave is not None:
+            media["audio"] = self.log_mel(wave)
+        return media
+
+    @property
+    def fills_silence(self) -> bool:
+        """Whether a missing sound track is replaced by silence, as the released code has it."""
+        return self.preprocessing == "paper"
+
+    def load_media(self, path: str, modalities: Sequence[str] = ("video", "audio")) -> dict[str, Tensor]:
+        """`tensors` of a file, decoded in this process; raises MediaError for what cannot be decoded."""
+        wanted, limits = self.wanted(modalities), Limits()
+        pictures, wave = None, None
+        if "video" in modalities:
+            pictures = fit(read_frames(path, wanted.num_frames, limits), wanted.side, wanted.aspect)
+        if "audio" in modalities:
+            sound = read_audio(path, RATE, wanted.seconds, limits)
+            wave = None if sound is None else sound.wave
+        media = self.tensors(pictures, wave)
+        return {name: value for name, value in media.items() if name in modalities}
+
+    def normalise(self, frames: np.ndarray) -> Tensor:
+        """uint8 `[T, H, W, 3]` -> `[T, 3, S, S]` in [-1, 1]; see `Style.aspect`."""
+        return self.tensors(fit(frames, self.image_size, self.style.aspect), None)["video"]
+
+    def log_mel(self, wave: np.ndarray) -> Tensor:
+        """16 kHz mono `[S]` -> Whisper log-mel `[M, L]` of exactly `audio_seconds` (zero-padded or cut)."""
+        samples = round(self.audio_seconds * RATE)
+        features = self._mel(
+            wave, sampling_rate=RATE, max_length=samples, padding="max_length", truncation=True, return_tensors="pt"
+        )
+        return features["input_features"][0].float()
+
+    def prompt_of(self, features: Mapping[str, Tensor], modalities: Sequence[str]) -> Prompt:
+        """The prompt of a clip: with those of `modalities` that it has."""
+        return self.prompt([name for name in modalities if name in features])
+
+    def prompt(self, modalities: Sequence[str] = ("video", "audio"), question: str | None = None) -> Prompt:
+        """The chat prompt of this stage, with VIDEO_ID / AUDIO_ID where the media of `modalities` go."""
+        question = question or self.question
+        key = (self.style, tuple(modalities), question)
+        if key not in self._prompts:
+            self._prompts[key] = self._prompt(modalities, question)
+        return self._prompts[key]
+
+    def _prompt(self, modalities: Sequence[str], question: str) -> Prompt:
+        chat = [{"role": "user", "content": self.style.content(modalities, question)}]
+        if self.style.system is not None:
+            chat = [{"role": "system", "content": self.style.system}, *chat]
+        text = self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        return Prompt(tuple(self.split_ids(text)), self.style.bert_text(modalities, question))
+
+    def split_ids(self, text: str) -> list[int]:
+        """Token ids of a text, with the negative ids of its placeholders."""
+        return split_ids(text, self._ids)
+
+    def target_ids(self, text: str) -> list[int]:
+        """Token ids of an answer: text, end token, line end. A control token that a corpus has written there is text."""
+        ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return [*ids, self.end_id, *self._ids("\n")]
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    @torch.autocast("cpu", enabled=False)  # which refuses to stack features in fp16 when it computes in bf16
+    def collate(
+        self,
+        prompts: Sequence[Prompt],
+        features: Sequence[dict[str, Tensor]],
+        targets: Sequence[Sequence[int]] | None = None,
+    ) -> PolicyBatch:
+        """One batch of prompts (with `targets` appended, and labels on those only), right-padded.
+
+        `features` are the tower features of each row's clip; a modality is used where the prompt has its placeholder.
+        Clips may differ in their number of frames.
+        """
+        targets = targets or [[]] * len(prompts)
+        rows = [torch.tensor([*p.ids, *t]) for p, t in zip(prompts, targets, strict=True)]
+        labels = [torch.tensor([IGNORE] * len(p.ids) + list(t)) for p, t in zip(prompts, targets, strict=True)]
+        lengths = torch.tensor([len(row) for row in rows])
+        bert = self.bert_tokenizer([p.bert for p in prompts], padding=True, return_tensors="pt")
+        ids = pad_sequence(rows, batch_first=True, padding_value=self.pad_id)
+        video = _used(prompts, features, "video", (VIDEO_ID, IMAGE_ID))
+        audio = _used(prompts, features, "audio", (AUDIO_ID,))
+        frames = [len(v) for v in video]
+        return PolicyBatch(
+            input_ids=ids,
+            attention_mask=torch.arange(ids.shape[1])[None] < lengths[:, None],
+            bert_input_ids=bert["input_ids"],
+            bert_attention_mask=bert["attention_mask"],
+            video=pad_sequence(video, batch_first=True) if video else None,
+            frames=torch.tensor(frames) if len(set(frames)) > 1 else None,
+            audio=torch.stack(audio) if audio else None,
+            labels=pad_sequence(labels, batch_first=True, padding_value=IGNORE) if any(targets) else None,
+        )
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of generated tokens, special tokens left out."""
+        return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+
+
+def _used(
+    prompts: Sequence[Prompt], features: Sequence[dict[str, Tensor]], name: str, placeholders: Sequence[int]
+) -> list[Tensor]:
+    rows = zip(prompts, features, strict=True)
+    return [f[name] for p, f in rows if name in f and any(i in p.ids for i in placeholders)]
+
+
+def _check(tokenizer: PreTrainedTokenizerFast, preprocessing: str) -> None:
+    if preprocessing not in PREPROCESSING:
+        raise ValueError(f"policy.preprocessing is one of {', '.join(PREPROCESSING)}; got {preprocessing!r}")
+    absent = [token for token in FOREIGN_TOKENS if token not in tokenizer.get_vocab()]
+    if preprocessing == "paper" and absent:
+        raise ValueError(
+            f"policy.preprocessing=paper writes GRPO prompts with {', '.join(absent)}, which this tokenizer does not know; "
+            "use a checkpoint with Qwen2's tokenizer, or policy.preprocessing=consistent"
+        )

@@ -1,1 +1,0 @@
-"""Training text for the verifier that a language model labels or writes."""

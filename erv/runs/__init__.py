@@ -1,0 +1,1 @@
+"""Run folders: checkpoints, environment, references to other runs, provenance."""

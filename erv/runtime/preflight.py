@@ -1,0 +1,175 @@
+"""What a run needs that is not in its config: data, checkpoints, keys, disk, memory. Looked at before anything is trained."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from erv import config
+from erv.config.composition import Composition
+from erv.config.instantiate import ConfigError
+from erv.config.validate import at
+from erv.data.datasets.base import CorpusError, CorpusMissing
+from erv.data.datasets.labels_only import LabelsCorpus
+from erv.data.media.augmentation import Augment
+from erv.runs.resolve import CHECKPOINTS
+from erv.runs.run import find_model
+from erv.taxonomy import counterpart
+from erv.training.datamodule import too_rarely
+
+_WEIGHTS = ("*.safetensors", "*.bin")
+_CHECKPOINTS = 4  # at once: the last two, the best and the one being written
+_COPIES = (
+    1 + 3 * _CHECKPOINTS
+)  # of a model's weights that a run may write: the model, and checkpoints with two moments each
+
+
+def missing(tree: Mapping[str, Any], composition: Composition) -> list[str]:
+    """Every piece that is not there or does not fit, a text each; empty when the run may begin."""
+    found = [*_data(tree, composition), *_checkpoints(tree), *_untrained_verifier(tree, composition)]
+    return [*found, *_keys(tree), *_settings(tree), *_accumulation(tree), *_validation(tree), *_disk(tree)]
+
+
+def _data(tree: Mapping[str, Any], composition: Composition) -> Iterator[str]:
+    if not tree.get("data"):
+        yield (
+            "no data is chosen: set data=NAME of a corpus, data=manifest data.file=FILE for your own clips, or, to train a "
+            "verifier on text alone, data=labels data.taxonomy=NAME"
+        )
+        return
+    if config.locate(tree["data"]["_target_"]) is LabelsCorpus and tree["stage"] != "verifier":
+        yield (
+            f"data=labels is a label set without clips, which only stage verifier can do with; stage {tree['stage']} reads "
+            "clips: set data=NAME of a corpus such as data=dfew, or data=manifest data.file=FILE for your own clips"
+        )
+        return
+    try:
+        config.build(tree["data"]).require()
+    except (ConfigError, CorpusMissing, CorpusError) as error:
+        name = composition.choices.get("data")
+        typed = [o for o in composition.overrides if o.startswith("data.")]
+        look = f"\nlook with: {' '.join(['python -m erv.doctor', f'data={name}', *typed])}" if name else ""
+        yield f"{error}{look}"
+
+
+def _checkpoints(tree: Mapping[str, Any]) -> Iterator[str]:
+    for key in CHECKPOINTS:
+        if not (reference := at(tree, key)):
+            continue
+        try:
+            folder, _ = find_model(reference, tree["seed"])
+        except ConfigError as error:
+            yield f"{key}: {error}"
+            continue
+        if key.startswith("verifier"):
+            yield from _taxonomy(tree, Path(folder))
+
+
+def _untrained_verifier(tree: Mapping[str, Any], composition: Composition) -> Iterator[str]:
+    """Only the verifier's own training begins with an untrained one; a reward or an evaluation by it would be noise."""
+    if tree["stage"] == "verifier" or at(tree, "verifier.model._target_") != "erv.verifier.build_verifier":
+        return
+    name = composition.choices.get("verifier")
+    yield (
+        f"verifier={name} is one to be trained, and {tree['stage']} reads sentences with a trained one: set verifier=trained "
+        f"verifier.model.checkpoint=FOLDER, or train it first (any size is loaded) with\n"
+        f"  python -m erv.train +exp=verifier_roberta verifier={name} group={tree['group']} seed={tree['seed']}"
+    )
+
+
+def _taxonomy(tree: Mapping[str, Any], folder: Path) -> Iterator[str]:
+    """The verifier has to have an emotion for every label of the data; what only the hub knows is not looked at here."""
+    file = folder / "config.json"
+    if at(tree, "verifier.model._target_") != "erv.verifier.load_verifier" or not file.is_file():
+        return
+    named = json.loads(file.read_text()).get("id2label") or {}
+    try:
+        labels = config.build(tree["data"]).taxonomy.labels
+        if all(str(name).startswith("LABEL_") for name in named.values()):
+            return
+        for label in labels:
+            for part in label.split("_"):
+                counterpart(part, list(named.values()))
+    except (CorpusMissing, CorpusError):
+        return  # said elsewhere
+    except ValueError as error:
+        yield f"verifier.model.checkpoint={folder}: {error}"
+
+
+def _keys(tree: Mapping[str, Any]) -> Iterator[str]:
+    """Keys of judges and of loggers come from the environment."""
+    for name, judge in (tree.get("judge") or {}).items():
+        variable = at(judge, "llm.key_variable")
+        if variable and not os.environ.get(variable) and not tree.get("dry_run"):
+            yield (
+                f"judge {name!r} needs its key, and {variable} is not set: export it, or set judge.{name}.llm.key_variable=null "
+                "for an endpoint that wants none"
+            )
+
+
+def _settings(tree: Mapping[str, Any]) -> Iterator[str]:
+    """Keys that contradict one another, each by the rule of the part that it would stop later."""
+    if not tree.get("algo"):
+        return
+    if tree["stage"] == "grpo" and (chance := at(tree, "policy.lora.lora_dropout")):
+        yield (
+            f"GRPO compares log-probs of two passes, so adapters have no dropout; got policy.lora.lora_dropout={chance}: "
+            "set it to 0 or leave it out"
+        )
+    train = at(tree, "policy.train") or ()
+    if message := getattr(config.locate(tree["algo"]["_target_"]), "contradiction", lambda *_: None)(
+        tree["algo"], train
+    ):
+        yield message
+    elif tree.get("policy") and tree["stage"] != "towers":
+        augmented = bool(tree.get("augment")) and config.build(tree["augment"]) != Augment()
+        if message := config.build(tree["media"]).contradiction(train, augmented):
+            yield message
+
+
+def _accumulation(tree: Mapping[str, Any]) -> Iterator[str]:
+    """Gradient accumulation: validation and checkpoints lie between optimiser steps, where no gradient is underway."""
+    count = at(tree, "trainer.accumulate_grad_batches") or 1
+    if count == 1:
+        return
+    if tree["stage"] == "grpo":
+        yield (
+            f"GRPO cuts every batch into micro-batches of algo.token_budget tokens and takes one step with all of them; got "
+            f"trainer.accumulate_grad_batches={count}: leave it out, and set algo.batch_size to the clips of a step"
+        )
+    for key in ("checkpoint.every", "trainer.val_check_interval"):
+        every = at(tree, key)
+        if isinstance(every, int) and every % count:
+            yield (
+                f"{key} must divide by trainer.accumulate_grad_batches, so that no gradient is underway then; got {key}={every} "
+                f"and {count}: set {key}={-(-every // count) * count}"
+            )
+
+
+def _validation(tree: Mapping[str, Any]) -> Iterator[str]:
+    """Where the length of the run is told; one in epochs is known once its clips have been looked at."""
+    for key in ("algo.iterations", "trainer.limit_train_batches"):
+        if message := too_rarely(at(tree, "trainer.val_check_interval"), at(tree, key)):
+            yield f"{message}, or a larger {key}"
+
+
+def _disk(tree: Mapping[str, Any]) -> Iterator[str]:
+    """Room for what training writes, where the size of the model is known."""
+    if not tree.get("algo") or not at(tree, "policy.checkpoint"):
+        return
+    try:
+        folder = Path(find_model(at(tree, "policy.checkpoint"), tree["seed"])[0])
+    except ConfigError:
+        return  # said elsewhere
+    size = sum(file.stat().st_size for pattern in _WEIGHTS for file in folder.glob(pattern))
+    runs = Path(tree["paths"]["runs"]).absolute()
+    free = shutil.disk_usage(next(place for place in (runs, *runs.parents) if place.exists())).free
+    if _COPIES * size > free:
+        yield (
+            f"a run of this model writes up to {_COPIES * size / 1e9:.1f} GB (model, and {_CHECKPOINTS} checkpoints with their "
+            f"optimiser states), and {runs} has {free / 1e9:.1f} GB free: set paths.runs (ERV_RUNS) to a larger disk or make room"
+        )

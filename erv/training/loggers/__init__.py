@@ -1,0 +1,1 @@
+"""Loggers: CSV, TensorBoard, W&B."""

@@ -1,0 +1,56 @@
+"""Where curves go, under one set of names (docs/logging.md): files in the run's folder here, W&B in wandb_run.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from erv.training.callbacks.counters import Axes, over_iterations
+
+CURVES = "logs"  # below a run's folder: one version_N folder with metrics.csv per start of the run
+EVENTS = "tensorboard"  # below a run's folder
+
+
+class _Csv(CSVLogger):
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        super().log_metrics(*over_iterations(metrics, step))
+
+
+class _TensorBoard(TensorBoardLogger):
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        super().log_metrics(*over_iterations(metrics, step))
+
+
+def csv_logger(folder: str) -> CSVLogger:
+    """Curves as `logs/version_N/metrics.csv` in the run's folder; a resumed run writes the next version."""
+    return _Csv(folder, name=CURVES, flush_logs_every_n_steps=20)
+
+
+def tensorboard_logger(folder: str) -> TensorBoardLogger:
+    """Curves as TensorBoard's event files in `tensorboard/` of the run's folder.
+
+    Where a resumed run repeats iterations, TensorBoard shows the later ones.
+    """
+    return _TensorBoard(folder, name=EVENTS, version="", default_hp_metric=False)
+
+
+def log_figures(trainer: pl.Trainer, measured: Mapping[str, Any]) -> None:
+    """Send the figures of the finished run as `test/<decoding>/<figure>`, a verifier's as `test/<split>/<figure>`."""
+    splits = ("sampled", "greedy", "heldout", "audit", "withheld")
+    found = {split: measured[split] for split in splits if split in measured}
+    flat = {f"test/{s}/{k}": v for s, figures in found.items() for k, v in figures.items() if isinstance(v, float)}
+    (axes,) = (callback for callback in trainer.callbacks if isinstance(callback, Axes))
+    for logger in trainer.loggers if flat else ():
+        logger.log_metrics({**flat, **axes.values})
+        logger.finalize("success")
+
+
+def end(trainer: pl.Trainer, model: Path) -> None:
+    """Give the model to the loggers that keep it, and close them."""
+    for logger in trainer.loggers:
+        if hasattr(logger, "finish"):
+            logger.finish(model)

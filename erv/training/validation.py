@@ -1,0 +1,58 @@
+"""The dev curve of a policy in training: it is logged and steers nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import lightning.pytorch as pl
+
+from erv.data.clip_reader import Sample
+from erv.evaluation.evaluator import Evaluation, judge_rewards, judged, read
+from erv.evaluation.generate import answers
+from erv.evaluation.judges.base import Judge
+from erv.evaluation.metrics.running import RunningFigures
+from erv.policy.policy import Policy
+from erv.rewards.composite import TotalReward
+from erv.taxonomy import Taxonomy
+
+SHOWN = ("war", "uar", "eea", "epc", "fcr", "verifier_reward", "judge_reward", "neutral_share", "format_rate")
+
+
+class DevCurve(pl.LightningModule):
+    """Validation that samples one answer per dev clip at `dev_temperature`, and logs its figures.
+
+    The verifier's R_E stands beside the judge's: where they part, the policy has learnt the verifier's mistakes.
+    """
+
+    policy: Policy
+    reward: TotalReward
+    taxonomy: Taxonomy
+    modalities: Sequence[str]
+    seed: int
+    judge: Judge | None
+    dev_temperature: float
+    max_new_tokens: int
+    batch_size: int
+    figures: RunningFigures
+
+    def on_validation_epoch_start(self) -> None:
+        """Count from nothing."""
+        self.figures = RunningFigures(self.taxonomy, self.judge.name if self.judge else None).to(self.device)
+
+    def validation_step(self, batch: list[Sample], _: int) -> None:
+        """One sampled answer per dev clip, with rewards and verdicts."""
+        plan = Evaluation(
+            "dev", 1, self.dev_temperature, max_new_tokens=self.max_new_tokens, batch_size=self.batch_size
+        )
+        for found in answers(self.policy, batch, self.modalities, plan, "sampled", self.taxonomy, self.seed):
+            rows = read(found, self.reward)
+            rows = judged(rows, [self.judge], progress=False) if self.judge else rows
+            self.figures.update(rows, judge_rewards(rows, self.judge, self.reward))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the figures of this round, over all processes."""
+        found = self.figures.compute()
+        shown = "war" if self.judge is None else "fcr"
+        for name in SHOWN:
+            if name in found:
+                self.log(f"dev/{name}", found[name], prog_bar=name == shown)
