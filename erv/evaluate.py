@@ -14,11 +14,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from erv import config
 from erv.cli.command import command
-from erv.cli.launcher import spread
-from erv.config.instantiate import ConfigError
+from erv.cli.shards import share, spread
+from erv.errors import ConfigError
 
 if TYPE_CHECKING:
-    from erv.evaluation.evaluator import Evaluation
+    from erv.evaluation.settings import Evaluation
 
 
 def plan(cfg: DictConfig) -> Path | None:
@@ -53,7 +53,7 @@ def _require(cfg: DictConfig) -> None:
 
 def _set_length(cfg: DictConfig) -> None:
     """A policy answers as long as it was trained to, unless told otherwise."""
-    from erv.runs.resolve import answer_length
+    from erv.runtime.evaluation import answer_length
 
     if OmegaConf.select(cfg, "evaluation.max_new_tokens") is None:
         OmegaConf.update(cfg, "evaluation.max_new_tokens", answer_length(config.plain(cfg)))
@@ -61,27 +61,28 @@ def _set_length(cfg: DictConfig) -> None:
 
 def evaluate_policy(cfg: DictConfig) -> None:
     """Sample the answers of a checkpoint, then judge and count them."""
-    from erv.evaluation.judging import export, spoken, tell_costs
+    from erv.evaluation.console import spoken, tell_costs
     from erv.evaluation.predictions import read_parts
     from erv.runtime import session
+    from erv.runtime.evaluation import evaluate, evaluated_clips, export, write_answers
 
-    part = session.share(cfg.shard)
+    part = share(cfg.shard)
     _set_length(cfg)
     with session.open_stage(cfg, part) as (run, parts), session.refuse_incomplete():
         plan: Evaluation = parts.make("evaluation")
-        clips = session.evaluated_clips(parts, plan)
+        clips = evaluated_clips(parts, plan)
         if cfg.dry_run:
             there = read_parts(Path(parts.folder))
             tell_costs(parts.judges, list(there.values()), len(plan.keys(clips)) - len(there), plan)
         elif part is not None:
             if run is not None:
-                session.write_answers(run.folder, parts, plan, clips, part)
+                write_answers(run.folder, parts, plan, clips, part)
         elif run is not None:
             missing = set(plan.keys(clips)) - read_parts(run.folder).keys()
             if cfg.devices > 1 and missing:
                 devices = int(cfg.devices)
                 spread("erv.evaluate", devices, *([f"shard={k}/{devices}"] for k in range(devices)))
-            metrics = session.evaluate(run, parts)
+            metrics = evaluate(run, parts)
             print("\n".join(spoken(metrics)))
             session.finish_run(run, parts, metrics)
         if cfg.export_human_task and not cfg.dry_run and part is None:

@@ -18,8 +18,8 @@ from omegaconf import DictConfig
 from erv import config
 from erv.cli.command import command
 from erv.config.composition import overrides
-from erv.config.instantiate import ConfigError
 from erv.data.datasets.base import refuse_overlap
+from erv.errors import ConfigError
 from erv.labeling.augmentation import Augmentation
 from erv.labeling.labeler import Labelling
 from erv.llm.batch_api import read_results, write_requests

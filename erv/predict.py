@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from erv import config
 from erv.cli.command import command
-from erv.config.instantiate import ConfigError
+from erv.errors import ConfigError
 from erv.utils.sanitize import visible
 
 if TYPE_CHECKING:
@@ -42,10 +42,11 @@ def main(cfg: DictConfig) -> None:
 
 def predict(cfg: DictConfig) -> Iterator[Prediction]:
     """The policy's answers, read by the verifier, as they are made."""
-    from erv.evaluation.evaluator import read
+    from erv.evaluation.annotate import read
     from erv.evaluation.generate import answers
-    from erv.runs.resolve import adopt_verifier, answer_length, resolve_checkpoints, training_config
+    from erv.runs.resolve import adopt_verifier, resolve_checkpoints, training_config
     from erv.runtime.components import PROVIDED, Parts
+    from erv.runtime.evaluation import answer_length
     from erv.runtime.session import quiet, user_errors
     from erv.taxonomy import DFEW, MAFW
 

@@ -171,7 +171,7 @@ def counterpart(label: str, labels: Sequence[str], coarse: bool = False) -> str:
     )
 
 
-def taxonomy(name: str) -> Taxonomy:
+def named_taxonomy(name: str) -> Taxonomy:
     """A built-in taxonomy by name; raises ValueError listing the known ones."""
     known = {t.name: t for t in BUILT_IN}
     if name not in known:

@@ -52,7 +52,7 @@ def fit(run: Run, parts: Parts) -> tuple[Any, StepData]:
     from erv.distributed.ddp import leave
     from erv.runs.run import MODEL
     from erv.runtime import leakage
-    from erv.runtime.session import screen_evaluation
+    from erv.runtime.evaluation import screen_evaluation
     from erv.training.callbacks.checkpoint import DurableIO
     from erv.training.datamodule import ClipData
 
@@ -90,12 +90,15 @@ def fit(run: Run, parts: Parts) -> tuple[Any, StepData]:
 def callbacks(run: Run, parts: Parts, rewarded: bool) -> list[pl.Callback]:
     """What happens around the steps; `rewarded` if the verifier reads what is sampled."""
     from erv.training.callbacks.checkpoint import Checkpoints, VerifierMemory
-    from erv.training.callbacks.completions import Completions, StepSeed, TrainingMode, WholeForValidation
+    from erv.training.callbacks.completions import Completions
     from erv.training.callbacks.counters import Axes
+    from erv.training.callbacks.modes import TrainingMode
     from erv.training.callbacks.nan_guard import SoundSteps
     from erv.training.callbacks.preemption import Stopping
     from erv.training.callbacks.progress import TrainingProgress
+    from erv.training.callbacks.seeding import StepSeed
     from erv.training.callbacks.watchdog import Watchdog
+    from erv.training.validation import WholeForValidation
 
     saving = Checkpoints(run.folder, parts.tree["checkpoint"]["every"])
     found = [saving, SoundSteps(), Stopping(saving), TrainingMode(), StepSeed(parts.seed), Axes(),
@@ -111,9 +114,10 @@ def callbacks(run: Run, parts: Parts, rewarded: bool) -> list[pl.Callback]:
 
 def finish(run: Run, parts: Parts, algo: Any, data: StepData) -> None:
     """Measure what was trained, and write it: from then on the run is done."""
-    from erv.evaluation.judging import spoken
+    from erv.evaluation.console import spoken
     from erv.runs.run import MODEL
-    from erv.runtime.session import evaluate, finish_run
+    from erv.runtime.evaluation import evaluate
+    from erv.runtime.session import finish_run
     from erv.training.loggers.local import end, log_figures
 
     if hasattr(algo, "measure"):

@@ -9,6 +9,8 @@ from typing import Any, Literal
 Split = Literal["train", "dev", "test"]
 Status = Literal["ok", "off_list", "refused", "failed"]
 Decoding = Literal["sampled", "greedy"]
+Aspect = Literal["pad", "squash"]
+AUDIO_RATE = 16000  # samples per second of every wave that a policy gets
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,3 +132,15 @@ class Prediction:
         )
         values["verdicts"] = tuple(Verdict(**v) for v in row["verdicts"])
         return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a policy wants of a clip: `num_frames` pictures of `side` pixels, the first `seconds` of the sound at `rate` Hz."""
+
+    num_frames: int = 8
+    side: int = 224
+    aspect: Aspect = "pad"
+    seconds: float = 30.0
+    rate: int = AUDIO_RATE
+    modalities: tuple[str, ...] = ("video", "audio")

@@ -13,7 +13,7 @@ from snapshots import EXPERIMENTS, FOLDER, command_of, composed, snapshot
 
 from erv import config
 from erv.cli.command import conf_folder
-from erv.config.instantiate import ConfigError
+from erv.errors import ConfigError
 from erv.evaluation.metrics.learning_curves import read_curves
 from erv.report.config_diff import flat
 from erv.runtime.components import PROVIDED
@@ -46,9 +46,11 @@ def test_the_snapshot_is_what_the_experiment_resolves_to(name, monkeypatch):
     for variable in ("ERV_RUNS", "ERV_DATA", "ERV_CACHE"):
         monkeypatch.delenv(variable, raising=False)
     file = FOLDER / f"{name}.yaml"
-    assert file.is_file(), "run python tests/snapshots.py"
-    assert snapshot(name) == file.read_text(), "the configs have changed; look, then run python tests/snapshots.py"
-    assert {f.stem for f in FOLDER.iterdir()} == set(EXPERIMENTS), "run python tests/snapshots.py"
+    assert file.is_file(), "run python tests/support/snapshots.py"
+    assert snapshot(name) == file.read_text(), (
+        "the configs have changed; look, then run python tests/support/snapshots.py"
+    )
+    assert {f.stem for f in FOLDER.iterdir()} == set(EXPERIMENTS), "run python tests/support/snapshots.py"
 
 
 def test_the_papers_hyper_parameters():

@@ -43,7 +43,7 @@ from PIL import Image
 from report_runs import prediction, write_run
 
 from erv import config
-from erv.config.instantiate import ConfigError, validate
+from erv.config import validate
 from erv.data.datasets.base import CorpusError
 from erv.data.datasets.file_index import inside as below
 from erv.data.datasets.mafw import MAFWCorpus
@@ -51,6 +51,7 @@ from erv.data.datasets.manifest import ManifestCorpus
 from erv.data.media.audio import read_audio
 from erv.data.media.errors import MediaError
 from erv.data.media.frames import read_frames
+from erv.errors import ConfigError
 from erv.evaluation.judges.api import APIJudge
 from erv.evaluation.judges.local import LocalJudge
 from erv.evaluation.predictions import read_foreign

@@ -14,9 +14,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from erv.cli.launcher import PARENT, GridFailed, Task, register
 from erv.config.composition import conf_folder, config_dir, keys_of
-from erv.config.instantiate import ROOT_KEYS, ConfigError, did_you_mean
+from erv.config.validate import ROOT_KEYS
 from erv.distributed import signals
 from erv.distributed.ranks import end_with
+from erv.errors import ConfigError, did_you_mean
 from erv.utils import secrets
 from erv.utils.sanitize import visible
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,34 +18,13 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from erv.cli.jobs import Job, failures, run_jobs
-from erv.config.composition import config_dir, overrides
-from erv.config.instantiate import ConfigError
+from erv.config.composition import config_dir
+from erv.errors import ConfigError
 from erv.runs.run import METRICS
 
 PARENT = "ERV_GRID"  # the number of the process that started this one as a job of its grid
 LOG = "job.log"  # in a run's folder: what its process printed
 _OURS = ("hydra/launcher", "hydra/sweeper", "hydra.launcher", "hydra.sweeper", "hydra.sweep", "hydra.mode")
-
-
-def spread(module: str, devices: int, *shares: Sequence[str]) -> None:
-    """Run this command again in `devices` processes, on a GPU each where there are any; ConfigError when one fails.
-
-    `shares[k]` are the overrides that process `k` gets besides those of this command; the last ones are for all that remain.
-    A launcher's choice of GPUs stays: the processes share what CUDA_VISIBLE_DEVICES leaves.
-    """
-    from torch import cuda
-
-    visible = [g for g in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if g]
-    visible = visible or [str(k) for k in range(cuda.device_count())]
-    processes = []
-    for k in range(devices):
-        command = [sys.executable, "-m", module, *overrides(), *shares[min(k, len(shares) - 1)]]
-        gpu = {"CUDA_VISIBLE_DEVICES": visible[k % len(visible)]} if visible else {}
-        processes.append(subprocess.Popen(command, env={**os.environ, **gpu}))
-    codes = [process.wait() for process in processes]
-    failed = [str(k) for k, code in enumerate(codes) if code]
-    if failed:
-        raise ConfigError(f"process {', '.join(failed)} of {devices} failed, see above; the same command again goes on")
 
 
 class GridFailed(Exception):

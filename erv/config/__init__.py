@@ -5,13 +5,13 @@ from erv.utils.lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "ConfigError": "erv.config.validate",
+        "ConfigError": "erv.errors",
         "build": "erv.config.instantiate",
-        "check": "erv.config.instantiate",
-        "did_you_mean": "erv.config.validate",
-        "locate": "erv.config.validate",
+        "check": "erv.config.validate",
+        "did_you_mean": "erv.errors",
+        "locate": "erv.config.targets",
         "plain": "erv.config.instantiate",
-        "signature": "erv.config.instantiate",
+        "signature": "erv.config.run_signature",
         "wanted": "erv.config.instantiate",
     },
 )

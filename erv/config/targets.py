@@ -6,8 +6,11 @@ name in their config.yaml; RENAMED reads them, and keeps the signature that name
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Mapping
 from typing import Any
+
+from erv.errors import ConfigError, did_you_mean
 
 # What older configs call a component -> its public name. New components have no entry.
 RENAMED = {
@@ -102,3 +105,17 @@ def _renamed(node: Any, names: Mapping[str, str]) -> Any:
             for key, value in node.items()
         }
     return [_renamed(item, names) for item in node] if isinstance(node, list | tuple) else node
+
+
+def locate(target: str) -> Any:
+    """The class or function that a `_target_` names; ConfigError for one that a config may not build, or that is not there."""
+    if not isinstance(target, str) or not (target in COMPONENTS or is_library(target)):
+        raise ConfigError(f"{target!r} is not allowed: targets are {ALLOWED}{did_you_mean(str(target), COMPONENTS)}")
+    try:
+        component = pkgutil.resolve_name(target)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{target!r} cannot be imported: {error}") from error
+    home = f"{getattr(component, '__module__', '')}."
+    if target in COMPONENTS or (isinstance(component, type) and home.startswith(tuple(f"{p}." for p in LIBRARIES))):
+        return component
+    raise ConfigError(f"{target!r} is not allowed: targets are {ALLOWED}")

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
-from erv.config.targets import ALLOWED, COMPONENTS, LIBRARIES, is_library
+from erv.config.instantiate import _contained
+from erv.config.targets import locate
+from erv.errors import ConfigError, did_you_mean
+from erv.utils import secrets
+
+ROOT_KEYS = (
+    "name", "group", "stage", "seed", "data", "media", "augment", "loader", "policy", "verifier", "reward", "judge", "algo",
+    "optim", "evaluation", "metrics", "trainer", "logger", "paths", "launch", "checkpoint", "task", "llm", "mode", "results",
+    "dry_run", "max_failed", "predictions", "partial", "taxonomy", "devices", "shard", "export_human_task", "human_items",
+    "clips", "gold", "output",
+)  # fmt: skip
 
 _NAMED = re.compile(r"\w[\w.+=@,-]*")  # a folder's name, of anything that cannot lead out of the folder it is in
 MISSING = "???"
@@ -36,39 +45,11 @@ STAGES = {
 }
 
 
-class ConfigError(Exception):
-    """A config that cannot be run; the message lists every problem and is all the user needs to see."""
-
-
 class Problem(NamedTuple):
     """What is wrong, and with which dotted key."""
 
     key: str
     text: str
-
-
-def did_you_mean(key: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown key: the nearest known ones, or nothing."""
-    every, name = list(dict.fromkeys(known)), key.rpartition(".")[2]
-    elsewhere = [other for other in every if other.rpartition(".")[2] == name]  # the right name in the wrong group
-    near = list(dict.fromkeys([*elsewhere, *difflib.get_close_matches(key, every, n=2, cutoff=0.6)]))[:2]
-    return f"; did you mean {' or '.join(repr(k) for k in near)}?" if near else ""
-
-
-def locate(target: str) -> Any:
-    """The class or function that a `_target_` names; ConfigError for one that a config may not build, or that is not there."""
-    if not isinstance(target, str) or not (target in COMPONENTS or is_library(target)):
-        raise ConfigError(f"{target!r} is not allowed: targets are {ALLOWED}{did_you_mean(str(target), COMPONENTS)}")
-    from hydra.utils import get_object
-
-    try:
-        component = get_object(target)
-    except Exception as error:  # Hydra wraps whatever the import raised; the reason is in its text
-        raise ConfigError(f"{target!r} cannot be imported: {error}") from error
-    home = f"{getattr(component, '__module__', '')}."
-    if target in COMPONENTS or (isinstance(component, type) and home.startswith(tuple(f"{p}." for p in LIBRARIES))):
-        return component
-    raise ConfigError(f"{target!r} is not allowed: targets are {ALLOWED}")
 
 
 def problems(tree: Mapping[str, Any], root_keys: Iterable[str], provided: set[str]) -> Iterator[Problem]:
@@ -176,3 +157,29 @@ def _spoken(hint: Any) -> str:
         return " or ".join(_spoken(option) for option in get_args(hint))
     names = {float: "a number", int: "a whole number", bool: "true or false", str: "a text", NoneType: "null"}
     return names.get(hint, str(hint))
+
+
+def check(cfg: Any, provided: Iterable[str] = (), origins: Callable[[], Mapping[str, str]] = dict) -> None:
+    """Bind every `_target_` of `cfg` to its signature; raise one ConfigError that lists all problems.
+
+    `provided` names the constructor parameters that the command passes at run time (the policy, the taxonomy, …): they
+    need no key. `origins` tells which file, or the command line, a key came from. Plain Hydra lets a typo inside an
+    experiment file pass, because a file may add keys.
+    """
+    if found := found_in(cfg, provided, origins):
+        raise ConfigError(listed("this config cannot run:", found))
+
+
+def listed(title: str, problems: Iterable[str]) -> str:
+    """A message of several problems, each with a dash."""
+    return "\n".join([title, *("  - " + problem.replace("\n", "\n    ") for problem in problems)])
+
+
+def found_in(cfg: Any, provided: Iterable[str] = (), origins: Callable[[], Mapping[str, str]] = dict) -> list[str]:
+    """The problems that `check` raises, a line each."""
+    found: list[tuple[str, str]] = list(problems(_contained(cfg, throw_on_missing=False), ROOT_KEYS, set(provided)))
+    found += [("", text) for text in secrets.refused(_contained(cfg, throw_on_missing=False))]
+    where = origins() if found else {}
+    # a debug preset is for every stage, and shrinks what some of them do not have
+    found = [(key, text) for key, text in found if "/debug/" not in where.get(key, "")]
+    return [f"{text} (set in {where[key]})" if key in where else text for key, text in found]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import overload
+from typing import Any, Protocol, overload
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,8 +20,7 @@ from erv.data.media.feature_builder import Files, Towers, build, screen
 from erv.data.media.feature_cache import TowerCache
 from erv.data.media.file_facts import FactBook, Hashes
 from erv.data.media.settings import TOWERS, MediaSettings
-from erv.policy.policy import Policy
-from erv.types import Clip
+from erv.types import Clip, Wanted
 
 Sample = tuple[Clip, dict[str, Tensor]]
 PIXELS = {"video": "pixels", "audio": "mel"}  # what a decoded modality is called until the towers have seen it
@@ -61,10 +61,47 @@ class Samples(Sequence[Sample]):
         return self.clips[place], self.read(place, turn)
 
 
+class Preprocessor(Protocol):
+    """What makes tensors of a decoded clip."""
+
+    @property
+    def fills_silence(self) -> bool:
+        """Whether a missing sound track is replaced by silence."""
+
+    def wanted(self, modalities: Sequence[str]) -> Wanted:
+        """What is to be decoded of a clip."""
+
+    def tensors(self, pictures: np.ndarray | None, wave: np.ndarray | None) -> dict[str, Tensor]:
+        """The towers' inputs: "video" and "audio", those that the clip has."""
+
+    def identity(self) -> str:
+        """Everything that changes these tensors, as a text: part of the cache's key."""
+
+
+class ReadsClips(Protocol):
+    """What a policy offers to whoever reads clips for it; `erv.policy.policy.Policy` is one."""
+
+    @property
+    def model(self) -> Any:
+        """The model: `trained` names its trained parts, `config.feature_bytes` is the size of a clip's features."""
+
+    @property
+    def processor(self) -> Preprocessor:
+        """Its preprocessing."""
+
+    def encode(self, media: Sequence[Mapping[str, Tensor]], batch_size: int | None = None) -> list[dict[str, Tensor]]:
+        """Tower features of what `processor.tensors` gave for each clip."""
+
+    def towers_sha256(self) -> str:
+        """The identity of the towers' weights."""
+
+
 class ClipReader:
     """Reads clips for `policy`; `notes` collects the defects that were met."""
 
-    def __init__(self, settings: MediaSettings, policy: Policy, augment: Augment | None = None, seed: int = 0) -> None:
+    def __init__(
+        self, settings: MediaSettings, policy: ReadsClips, augment: Augment | None = None, seed: int = 0
+    ) -> None:
         self.settings, self.policy, self.seed = settings, policy, seed
         self.augment = augment if augment != Augment() else None
         self.wanted = policy.processor.wanted(settings.modalities)

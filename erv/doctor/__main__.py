@@ -18,8 +18,8 @@ from omegaconf import DictConfig
 
 from erv import config
 from erv.cli.command import command
-from erv.config.instantiate import ConfigError
 from erv.doctor import environment
+from erv.errors import ConfigError
 from erv.utils.sanitize import visible
 
 _AS_JSON = "--json" in sys.argv
@@ -49,8 +49,8 @@ def main(cfg: DictConfig) -> None:
 
 
 def _data(cfg: DictConfig) -> tuple[dict[str, Any], list[str]]:
-    from erv.data.media.decode import Wanted
     from erv.doctor import data
+    from erv.types import Wanted
 
     config.check({"data": config.plain(cfg.data), "media": config.plain(cfg.media)})
     if cfg.sample is not None and (not isinstance(cfg.sample, int) or cfg.sample < 1):

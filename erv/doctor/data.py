@@ -11,14 +11,14 @@ from typing import Any
 
 from erv.data.datasets.base import SPLITS, Corpus, CorpusError, CorpusMissing
 from erv.data.datasets.subset import first
-from erv.data.media.decode import Facts, Wanted
+from erv.data.media.decode import Facts
 from erv.data.media.decode_pool import Decoders
 from erv.data.media.defects import Note, refusal, tally
 from erv.data.media.feature_builder import screen
 from erv.data.media.file_facts import FactBook, Hashes, fingerprint
 from erv.data.media.settings import MediaSettings
 from erv.doctor import leakage
-from erv.types import Clip, Split
+from erv.types import Clip, Split, Wanted
 from erv.utils.io import write_json, write_lines
 
 VERSION = 1  # of the manifest's form

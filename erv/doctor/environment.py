@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from erv.runs.run import environment
+from erv.runs.environment import environment
 
 KEYS = ("OPENAI_API_KEY", "GEMINI_API_KEY", "WANDB_API_KEY", "HF_TOKEN")  # never their values
 

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from erv import config
-from erv.config.instantiate import ConfigError
-from erv.distributed import ranks
-from erv.runtime import memory_check
+from erv.errors import ConfigError
+from erv.runtime import memory_check, preflight
 
 if TYPE_CHECKING:
     from erv.policy.humanomni.config import HumanOmniConfig
@@ -23,7 +22,7 @@ def describe(cfg: DictConfig) -> dict[str, Any]:
     from erv.training import memory
 
     tree = _tree(cfg)
-    if problems := ranks.imprecise(tree["trainer"]):
+    if problems := preflight.imprecise(tree["trainer"]):
         raise ConfigError(problems[0])
     sizes, source = _sizes(tree["policy"], tree["seed"])
     setup = memory_check.setup_of(tree, _processes(tree["trainer"]))

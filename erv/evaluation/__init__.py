@@ -6,7 +6,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "APIJudge": "erv.evaluation.judges.api",
-        "EvaluationSettings": "erv.evaluation.evaluator:Evaluation",
+        "EvaluationSettings": "erv.evaluation.settings:Evaluation",
         "HumanJudge": "erv.evaluation.judges.human",
         "LocalJudge": "erv.evaluation.judges.local",
         "MetricSettings": "erv.evaluation.metrics.summary:Settings",

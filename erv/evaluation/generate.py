@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -10,17 +9,12 @@ import torch
 from erv.data.clip_reader import Sample
 from erv.engine.generate import Rollout, check_positions, rollout
 from erv.engine.sampling import Sampling
-from erv.evaluation.evaluator import Evaluation
 from erv.evaluation.predictions import made
+from erv.evaluation.settings import Evaluation
 from erv.policy.policy import Policy
 from erv.taxonomy import Taxonomy
 from erv.types import Decoding, Prediction
-
-
-def prompt_seed(*parts: object) -> int:
-    """A seed for one prompt from the run's seed, the iteration and the clip: nothing else may change what it gets."""
-    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
+from erv.utils.seeding import prompt_seed
 
 
 def generate(

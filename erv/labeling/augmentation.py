@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from erv import taxonomy as emotions
 from erv.labeling.dedup import Distinct
 from erv.labeling.labeler import PROMPTS, Labeller, OnReply, Row
 from erv.llm.client import Chat, Question
 from erv.llm.prompts import Prompt, data
+from erv.taxonomy import named_taxonomy
 from erv.utils.sanitize import parse_json
 
 _AVOID = 8  # sentences shown as those that exist already
@@ -34,7 +34,7 @@ class Augmentation:
             if value < 1:
                 raise ValueError(f"task.{key} is at least 1, got {value}")
         Distinct(similarity=similarity)  # ValueError for what is no similarity
-        self.labeller = Labeller(emotions.taxonomy(taxonomy), label_prompt, most)
+        self.labeller = Labeller(named_taxonomy(taxonomy), label_prompt, most)
         self.labels = self.labeller.taxonomy.labels
         for label in classes or ():
             self.labeller.taxonomy.index(label)  # ValueError naming the nearest label

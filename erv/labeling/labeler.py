@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from erv import taxonomy as emotions
 from erv.labeling.texts import Text, read_texts
 from erv.llm.client import Chat, Question
 from erv.llm.prompts import Prompt, data
 from erv.llm.reply_cache import Reply
-from erv.taxonomy import Taxonomy
+from erv.taxonomy import Taxonomy, named_taxonomy
 from erv.types import Status
 from erv.utils.sanitize import parse_json
 
@@ -78,7 +77,7 @@ class Labelling:
         unit: Literal["text", "sentence"] = "text", language: str = "en", prompt: str = "label-1", most: int = 2,
         limit: int | None = None,
     ) -> None:  # fmt: skip
-        self.labeller = Labeller(emotions.taxonomy(taxonomy), prompt, most)
+        self.labeller = Labeller(named_taxonomy(taxonomy), prompt, most)
         self.source = source
         self.texts: list[Text] = read_texts(input, field, clip, unit, language)[:limit]
 

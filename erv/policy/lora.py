@@ -14,7 +14,7 @@ TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 _DEFAULTS = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "bias": "none"}
 
 
-def add(language_model: PreTrainedModel, settings: dict[str, Any]) -> None:
+def add_lora(language_model: PreTrainedModel, settings: dict[str, Any]) -> None:
     """Put adapters on the linear layers of `language_model`; `settings` are keyword arguments of peft.LoraConfig."""
     try:
         config = LoraConfig(**{**_DEFAULTS, "target_modules": list(TARGETS), **settings})

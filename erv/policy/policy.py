@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from erv.data.media.feature_cache import Features, tensors_sha256
-from erv.policy import lora as adapters
 from erv.policy.humanomni.checkpoint import build, locate, read_generation_config, read_state, tokenizer_of, write_state
 from erv.policy.humanomni.config import HumanOmniConfig
 from erv.policy.humanomni.convert import read_public, write_public
@@ -21,6 +20,10 @@ from erv.policy.humanomni.model import HumanOmni
 from erv.policy.humanomni.processor import Processor
 from erv.policy.humanomni.prompts import FOREIGN_TOKENS, QUESTION, Preprocessing, Stage
 from erv.policy.humanomni.tokenizer import train_bert_tokenizer, train_tokenizer
+from erv.policy.lora import add_lora, merged_state
+from erv.utils.tensors import tensors_sha256
+
+M = TypeVar("M", bound=nn.Module)
 
 DEFAULT_TRAIN = ("language_model", "mm_projector", "audio_projector", "bert_gate")
 Attention = Literal["sdpa", "flash_attention_2", "eager"]
@@ -39,7 +42,7 @@ class Policy:
         """The same model with the processor as `stage` uses it."""
         return replace(self, processor=self.processor.at(stage))
 
-    def encode(self, media: Sequence[Mapping[str, Tensor]], batch_size: int | None = None) -> list[Features]:
+    def encode(self, media: Sequence[Mapping[str, Tensor]], batch_size: int | None = None) -> list[dict[str, Tensor]]:
         """Tower features {"video": `[T, N, d]`, "audio": `[A, d_a]`} of what `Processor.tensors` gave for each clip.
 
         With `batch_size` the towers always see that many clips, the last ones more than once: then a clip's features do not
@@ -47,7 +50,7 @@ class Policy:
         """
         towers = {"video": self.model.encode_video, "audio": self.model.encode_audio}
         device = self.model.vision_tower.device  # where the towers are; other parts may have to wait for their place
-        found: list[Features] = [{} for _ in media]
+        found: list[dict[str, Tensor]] = [{} for _ in media]
         for name, tower in towers.items():
             rows = [i for i, row in enumerate(media) if name in row]
             size = batch_size or max(len(rows), 1)
@@ -58,12 +61,6 @@ class Policy:
                 for i, value in zip(batch, features, strict=False):
                     found[i][name] = value
         return found
-
-    @torch.no_grad()
-    def encode_files(self, paths: Sequence[str]) -> list[Features]:
-        """Tower features of files, on the CPU; a silent file has no "audio"."""
-        found = self.encode([self.processor.load_media(path) for path in paths])
-        return [{name: value.cpu() for name, value in features.items()} for features in found]
 
     def towers_sha256(self) -> str:
         """The identity of the towers' weights, for the tower cache."""
@@ -118,7 +115,7 @@ def load_policy(
             f"policy.attention={attention} cannot be used here ({error}); install it, or set sdpa"
         ) from error
     if lora is not None:
-        adapters.add(language_model, lora)
+        add_lora(language_model, lora)
     if gradient_checkpointing:
         language_model.gradient_checkpointing_enable({"use_reentrant": False})
     policy.model.set_trainable(train).eval()
@@ -149,7 +146,7 @@ def export_policy(policy: Policy, folder: str | Path, max_shard_size: str = "5GB
 
 def _weights(model: HumanOmni) -> dict[str, Tensor]:
     """The weights, adapters merged, those that are another weight's alias left out."""
-    state = adapters.merged_state(model)
+    state = merged_state(model)
     if model.config.text_config.tie_word_embeddings:
         state.pop("language_model.lm_head.weight")
     return state
@@ -198,3 +195,13 @@ def _load(folder: Path, question: str | None, preprocessing: Preprocessing | Non
     tokenizers = (tokenizer_of(folder / name) for name in ("tokenizer", "bert_tokenizer"))
     processor = Processor(*tokenizers, **{**settings, **({"question": question} if question else {})})
     return Policy(model, processor)
+
+
+def frozen_copy(model: M) -> M:
+    """A copy that is never trained; the weights that `model` does not train either are shared, not copied.
+
+    With LoRA only the adapters are copied.
+    """
+    shared = [p for p in model.parameters() if not p.requires_grad]
+    reference: M = copy.deepcopy(model, {id(p): p for p in shared})
+    return reference.requires_grad_(False).eval()

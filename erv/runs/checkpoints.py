@@ -11,7 +11,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from erv.config.instantiate import ConfigError
+from erv.errors import ConfigError
 from erv.utils.io import TEMPORARY, file_sha256, write_json
 
 _log = logging.getLogger(__name__)

@@ -10,6 +10,9 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from erv.utils.io import write_json
 
@@ -48,3 +51,28 @@ def shared(trainings: Sequence[Training], evaluated: set[str]) -> list[str]:
             few = ", ".join(seen[:3])
             found.append(f"its {training.stage} run {training.run} was trained on {len(seen):,} of them, first {few}")
     return found
+
+
+def rewarding(folder: Path | None) -> set[str]:
+    """The weights of the verifiers that rewarded the policy of the run in `folder`, there and in the runs it goes back to."""
+    found: set[str] = set()
+    while folder is not None:
+        environment = folder / "env.json"
+        weights = json.loads(environment.read_text()).get("verifier_sha256") if environment.is_file() else None
+        found |= {weights} if weights else set()
+        folder = policy_run(folder)
+    return found
+
+
+def weights_of(verifier: Any) -> str:
+    """The hash of a verifier's weights."""
+    from erv.utils.tensors import tensors_sha256
+
+    return tensors_sha256(verifier.model.state_dict())
+
+
+def policy_run(folder: Path) -> Path | None:
+    """The folder around the model that the run in `folder` loaded, where its config names one."""
+    config = folder / "config.yaml"
+    policy = (yaml.safe_load(config.read_text()) or {}).get("policy") or {} if config.is_file() else {}
+    return Path(policy["checkpoint"]).parent if policy.get("checkpoint") else None

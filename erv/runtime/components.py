@@ -16,17 +16,19 @@ from erv import config
 from erv.data.clip_reader import ClipReader
 from erv.data.datasets.base import Corpus, refuse_overlap
 from erv.data.media.settings import MediaSettings
-from erv.distributed.ranks import SHARING, Ranks, strategy
-from erv.evaluation.evaluator import judges_of
+from erv.distributed.ranks import Ranks
+from erv.distributed.strategies import SHARING, strategy
 from erv.evaluation.judges.base import Judge
 from erv.evaluation.judges.verifier import VerifierJudge
-from erv.evaluation.judging import refuse_training_verifier, rewarding, weights_of
 from erv.evaluation.metrics.summary import Settings
 from erv.policy.humanomni.prompts import Stage
 from erv.policy.policy import Policy
 from erv.rationale import compose, sentences
 from erv.rewards.composite import TotalReward
-from erv.runs.run import METRICS, note_environment
+from erv.runs.environment import note_environment
+from erv.runs.provenance import rewarding, weights_of
+from erv.runs.run import METRICS
+from erv.runtime.judges import judges_of, refuse_training_verifier
 from erv.runtime.media_audit import Reading
 from erv.taxonomy import Taxonomy
 from erv.training.datamodule import ClipData, SentenceData, StepData

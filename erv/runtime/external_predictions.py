@@ -15,23 +15,18 @@ from omegaconf import DictConfig, OmegaConf
 
 from erv import config
 from erv.config.composition import overrides
-from erv.config.instantiate import ConfigError
 from erv.data.datasets.base import CorpusError, CorpusMissing
-from erv.evaluation.evaluator import Evaluation, FailedVerdicts, judges_of
-from erv.evaluation.judging import (
-    CLIPS,
-    assess,
-    context,
-    export,
-    refuse_training_verifier,
-    rewarding,
-    spoken,
-    tell_costs,
-)
+from erv.errors import ConfigError
+from erv.evaluation.console import spoken, tell_costs
+from erv.evaluation.evaluator import CLIPS, FailedVerdicts, assess
 from erv.evaluation.metrics.summary import Settings
 from erv.evaluation.predictions import FILE, IncompletePredictions, check_complete, key_of, read_foreign
+from erv.evaluation.settings import Evaluation
+from erv.runs.provenance import rewarding
 from erv.runs.run import METRICS, Run
-from erv.taxonomy import Taxonomy, taxonomy
+from erv.runtime.evaluation import context, export
+from erv.runtime.judges import judges_of, refuse_training_verifier
+from erv.taxonomy import Taxonomy, named_taxonomy
 from erv.types import Clip, Prediction
 from erv.utils.io import file_sha256
 
@@ -117,7 +112,7 @@ def _clips(tree: dict[str, Any]) -> tuple[Taxonomy, list[Clip]]:
                 "set data=NAME, the clips the predictions are of, or taxonomy=dfew where rows hold 'gold'"
             )
         try:
-            return taxonomy(tree["taxonomy"]), []
+            return named_taxonomy(tree["taxonomy"]), []
         except ValueError as error:
             raise ConfigError(str(error)) from error
     try:

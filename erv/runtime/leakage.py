@@ -6,9 +6,9 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from erv.config.instantiate import ConfigError
 from erv.config.validate import at
-from erv.evaluation.evaluator import Evaluation
+from erv.errors import ConfigError
+from erv.evaluation.settings import Evaluation
 from erv.runs import provenance
 from erv.runs.resolve import CHECKPOINTS
 from erv.runtime.components import Parts

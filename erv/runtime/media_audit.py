@@ -11,7 +11,8 @@ from erv.data.datasets.base import Corpus
 from erv.data.media.defects import Note, as_row, tally
 from erv.data.media.file_facts import fingerprint
 from erv.policy.policy import Policy
-from erv.runs.run import MEDIA, note_environment
+from erv.runs.environment import note_environment
+from erv.runs.run import MEDIA
 from erv.types import Clip
 from erv.utils.io import write_lines
 

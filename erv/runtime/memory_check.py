@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from erv import config
-from erv.config.instantiate import ConfigError
-from erv.distributed import ranks
-from erv.runs.run import find_model
+from erv.distributed import strategies
+from erv.errors import ConfigError
+from erv.runs.resolve import find_model
 
 if TYPE_CHECKING:
     from erv.policy.humanomni.config import HumanOmniConfig
@@ -54,7 +54,7 @@ def setup_of(tree: Mapping[str, Any], processes: int) -> Setup:
         gradient_checkpointing=policy["gradient_checkpointing"],
         dtype=policy["dtype"],
         precision=str(trainer["precision"]),
-        strategy=ranks.strategy(trainer),
+        strategy=strategies.strategy(trainer),
         devices=processes,
     )
 

@@ -11,15 +11,18 @@ from typing import Any
 
 from erv import config
 from erv.config.composition import Composition
-from erv.config.instantiate import ConfigError
 from erv.config.validate import at
 from erv.data.datasets.base import CorpusError, CorpusMissing
 from erv.data.datasets.labels_only import LabelsCorpus
 from erv.data.media.augmentation import Augment
-from erv.runs.resolve import CHECKPOINTS
-from erv.runs.run import find_model
+from erv.distributed.ranks import _number
+from erv.distributed.strategies import SHARING, processes, strategy
+from erv.errors import ConfigError
+from erv.runs.resolve import CHECKPOINTS, find_model
 from erv.taxonomy import counterpart
 from erv.training.datamodule import too_rarely
+
+_PRECISIONS = ("32-true", "bf16-mixed")
 
 _WEIGHTS = ("*.safetensors", "*.bin")
 _CHECKPOINTS = 4  # at once: the last two, the best and the one being written
@@ -173,3 +176,59 @@ def _disk(tree: Mapping[str, Any]) -> Iterator[str]:
             f"a run of this model writes up to {_COPIES * size / 1e9:.1f} GB (model, and {_CHECKPOINTS} checkpoints with their "
             f"optimiser states), and {runs} has {free / 1e9:.1f} GB free: set paths.runs (ERV_RUNS) to a larger disk or make room"
         )
+
+
+def trainer_problems(tree: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a training run's config, or with how its processes were started."""
+    trainer, algo = tree.get("trainer") or {}, tree.get("algo") or {}
+    size = processes(trainer)
+    found = imprecise(trainer)
+    if size > 1 and not isinstance(trainer.get("strategy"), Mapping):
+        found.append(
+            f"trainer.devices={trainer.get('devices')} and trainer.num_nodes={trainer.get('num_nodes', 1)} are {size} processes, "
+            f"and trainer.strategy={trainer.get('strategy', 'auto')} does not share out their work; set trainer=ddp"
+        )
+    batch = algo.get("batch_size")
+    if size > 1 and isinstance(batch, int) and batch % size:
+        near = [n for n in (batch // size * size, -(-batch // size) * size) if n]
+        found.append(
+            f"algo.batch_size is the batch of all processes together and must divide by their number; got "
+            f"algo.batch_size={batch} for {size} processes (trainer.devices x trainer.num_nodes); set algo.batch_size="
+            f"{' or '.join(map(str, near))}, or another trainer.devices"
+        )
+    found += _not_shared_out(tree) if strategy(trainer) in SHARING else []
+    started = _number("WORLD_SIZE", default=size) if "TORCHELASTIC_RUN_ID" in os.environ else size
+    if started != size:
+        found.append(
+            f"torchrun started {started} processes and the config says {size} (trainer.devices x trainer.num_nodes); make them "
+            "equal: trainer=ddp, trainer.devices as --nproc-per-node, trainer.num_nodes as --nnodes"
+        )
+    return found
+
+
+def imprecise(trainer: Mapping[str, Any]) -> list[str]:
+    """What is wrong with trainer.precision."""
+    given = str(trainer.get("precision", "32-true"))
+    if given in _PRECISIONS:
+        return []
+    return [
+        f"trainer.precision is {' or '.join(_PRECISIONS)}, got {given}: what is trained stays in fp32, as bf16 rounds away every "
+        "step of less than 1/512 of a weight, and fp16 would want its loss scaled; to need less memory set "
+        "trainer.precision=bf16-mixed and policy.dtype=bfloat16 (frozen weights), with policy.lora={r: 16} or trainer=fsdp2"
+    ]
+
+
+def _not_shared_out(tree: Mapping[str, Any]) -> list[str]:
+    """What trainers that share weights out cannot do."""
+    name = strategy(tree.get("trainer"))
+    if tree.get("stage") not in ("sft", "grpo"):
+        return [
+            f"trainer={name} shares a policy's weights out, in the stages sft and grpo; got stage={tree.get('stage')}: what it "
+            "trains fits on any device, set trainer=ddp"
+        ]
+    trained = [part for part in ("vision_tower", "audio_tower") if part in (tree.get("policy") or {}).get("train", ())]
+    if trained:
+        return [
+            f"trainer={name} trains no towers, and policy.train has {', '.join(trained)}: leave them out, or set trainer=ddp"
+        ]
+    return []

@@ -15,9 +15,9 @@ import lightning.pytorch as pl
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from erv.config.instantiate import ConfigError
 from erv.data.clip_reader import Sample, Samples
 from erv.data.datasets.base import Corpus
+from erv.errors import ConfigError
 from erv.training.sampler import DevBatches, Draw, Share, StepBatches
 from erv.types import Clip
 from erv.verifier.dataset import Sentences

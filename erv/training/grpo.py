@@ -20,23 +20,22 @@ from erv.data.clip_reader import Sample
 from erv.distributed import collectives, deepspeed_hooks
 from erv.distributed.deepspeed import strategy_of
 from erv.distributed.fsdp import shard, whole
-from erv.engine.generate import Rollout
-from erv.engine.groups import rows_of, trained_mask
+from erv.engine.generate import Rollout, rows_of, trained_mask
 from erv.engine.layers import dropouts, is_known
 from erv.engine.sampling import Sampling
-from erv.evaluation.generate import generate, prompt_seed
+from erv.evaluation.generate import generate
 from erv.evaluation.judges.base import Judge
 from erv.grpo.advantages import Advantages, Scale, advantages
 from erv.grpo.importance_sampling import Correction
 from erv.grpo.loss import Denominators, Metrics, Objective, add_metrics
-from erv.policy.policy import Policy, save_policy
-from erv.policy.reference import frozen_copy
+from erv.policy.policy import Policy, frozen_copy, save_policy
 from erv.rewards.composite import TotalReward
 from erv.taxonomy import Taxonomy
 from erv.training.callbacks.nan_guard import NonFinite
 from erv.training.grpo_metrics import Answers, Scored, broken_batch, completion_metrics, completion_rows
 from erv.training.grpo_update import GroupGradients
 from erv.training.optim import Optim
+from erv.utils.seeding import prompt_seed
 
 _log = logging.getLogger(__name__)
 

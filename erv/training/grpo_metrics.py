@@ -12,8 +12,7 @@ from torch import Tensor
 
 from erv.data.clip_reader import Sample
 from erv.distributed.collectives import gathered
-from erv.engine.generate import Rollout
-from erv.engine.groups import replaced
+from erv.engine.generate import Rollout, replaced
 from erv.grpo.advantages import Advantages, reward_metrics
 from erv.grpo.loss import Metrics
 from erv.types import Clip, RewardParts

@@ -13,8 +13,7 @@ from erv.distributed import deepspeed_hooks
 from erv.distributed.collectives import full, gathered
 from erv.distributed.deepspeed import strategy_of
 from erv.distributed.fsdp import gather, is_sharded, whole
-from erv.engine.generate import Rollout
-from erv.engine.groups import rows_of
+from erv.engine.generate import Rollout, rows_of
 from erv.engine.logprobs import CompletionLogps, completion_logps, micro_batches
 from erv.engine.sampling import Sampling
 from erv.engine.self_check import first_groups, verify_shared_prefix

@@ -18,10 +18,10 @@ from transformers import Qwen2ForCausalLM
 
 from erv.engine.shared_prefix import stream_states
 from erv.engine.token_logprobs import held_bytes
-from erv.policy import lora as adapters
 from erv.policy.humanomni.config import HumanOmniConfig
 from erv.policy.humanomni.model import HumanOmni
 from erv.policy.humanomni.projector import VisionProjector
+from erv.policy.lora import add_lora
 
 TEXT_TOKENS = 64  # of a prompt, without its media
 _ADAM_STATES = 2
@@ -85,7 +85,7 @@ def part_sizes(sizes: HumanOmniConfig, setup: Setup) -> dict[str, tuple[int, int
     with torch.device("meta"):
         model = HumanOmni(sizes)
         if setup.lora is not None:
-            adapters.add(model.language_model, dict(setup.lora))
+            add_lora(model.language_model, dict(setup.lora))
     return model.set_trainable(setup.train).part_sizes()
 
 
@@ -159,7 +159,7 @@ def _trunk(sizes: HumanOmniConfig, setup: Setup, rows: int, prompt: int, layers:
     def make() -> nn.Module:
         model = Qwen2ForCausalLM(config).train().requires_grad_("language_model" in setup.train)
         if setup.lora is not None:
-            adapters.add(model, dict(setup.lora))
+            add_lora(model, dict(setup.lora))
             for name, parameter in model.named_parameters():
                 parameter.requires_grad_("lora_" in name)
         return model

@@ -18,8 +18,8 @@ from erv.policy.policy import Policy, save_policy
 from erv.taxonomy import Taxonomy
 from erv.training.callbacks.nan_guard import NonFinite
 from erv.training.datamodule import ClipData
-from erv.training.means import Means
 from erv.training.optim import Optim
+from erv.training.validation import Means
 
 
 class TowerWarmup(pl.LightningModule):

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 
 import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torchmetrics import Metric
 
 from erv.data.clip_reader import Sample
-from erv.evaluation.evaluator import Evaluation, judge_rewards, judged, read
+from erv.distributed import deepspeed_hooks, fsdp
+from erv.evaluation.annotate import judge_rewards, judged, read
 from erv.evaluation.generate import answers
 from erv.evaluation.judges.base import Judge
 from erv.evaluation.metrics.running import RunningFigures
+from erv.evaluation.settings import Evaluation
 from erv.policy.policy import Policy
 from erv.rewards.composite import TotalReward
 from erv.taxonomy import Taxonomy
@@ -56,3 +62,44 @@ class DevCurve(pl.LightningModule):
         for name in SHOWN:
             if name in found:
                 self.log(f"dev/{name}", found[name], prog_bar=name == shown)
+
+
+class WholeForValidation(pl.Callback):
+    """Has weights that processes share out together while a validation runs: they differ in their dev clips."""
+
+    def __init__(self) -> None:
+        self.held = ExitStack()
+
+    def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Gather once."""
+        self.held.enter_context(deepspeed_hooks.whole(module))
+        for model in module.children():
+            if any(p.requires_grad for p in model.parameters()):
+                self.held.enter_context(fsdp.whole(model))
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Share out again."""
+        self.held.close()
+
+
+class Means(Metric):
+    """The weighted means of several values over batches and processes; a process without a batch does no harm."""
+
+    full_state_update = False
+    sums: Tensor
+    weights: Tensor
+
+    def __init__(self, *names: str) -> None:
+        super().__init__()
+        self.names = names
+        self.add_state("sums", torch.zeros(len(names)), dist_reduce_fx="sum")
+        self.add_state("weights", torch.zeros(()), dist_reduce_fx="sum")
+
+    def update(self, values: Mapping[str, Tensor], weight: float) -> None:
+        """Add a batch: the mean of each value over it, and how much it counts."""
+        self.sums = self.sums + torch.stack([values[name].detach().float() for name in self.names]) * weight
+        self.weights = self.weights + weight
+
+    def compute(self) -> dict[str, Tensor]:
+        """The means by name."""
+        return dict(zip(self.names, (self.sums / self.weights).unbind(), strict=True))

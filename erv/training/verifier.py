@@ -14,13 +14,12 @@ from torch import Tensor
 from erv.distributed.collectives import joined
 from erv.training.callbacks.nan_guard import NonFinite
 from erv.training.datamodule import SentenceData
-from erv.training.means import Means
 from erv.training.optim import Optim
+from erv.training.validation import Means
 from erv.verifier.baseline import difference, tfidf_probabilities
 from erv.verifier.calibration import best_threshold, calibrate, sigmoid, sweep
 from erv.verifier.calibration_plot import calibration_svg
-from erv.verifier.classifier import Verifier
-from erv.verifier.export import export
+from erv.verifier.classifier import Verifier, export
 from erv.verifier.losses import Loss
 from erv.verifier.metrics import calibration_error, per_class, scores
 from erv.verifier.model_card import card, table

@@ -287,3 +287,14 @@ def goemotions_order(checkpoint: str) -> tuple[str, ...]:
             f"{len(labels)}: {', '.join(labels[:5])}…; set verifier.model.head=taxonomy for a head of its own"
         )
     return labels
+
+
+def export(verifier: Verifier, folder: Path, chosen: Mapping[str, Any], card: str) -> None:
+    """Write weights, tokenizer, label names, the chosen threshold and temperature, and the model card.
+
+    `Verifier.save` says what loads it; what was chosen is in its `config.erv` too.
+    """
+    verifier.model.config.erv = dict(chosen)
+    verifier.save(folder)
+    (folder / CHOSEN).write_text(json.dumps(chosen, indent=1) + "\n")
+    (folder / "README.md").write_text(card)

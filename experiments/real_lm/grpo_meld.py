@@ -35,7 +35,7 @@ from erv.rewards.explanation import ExplanationReward
 from erv.rewards.format import FormatReward
 from erv.taxonomy import MELD
 from erv.training import grpo_update
-from erv.training.callbacks.completions import TrainingMode
+from erv.training.callbacks.modes import TrainingMode
 from erv.training.grpo import GRPO
 from erv.training.optim import Optim
 from erv.types import Clip

@@ -23,7 +23,7 @@ from erv.rationale import sentences
 from erv.report.table import grid
 from erv.rewards.composite import TotalReward
 from erv.rewards.explanation import ExplanationReward
-from erv.runs.run import find_model
+from erv.runs.resolve import find_model
 from erv.taxonomy import Taxonomy, of_labels
 from erv.verifier import Sentences, Verifier, load_verifier
 

@@ -27,9 +27,9 @@ def measure(batch: int, clips: int) -> dict[str, float]:
     import torch
     from grpo_clips import MODALITIES, load
 
-    from erv.evaluation.evaluator import Evaluation
     from erv.evaluation.generate import answers
     from erv.evaluation.predictions import PredictionFile
+    from erv.evaluation.settings import Evaluation
     from erv.taxonomy import DFEW
 
     torch.set_num_threads(1)

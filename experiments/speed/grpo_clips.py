@@ -13,6 +13,8 @@ from torch import Tensor
 
 from erv.data.clip_reader import ClipReader
 from erv.data.datasets.synthetic import SyntheticCorpus
+from erv.data.media.container import Limits
+from erv.data.media.decode import decode
 from erv.data.media.settings import MediaSettings
 from erv.policy import Policy, load_policy
 from erv.rationale import compose
@@ -38,7 +40,12 @@ def load(clips: int) -> tuple[Policy, list[tuple[Clip, dict[str, Tensor]]], Medi
         )  # fmt: skip
         policy.processor.eos_ids[:] = [NEVER]
         samples = ClipReader(MediaSettings(cache=f"{folder}/cache"), policy).samples(chosen)
-        return policy, samples[:], [policy.processor.load_media(clip.video) for clip in chosen]
+        return policy, samples[:], [_media(policy, clip) for clip in chosen]
+
+
+def _media(policy: Policy, clip: Clip) -> dict[str, Tensor]:
+    decoded = decode(clip.video, clip.audio, policy.processor.wanted(), Limits())
+    return policy.processor.tensors(decoded.pictures, decoded.wave)
 
 
 def encoder(policy: Policy, media: Media) -> Callable[[Any, int], Tensor]:

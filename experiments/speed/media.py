@@ -25,10 +25,11 @@ import numpy as np
 from media_clips import make
 
 from erv.data.media.container import Limits
-from erv.data.media.decode import Wanted, decode
+from erv.data.media.decode import decode
 from erv.data.media.decode_pool import Decoders
 from erv.data.media.frames import frame_indices, read_frames
 from erv.data.media.resize import fit
+from erv.types import Wanted
 
 FRAMES, SIDE, RATE, SECONDS = 8, 224, 16000, 30.0
 

@@ -8,8 +8,7 @@ from typing import ClassVar
 
 from erv.data.datasets.base import CorpusMissing
 from erv.data.datasets.file_index import VIDEO_SUFFIXES
-from erv.taxonomy import of_labels
-from erv.taxonomy import taxonomy as named
+from erv.taxonomy import named_taxonomy, of_labels
 from erv.types import Clip, Split
 
 
@@ -23,7 +22,9 @@ class LooseClips:
     root = "."
 
     def __init__(self, paths: Sequence[str], taxonomy: str | Sequence[str] = "dfew", gold: str | None = None) -> None:
-        self.taxonomy = named(taxonomy) if isinstance(taxonomy, str) else of_labels("loose_labels", tuple(taxonomy))
+        self.taxonomy = (
+            named_taxonomy(taxonomy) if isinstance(taxonomy, str) else of_labels("loose_labels", tuple(taxonomy))
+        )
         label = self.taxonomy.normalise(gold) or gold or ""
         if label:
             self.taxonomy.index(label)

@@ -11,10 +11,9 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import ClassVar, Literal
 
-from erv import taxonomy as emotions
 from erv.data.datasets.base import SPLITS, CorpusError, CorpusMissing
 from erv.data.datasets.subset import first, held_out
-from erv.taxonomy import Taxonomy
+from erv.taxonomy import Taxonomy, named_taxonomy, of_labels
 from erv.types import Clip, Split
 
 _PLACES = ("video", "audio", "source")  # of a clip: where things lie is not what they are
@@ -83,8 +82,8 @@ class FileCorpus(ABC):
         if given is None:
             return self.native
         if isinstance(given, str):
-            return emotions.taxonomy(given)
-        return given if isinstance(given, Taxonomy) else emotions.of_labels(f"{self.name}_labels", tuple(given))
+            return named_taxonomy(given)
+        return given if isinstance(given, Taxonomy) else of_labels(f"{self.name}_labels", tuple(given))
 
     @property
     def native(self) -> Taxonomy:

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from erv import taxonomy as emotions
 from erv.data.datasets.base import CorpusMissing
-from erv.taxonomy import Taxonomy
+from erv.taxonomy import Taxonomy, named_taxonomy, of_labels
 from erv.types import Clip, Split
 
 _NOT_GIVEN = Taxonomy("not given", ())
@@ -32,9 +31,9 @@ class LabelsCorpus:
         if given is None:
             self.taxonomy = _NOT_GIVEN
         elif isinstance(given, str):
-            self.taxonomy = emotions.taxonomy(given)
+            self.taxonomy = named_taxonomy(given)
         elif not isinstance(given, Taxonomy):
-            self.taxonomy = replace(emotions.of_labels(self.name, tuple(given)), neutral=self.neutral)
+            self.taxonomy = replace(of_labels(self.name, tuple(given)), neutral=self.neutral)
 
     def require(self) -> None:
         """Raise CorpusMissing without a taxonomy; there are no files."""

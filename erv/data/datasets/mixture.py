@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import ClassVar
 
-from erv import taxonomy as emotions
 from erv.data.datasets.base import SPLITS, Corpus, CorpusError
 from erv.data.datasets.file_corpus import FileCorpus
 from erv.data.datasets.subset import first
-from erv.taxonomy import Taxonomy
+from erv.taxonomy import Taxonomy, named_taxonomy
 from erv.types import Clip, Split
 
 
@@ -37,7 +36,7 @@ class Mixture:
         if not self.parts:
             raise ValueError("data.parts must name corpora")
         if isinstance(self.taxonomy, str):
-            self.taxonomy = emotions.taxonomy(self.taxonomy)
+            self.taxonomy = named_taxonomy(self.taxonomy)
         for part in self.parts.values():
             part.taxonomy = self.taxonomy
         for name, weight in (self.weights or {}).items():

@@ -12,15 +12,15 @@ import soundfile
 
 from erv.data.media.container import Limits, opened
 from erv.data.media.errors import CorruptMedia, MissingMedia
+from erv.types import AUDIO_RATE
 
-RATE = 16000
 _SNDFILE_SUFFIXES = (".wav", ".flac")
 _BLOCK = 1 << 16  # samples read at a time
 
 
 @dataclass(frozen=True, slots=True)
 class Sound:
-    """Mono float32 `[S]` at `RATE` Hz, with what the file holds: codec, samples per second and channels."""
+    """Mono float32 `[S]` at `AUDIO_RATE` Hz, with what the file holds: codec, samples per second and channels."""
 
     wave: np.ndarray
     codec: str
@@ -28,7 +28,9 @@ class Sound:
     channels: int
 
 
-def read_audio(path: str, rate: int = RATE, seconds: float | None = None, limits: Limits | None = None) -> Sound | None:
+def read_audio(
+    path: str, rate: int = AUDIO_RATE, seconds: float | None = None, limits: Limits | None = None
+) -> Sound | None:
     """The sound of a file (mean over channels), its first `seconds` only if given; None when it has no sound track.
 
     Raises MissingMedia or CorruptMedia. A clip without sound is never turned into silence here: that is a decision.

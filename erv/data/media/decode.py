@@ -17,23 +17,12 @@ from erv.data.media.audio import read_audio
 from erv.data.media.container import Limits, opened
 from erv.data.media.errors import MediaError, MissingMedia
 from erv.data.media.frames import frame_files, pictures_of, read_frames
-from erv.data.media.resize import Aspect, fit
+from erv.data.media.resize import fit
+from erv.types import Wanted
 
 Pair = tuple[np.ndarray | None, np.ndarray | None]
 Change = Callable[[np.ndarray | None, np.ndarray | None], Pair]  # pictures and sound -> the same, changed
 FOLDER_FPS = 3.0  # of a folder of pictures (spec: policy.md section 5)
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What a policy wants of a clip: `num_frames` pictures of `side` pixels, the first `seconds` of the sound at `rate` Hz."""
-
-    num_frames: int = 8
-    side: int = 224
-    aspect: Aspect = "pad"
-    seconds: float = 30.0
-    rate: int = 16000
-    modalities: tuple[str, ...] = ("video", "audio")
 
 
 @dataclass(frozen=True, slots=True)

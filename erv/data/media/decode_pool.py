@@ -22,7 +22,8 @@ from types import TracebackType
 from typing import Generic, TypeVar
 
 from erv.data.media.container import Limits
-from erv.data.media.decode import Decoded, Facts, Wanted, decode
+from erv.data.media.decode import Decoded, Facts, decode
+from erv.types import Wanted
 
 Key = TypeVar("Key")
 _AHEAD = 3  # clips per worker that are decoded or waiting, so that memory stays bounded

@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -106,13 +105,3 @@ class TowerCache:
                         if self._entries[key][0] == shard:
                             self._entries[key][1].append(name)
                 self._seen.add(shard)
-
-
-def tensors_sha256(tensors: dict[str, Tensor]) -> str:
-    """sha256 over names, shapes, dtypes and bytes of `tensors`: the identity of weights."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        value = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
-        digest.update(value.flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from erv.data.media.decode import Facts, Wanted
+from erv.data.media.decode import Facts
 from erv.data.media.frames import frame_files
 from erv.data.media.settings import MediaSettings
+from erv.types import Wanted
 
 _RACY_S = 2.0  # a file that was just written may be written again within the same tick of the file system's clock
 

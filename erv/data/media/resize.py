@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 from PIL import Image
 
+from erv.types import Aspect
+
 PAD_COLOUR = (127, 127, 127)
-Aspect = Literal["pad", "squash"]
 
 
 def fit(frames: np.ndarray, side: int, aspect: Aspect) -> np.ndarray:

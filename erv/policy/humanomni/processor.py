@@ -14,11 +14,6 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerFast, WhisperFeatureExtractor
 
-from erv.data.media.audio import RATE, read_audio
-from erv.data.media.container import Limits
-from erv.data.media.decode import Wanted
-from erv.data.media.frames import read_frames
-from erv.data.media.resize import fit
 from erv.policy.batch import IGNORE, PolicyBatch
 from erv.policy.humanomni.prompts import (
     AUDIO_ID,
@@ -34,6 +29,7 @@ from erv.policy.humanomni.prompts import (
     Style,
     split_ids,
 )
+from erv.types import AUDIO_RATE, Wanted
 
 SILENCE_SECONDS = 10  # what the released code puts in the place of a missing sound track
 
@@ -91,7 +87,9 @@ class Processor:
 
     def wanted(self, modalities: Sequence[str] = ("video", "audio")) -> Wanted:
         """What is to be decoded of a clip."""
-        return Wanted(self.num_frames, self.image_size, self.style.aspect, self.audio_seconds, RATE, tuple(modalities))
+        return Wanted(
+            self.num_frames, self.image_size, self.style.aspect, self.audio_seconds, AUDIO_RATE, tuple(modalities)
+        )
 
     def tensors(self, pictures: np.ndarray | None, wave: np.ndarray | None) -> dict[str, Tensor]:
         """What the towers take of a decoded clip: {"video": `[T, 3, S, S]` in [-1, 1], "audio": log-mel `[M, L]`}.
@@ -103,7 +101,7 @@ class Processor:
             values = torch.from_numpy(pictures).permute(0, 3, 1, 2).float()
             media["video"] = (values / 255 - 0.5) / 0.5
         if wave is None and self.fills_silence:
-            wave = np.zeros(SILENCE_SECONDS * RATE, dtype=np.float32)
+            wave = np.zeros(SILENCE_SECONDS * AUDIO_RATE, dtype=np.float32)
         if wave is not None:
             media["audio"] = self.log_mel(wave)
         return media
@@ -113,27 +111,16 @@ class Processor:
         """Whether a missing sound track is replaced by silence, as the released code has it."""
         return self.preprocessing == "paper"
 
-    def load_media(self, path: str, modalities: Sequence[str] = ("video", "audio")) -> dict[str, Tensor]:
-        """`tensors` of a file, decoded in this process; raises MediaError for what cannot be decoded."""
-        wanted, limits = self.wanted(modalities), Limits()
-        pictures, wave = None, None
-        if "video" in modalities:
-            pictures = fit(read_frames(path, wanted.num_frames, limits), wanted.side, wanted.aspect)
-        if "audio" in modalities:
-            sound = read_audio(path, RATE, wanted.seconds, limits)
-            wave = None if sound is None else sound.wave
-        media = self.tensors(pictures, wave)
-        return {name: value for name, value in media.items() if name in modalities}
-
-    def normalise(self, frames: np.ndarray) -> Tensor:
-        """uint8 `[T, H, W, 3]` -> `[T, 3, S, S]` in [-1, 1]; see `Style.aspect`."""
-        return self.tensors(fit(frames, self.image_size, self.style.aspect), None)["video"]
-
     def log_mel(self, wave: np.ndarray) -> Tensor:
         """16 kHz mono `[S]` -> Whisper log-mel `[M, L]` of exactly `audio_seconds` (zero-padded or cut)."""
-        samples = round(self.audio_seconds * RATE)
+        samples = round(self.audio_seconds * AUDIO_RATE)
         features = self._mel(
-            wave, sampling_rate=RATE, max_length=samples, padding="max_length", truncation=True, return_tensors="pt"
+            wave,
+            sampling_rate=AUDIO_RATE,
+            max_length=samples,
+            padding="max_length",
+            truncation=True,
+            return_tensors="pt",
         )
         return features["input_features"][0].float()
 

@@ -11,8 +11,8 @@ import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
-from erv.config.instantiate import ConfigError
 from erv.distributed.collectives import gathered
+from erv.errors import ConfigError
 from erv.runs.checkpoints import Checkpoint, best, declared, place, prune
 from erv.utils.io import replacing
 from erv.verifier.classifier import Verifier

@@ -3,69 +3,17 @@
 from __future__ import annotations
 
 import math
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
-from erv.distributed import deepspeed_hooks, fsdp
-from erv.evaluation.generate import prompt_seed
 from erv.utils.io import replacing
 
 SHOWN, INCREMENTS = 16, 100  # W&B shows the last 100 increments of a table
 PARTS = "completions"  # folder of the parts, which become one file of the same name when training ends
-
-
-class StepSeed(pl.Callback):
-    """Random numbers of a step depend on seed, step and process alone: an interrupted run goes on as if it had not stopped."""
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int) -> None:
-        """Seed before every step."""
-        own = (trainer.global_rank,) if trainer.global_rank else ()  # dropout is not the same in all processes
-        torch.manual_seed(prompt_seed(self.seed, "step", index, *own))
-
-
-class TrainingMode(pl.Callback):
-    """Puts what is trained into training mode, and leaves what is frozen in eval mode, when training starts or is resumed.
-
-    `from_pretrained` returns models in eval mode and Lightning leaves modes as they are, so without this dropout is off and
-    gradient checkpointing, which asks `layer.training`, does nothing. Validation restores the modes that it met. It is done
-    before Lightning counts the modules in eval mode, so that its warning is about frozen parts only.
-    """
-
-    def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Set the modes; each module's own `train` knows its frozen parts."""
-        module.train()
-        for name, part in module.named_modules():
-            if not part.training and any(p.requires_grad for p in part.parameters(recurse=False)):
-                raise RuntimeError(
-                    f"{name} has trained weights and is in eval mode; its module's train() leaves it out"
-                )
-
-
-class WholeForValidation(pl.Callback):
-    """Has weights that processes share out together while a validation runs: they differ in their dev clips."""
-
-    def __init__(self) -> None:
-        self.held = ExitStack()
-
-    def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Gather once."""
-        self.held.enter_context(deepspeed_hooks.whole(module))
-        for model in module.children():
-            if any(p.requires_grad for p in model.parameters()):
-                self.held.enter_context(fsdp.whole(model))
-
-    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Share out again."""
-        self.held.close()
 
 
 class Completions(pl.Callback):

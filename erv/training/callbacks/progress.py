@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from erv.config.instantiate import ConfigError
+from erv.errors import ConfigError
 
 _PERCENT = ("fcr", "war", "accuracy")
 
