@@ -272,7 +272,7 @@ def test_every_checkpoint_named_anywhere_is_a_full_hub_id(tmp_path, monkeypatch)
 
 
 def test_looking_for_a_checkpoint_loads_no_framework(tmp_path):
-    code = "import sys; from erv.runs.run import find_model; find_model('gpt2', 0); print(*sys.modules)"
+    code = "import sys; from erv.runs.resolve import find_model; find_model('gpt2', 0); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert not {"torch", "transformers", "lightning"} & set(done.stdout.split())
 

@@ -322,7 +322,7 @@ def test_a_verifier_starts_from_an_encoder_in_the_hubs_cache(name, hub, tmp_path
     made.save(tmp_path / "saved")
     hub.add(name, tmp_path / "saved")
     code = (
-        "import sys\nfrom erv.taxonomy import DFEW\nfrom erv.runs.run import find_model\n"
+        "import sys\nfrom erv.taxonomy import DFEW\nfrom erv.runs.resolve import find_model\n"
         "from erv.verifier import build_verifier\n"
         "verifier = build_verifier(DFEW.labels, checkpoint=find_model(sys.argv[1], 0)[0])\n"
         "print(verifier(['She weeps.']).shape, verifier.model.get_input_embeddings().weight.sum().item())"
