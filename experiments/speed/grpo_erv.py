@@ -1,4 +1,4 @@
-"""Our engine: erv.lit.grpo.GRPO under a Lightning trainer, its methods timed from outside."""
+"""Our engine: erv.training.GRPO under a Lightning trainer, its methods timed from outside."""
 
 from __future__ import annotations
 
