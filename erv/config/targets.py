@@ -2,12 +2,17 @@
 
 A config names the public API (`erv.training.GRPO`), not the file that a class lies in. Runs made before that have the file's
 name in their config.yaml; RENAMED reads them, and keeps the signature that names a run's folder as it was.
+
+Classes of the user's own come from the packages that the environment variable ERV_PLUGINS names (docs/extending.md). No config
+can name them, so that a config from elsewhere runs no code but ERV's.
 """
 
 from __future__ import annotations
 
+import inspect
+import os
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from erv.errors import ConfigError, did_you_mean
@@ -79,8 +84,13 @@ LIBRARIES = (
     ),
     "torch.optim",
 )
-# What a message says about all of these.
-ALLOWED = f"the components of ERV ({COMPONENTS[0]}, …, as in conf/) and classes of {', '.join(LIBRARIES)}"
+_LIBRARY_ROOTS = tuple(sorted({package.partition(".")[0] for package in LIBRARIES}))
+PLUGINS = "ERV_PLUGINS"
+
+
+def plugins() -> tuple[str, ...]:
+    """The packages of the user's own whose classes and functions a config may name."""
+    return tuple(name.strip() for name in os.environ.get(PLUGINS, "").split(",") if name.strip())
 
 
 def modern(tree: Any) -> Any:
@@ -93,11 +103,6 @@ def signed(tree: Any) -> Any:
     return _renamed(tree, _SIGNED)
 
 
-def is_library(target: str) -> bool:
-    """Whether a target is named as something of a library that a config may use, before anything is imported."""
-    return target.startswith(tuple({f"{package.partition('.')[0]}." for package in LIBRARIES}))
-
-
 def _renamed(node: Any, names: Mapping[str, str]) -> Any:
     if isinstance(node, Mapping):
         return {
@@ -107,15 +112,39 @@ def _renamed(node: Any, names: Mapping[str, str]) -> Any:
     return [_renamed(item, names) for item in node] if isinstance(node, list | tuple) else node
 
 
-def locate(target: str) -> Any:
-    """The class or function that a `_target_` names; ConfigError for one that a config may not build, or that is not there."""
-    if not isinstance(target, str) or not (target in COMPONENTS or is_library(target)):
-        raise ConfigError(f"{target!r} is not allowed: targets are {ALLOWED}{did_you_mean(str(target), COMPONENTS)}")
+def locate(target: object) -> Any:
+    """The class or function that a `_target_` names; ConfigError for one that a config may not build, or that does not exist."""
+    packages = plugins()
+    if not isinstance(target, str) or not (target in COMPONENTS or _lies_in(target, (*_LIBRARY_ROOTS, *packages))):
+        raise ConfigError(_refusal(target, packages))
     try:
         component = pkgutil.resolve_name(target)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # a module may raise anything when it is imported or asked for a name
         raise ConfigError(f"{target!r} cannot be imported: {error}") from error
-    home = f"{getattr(component, '__module__', '')}."
-    if target in COMPONENTS or (isinstance(component, type) and home.startswith(tuple(f"{p}." for p in LIBRARIES))):
+    # what a module has only imported is not of its package: `my_lab.os.system` is no component of my_lab
+    module = getattr(component, "__module__", None) or ""
+    is_class = isinstance(component, type)
+    if (
+        target in COMPONENTS
+        or (is_class and _lies_in(module, LIBRARIES))
+        or ((is_class or inspect.isfunction(component)) and _lies_in(module, packages))
+    ):
         return component
-    raise ConfigError(f"{target!r} is not allowed: targets are {ALLOWED}")
+    raise ConfigError(_refusal(target, packages))
+
+
+def _lies_in(name: str, packages: Iterable[str]) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def _refusal(target: object, packages: Sequence[str]) -> str:
+    owner = str(target).partition(".")[0]
+    own = ""
+    if packages:
+        own = f", and what is written in {', '.join(packages)} ({PLUGINS})"
+    elif isinstance(target, str) and owner.isidentifier() and owner not in ("erv", *_LIBRARY_ROOTS):
+        own = f"; for code of your own in a package {owner}, begin the command with {PLUGINS}={owner}"
+    return (
+        f"{target!r} is not allowed: targets are the components of ERV ({COMPONENTS[0]}, …, as in conf/) and classes of "
+        f"{', '.join(LIBRARIES)}{own}{did_you_mean(str(target), COMPONENTS)}"
+    )
