@@ -79,7 +79,7 @@ class Parts:
         for part in key.split("."):
             node = node[part]
         return config.build(
-            node, **{name: getattr(self, name) for name in config.wanted(node, PROVIDED) if name not in node}
+            node, **{name: getattr(self, name) for name in config.parameters_among(node, PROVIDED) if name not in node}
         )
 
     @property
