@@ -55,6 +55,7 @@ def setup_of(tree: Mapping[str, Any], processes: int) -> Setup:
         precision=str(trainer["precision"]),
         strategy=ranks.strategy(trainer),
         devices=processes,
+        gpu=trainer["accelerator"] != "cpu",
     )
 
 

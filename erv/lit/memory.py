@@ -8,7 +8,7 @@ allocator's fragmentation, the library's workspaces (about 1 GB with CUDA), and 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,7 +131,7 @@ def estimate(sizes: HumanOmniConfig, setup: Setup) -> dict[str, int]:
     update = {
         "gathered to update": 2 * narrow * at_once * setup.sharded,  # weights and gradients
         "activations": _added_by_update(sizes, setup, rows),
-        "attention scores": _scores(sizes, setup, rows) * (setup.gpu and setup.sampled),
+        "attention scores": _scores(sizes, setup, rows) if setup.gpu and setup.sampled else 0,
     }
     generate = {
         "gathered to generate": narrow * (total - towers) * setup.sharded * setup.sampled,
@@ -166,7 +166,7 @@ def _added_by_update(sizes: HumanOmniConfig, setup: Setup, rows: int) -> int:
     mode = FakeTensorMode()
     _to_fake(model.train(), mode)
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=setup.mixed)
-    with mode, _Alive() as alive:
+    with mode, _Alive(p.untyped_storage() for p in model.parameters()) as alive:
         for parameter in model.parameters():  # the gradient of the step or micro-batch before
             parameter.grad = torch.empty_like(parameter) if parameter.requires_grad else None
         gradients = alive.bytes
@@ -234,12 +234,12 @@ def _scores(sizes: HumanOmniConfig, setup: Setup, rows: int) -> int:
 
 
 class _Alive(TorchDispatchMode):
-    """Counts the bytes of tensors made under it: those alive, and their peak. A view adds nothing."""
+    """Counts the bytes of tensors made under it: those alive, and their peak. Views, and what was `there` before, add nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, there: Iterable[torch.UntypedStorage] = ()) -> None:
         super().__init__()
         self.bytes = self.peak = 0
-        self._storages: set[int] = set()
+        self._storages = {storage._cdata for storage in there}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
