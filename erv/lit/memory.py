@@ -106,7 +106,8 @@ def estimate(sizes: HumanOmniConfig, setup: Setup) -> dict[str, int]:
     "activations" is all that an update adds to what stays: what autograd keeps, low-precision copies of weights, logits,
     and gradients on their way to the weights.
     """
-    text, parts = sizes.text_config, part_sizes(sizes, setup)
+    model = _without_storage(sizes, setup)
+    text, parts = sizes.text_config, model.part_sizes()
     total, trained = (sum(column) for column in zip(*parts.values(), strict=True))
     towers = parts["vision_tower"][0] + parts["audio_tower"][0]
     share = 1 / setup.devices if setup.sharded or setup.masters_apart else 1.0
@@ -130,7 +131,7 @@ def estimate(sizes: HumanOmniConfig, setup: Setup) -> dict[str, int]:
     at_once = total - towers - (text.num_hidden_layers - 2) * layer  # this layer and the next one
     update = {
         "gathered to update": 2 * narrow * at_once * setup.sharded,  # weights and gradients
-        "activations": _added_by_update(sizes, setup, rows),
+        "activations": _added_by_update(model, setup, rows),
         "attention scores": _scores(sizes, setup, rows) if setup.gpu and setup.sampled else 0,
     }
     generate = {
@@ -151,14 +152,14 @@ def _without_storage(sizes: HumanOmniConfig, setup: Setup) -> HumanOmni:
     return model.set_trainable(setup.train)
 
 
-def _added_by_update(sizes: HumanOmniConfig, setup: Setup, rows: int) -> int:
+def _added_by_update(model: HumanOmni, setup: Setup, rows: int) -> int:
     """Bytes that a micro-batch of `rows` prompts with their answers adds to weights and gradients at its peak.
 
-    It runs as if on the CPU, whose attention kernels keep as little as those of a GPU; the meta device's own keep the whole
-    matrix of weights.
+    `model`, on the meta device, becomes one of fake tensors. It runs as if on the CPU, whose attention kernels keep as little
+    as those of a GPU; the meta device's own keep the whole matrix of weights.
     """
     apart = setup.sharded or setup.masters_apart  # fp32 weights and gradients then lie elsewhere, and are counted there
-    model = _without_storage(sizes, setup).to(setup.arithmetic if apart else setup.frozen)
+    model.to(setup.arithmetic if apart else setup.frozen)
     if not apart:
         model.widen_trained()
     if setup.gradient_checkpointing:
