@@ -73,7 +73,9 @@ def really_added(config, setup):
         if setup.sampled:
             embeds, seen, _ = model.embed(batch)
             ones = torch.ones_like(answers)
-            loss = completion_logps(model.language_model, embeds, seen, answers, ones, setup.group_size, with_entropy=True)
+            loss = completion_logps(
+                model.language_model, embeds, seen, answers, ones, setup.group_size, with_entropy=True
+            )
             del embeds
             loss.logps.sum().backward()
         else:
@@ -177,7 +179,14 @@ def test_the_page_names_parts_memory_and_the_remedy_and_allocates_nothing(tmp_pa
     )
     command = [sys.executable, "-c", code, "policy=humanomni_7b", "trainer=gpu"]
     done = subprocess.run(command, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, check=True)
-    for word in ("mm_projector", "770,759,488", "activations", "attention scores", "kv cache", "tower cache: 14.72 MB a clip"):
+    for word in (
+        "mm_projector",
+        "770,759,488",
+        "activations",
+        "attention scores",
+        "kv cache",
+        "tower cache: 14.72 MB a clip",
+    ):
         assert word in done.stdout
     assert "smallest card: none of up to 192 GB" in done.stdout
     assert "policy.gradient_checkpointing=true" in done.stdout

@@ -12,6 +12,6 @@ step=(python experiments/memory/step.py)
   "${step[@]}" --header
   "${step[@]}" --policy tiny
   "${step[@]}" --policy tiny --precision bf16-mixed
-  [[ -n "$demo" ]] || "${step[@]}" --policy humanomni_0_5b --clips 3 --tokens 48
+  [[ -n "$demo" ]] || "${step[@]}" --policy humanomni_0_5b --clips 2 --tokens 32
 } >"$table"
 cat "$table"

@@ -50,19 +50,25 @@ COLUMNS = (
 )  # fmt: skip
 WORD = " brow"
 MARK = "the update begins"
-# The towers are not run, so that most of their layers can be left out; of the clip's length this leaves a quarter.
+# The towers are not run, so that most of their layers can be left out; a seventh of a prompt's positions is left too.
 SMALLER = {
     "tiny": {},
     "humanomni_0_5b": {
-        "num_frames": 2,
+        "num_frames": 1,
         "vision_config": {"hidden_size": 768, "image_size": 224, "patch_size": 16, "num_hidden_layers": 1},
-        "audio_config": {"d_model": 1280, "encoder_attention_heads": 20, "encoder_layers": 1, "max_source_positions": 375, "num_mel_bins": 128},
+        "audio_config": {
+            "d_model": 1280,
+            "encoder_attention_heads": 20,
+            "encoder_layers": 1,
+            "max_source_positions": 60,
+            "num_mel_bins": 128,
+        },
     },
 }
 
 
 class Meter(pl.Callback):
-    """Bytes that the second update adds to what was alive before it, its gradients apart: from `start` to the optimiser's step."""
+    """What the second update adds, with its gradients, to what was alive before: from `start` to the optimiser's step."""
 
     def __init__(self) -> None:
         # from the first step on: it reports no memory as freed that it did not see allocated
@@ -161,7 +167,7 @@ def make(name: str, checkpointing: bool) -> Policy:
 
 
 def samples(policy: Policy, count: int, tokens: int) -> list[Sample]:
-    """Clips with tower features, and rationales with which the longest answer has `tokens` tokens, and the others one less each."""
+    """Clips with tower features; the first one's answer has `tokens` tokens, and each further one a token less."""
     sizes, processor = policy.model.config, policy.processor
     video = (sizes.num_frames, sizes.grid**2, sizes.vision_config.hidden_size)
     audio = (sizes.audio_tokens, sizes.audio_config.d_model)
