@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The memory that an update of SFT and of GRPO adds: the doctor's estimate beside what was measured on the CPU. Five CPU minutes
-# and 9 GB for the 0.5B shape; with demo the tiny policy alone. Nothing is trained to the end, so that neither a seed nor an
+# and 11 GB for the 0.5B shape; with demo the tiny policy alone. Nothing is trained to the end, so that neither a seed nor an
 # override changes the figures; with an override, the table is written beside the runs.
 # Usage: run.sh [demo] [OVERRIDE…]
 set -euo pipefail
