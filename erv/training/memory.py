@@ -235,31 +235,48 @@ def _scores(sizes: HumanOmniConfig, setup: Setup, rows: int) -> int:
 
 
 class _Alive(TorchDispatchMode):
-    """Counts the bytes of tensors made under it: those alive, and their peak. Views, and what was `there` before, add nothing."""
+    """Counts the bytes of live tensors that were made under it, and their peak; views and `uncounted` storages add nothing."""
 
-    def __init__(self, there: Iterable[torch.UntypedStorage] = ()) -> None:
+    def __init__(self, uncounted: Iterable[torch.UntypedStorage] = ()) -> None:
         super().__init__()
         self.bytes = self.peak = 0
-        self._storages = {storage._cdata for storage in there}
+        self._uncounted = {storage._cdata for storage in uncounted}
+        self._counted: dict[int, weakref.finalize] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(made):
+        outputs = func(*args, **(kwargs or {}))
+        # Autograd adds the gradients of a tensor that is used several times in the first one's memory, if nothing else refers to
+        # it. To fake tensors Python does, so that their sum would be counted beside both summands. (The gradient of a linear
+        # layer's weight is a view, and its sum is made anew: both measured in experiments/memory.)
+        # What is added with gradients enabled belongs to a forward pass, or to one that checkpointing repeats.
+        if func is torch.ops.aten.add.Tensor and not torch.is_grad_enabled() and _summed_in_place(*args[:2]):
+            self._release(args[0].untyped_storage())
+        for tensor in tree_leaves(outputs):
             if isinstance(tensor, Tensor):
                 self._count(tensor.untyped_storage())
-        return made
+        return outputs
 
     def _count(self, storage: torch.UntypedStorage) -> None:
-        place, size = storage._cdata, storage.nbytes()
-        if place not in self._storages:
-            self._storages.add(place)
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self._counted and key not in self._uncounted:
             self.bytes += size
             self.peak = max(self.peak, self.bytes)
-            weakref.finalize(storage, self._forget, place, size)
+            self._counted[key] = weakref.finalize(storage, self._forget, key, size)
 
-    def _forget(self, place: int, size: int) -> None:
-        self._storages.discard(place)
+    def _release(self, storage: torch.UntypedStorage) -> None:
+        """Count a storage no more, though it is alive."""
+        if finalizer := self._counted.get(storage._cdata):
+            finalizer()
+
+    def _forget(self, key: int, size: int) -> None:
+        del self._counted[key]
         self.bytes -= size
+
+
+def _summed_in_place(first: Any, second: Any) -> bool:
+    if not isinstance(first, Tensor) or not isinstance(second, Tensor):
+        return False
+    return first.shape == second.shape and first._base is None
 
 
 def _to_fake(module: nn.Module, mode: FakeTensorMode) -> None:
