@@ -53,7 +53,7 @@ def _require(cfg: DictConfig) -> None:
 
 def _set_length(cfg: DictConfig) -> None:
     """A policy answers as long as it was trained to, unless told otherwise."""
-    from erv.runtime.evaluation import answer_length
+    from erv.runtime.run_context import answer_length
 
     if OmegaConf.select(cfg, "evaluation.max_new_tokens") is None:
         OmegaConf.update(cfg, "evaluation.max_new_tokens", answer_length(config.plain(cfg)))
@@ -64,7 +64,8 @@ def evaluate_policy(cfg: DictConfig) -> None:
     from erv.evaluation.console import spoken, tell_costs
     from erv.evaluation.predictions import read_parts
     from erv.runtime import session
-    from erv.runtime.evaluation import evaluate, evaluated_clips, export, write_answers
+    from erv.runtime.evaluation import evaluate, evaluated_clips, write_answers
+    from erv.runtime.human_task import export
 
     part = share(cfg.shard)
     _set_length(cfg)

@@ -46,7 +46,7 @@ def predict(cfg: DictConfig) -> Iterator[Prediction]:
     from erv.evaluation.generate import answers
     from erv.runs.resolve import adopt_verifier, resolve_checkpoints, training_config
     from erv.runtime.components import PROVIDED, Parts
-    from erv.runtime.evaluation import answer_length
+    from erv.runtime.run_context import answer_length
     from erv.runtime.session import quiet, user_errors
     from erv.taxonomy import DFEW, MAFW
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,22 +14,17 @@ from tqdm import tqdm
 
 from erv.cli.shards import Shard
 from erv.data.clip_reader import Samples
-from erv.evaluation.evaluator import Context, conclude
+from erv.evaluation.evaluator import conclude
 from erv.evaluation.generate import answers, check_room
-from erv.evaluation.judges.human import export_sheet
-from erv.evaluation.metrics.learning_curves import read_curves
 from erv.evaluation.predictions import PredictionFile, keep_aside, key_of, part_file, read_parts
-from erv.evaluation.settings import LONGEST, Evaluation
-from erv.runs.provenance import policy_run
-from erv.runs.resolve import training_config
-from erv.runs.run import METRICS, Run
+from erv.evaluation.settings import Evaluation
+from erv.runs.run import Run
 from erv.runtime.components import Parts
-from erv.taxonomy import Taxonomy
+from erv.runtime.run_context import context
 from erv.types import Clip
 from erv.utils.io import write_json
 
 _log = logging.getLogger(__name__)
-HUMAN = "human"  # folder of the sheet to rate, in the run's folder
 
 ORIGIN = "predictions.origin.json"  # what the rows of predictions.jsonl were made with
 
@@ -108,40 +103,3 @@ def _refuse_other_origin(folder: Path, parts: Parts, plan: Evaluation) -> None:
                     "the answers in %s are of other weights; they lie in %s now, and are made anew", folder, kept
                 )
             write_json(file, made_by)
-
-
-def context(folder: Path, taught: Collection[str] = ()) -> Context:
-    """What the figures of the run in `folder` are seen against: its training's curves, and the figures its policy began with.
-
-    A run that only evaluates has the curves of the run that its policy's checkpoint is of.
-    """
-    training = folder if (folder / "logs").is_dir() else _began_with(folder)
-    start = _began_with(training)
-    figures = json.loads((start / METRICS).read_text()) if start else {}
-    curves = read_curves(training) if training else None
-    return Context(taught, curves, figures.get("sampled") or figures.get("greedy"))
-
-
-def _began_with(folder: Path | None) -> Path | None:
-    """The finished run whose model the run in `folder` loaded, where its config names one."""
-    run = policy_run(folder) if folder else None
-    return run if run and (run / METRICS).is_file() else None
-
-
-def export(folder: Path, taxonomy: Taxonomy, items: int, seed: int) -> None:
-    """Write a sheet for people to rate from a finished run's answers, and say where it is and how it comes back."""
-    if not (folder / METRICS).is_file():
-        return
-    rows = [p for p in read_parts(folder).values() if p.sample == 0]
-    sampled = [p for p in rows if p.decoding == "sampled"]
-    sheet = export_sheet(sampled or rows, taxonomy, folder / HUMAN, items, seed)
-    print(
-        f"Sheet to rate: {sheet}; a copy for each rater. Read back with\n  python -m erv.evaluate predictions={folder} data=… "
-        "judge=[…,human] judge.human.sheets=[ALICE.csv,BOB.csv]"
-    )
-
-
-def answer_length(tree: Mapping[str, Any]) -> int:
-    """The most tokens of an answer where `tree` does not say: as in the policy's training, else the default."""
-    trained = training_config(tree).get("evaluation") or {}
-    return int(trained.get("max_new_tokens") or LONGEST)

@@ -24,8 +24,9 @@ from erv.evaluation.predictions import FILE, IncompletePredictions, check_comple
 from erv.evaluation.settings import Evaluation
 from erv.runs.provenance import rewarding
 from erv.runs.run import METRICS, Run
-from erv.runtime.evaluation import context, export
+from erv.runtime.human_task import export
 from erv.runtime.judges import judges_of, refuse_training_verifier
+from erv.runtime.run_context import context
 from erv.taxonomy import Taxonomy, named_taxonomy
 from erv.types import Clip, Prediction
 from erv.utils.io import file_sha256

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from erv import config
-from erv.evaluation.judges.base import Judge
-from erv.taxonomy import Taxonomy
-
-if TYPE_CHECKING:
-    pass
-from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
-
 from erv.errors import ConfigError
+from erv.evaluation.judges.base import Judge
 from erv.evaluation.judges.verifier import VerifierJudge
-
-if TYPE_CHECKING:
-    pass
 from erv.runs.provenance import weights_of
+from erv.taxonomy import Taxonomy
 
 
 def judges_of(tree: Mapping[str, Any], taxonomy: Taxonomy) -> list[Judge]:
