@@ -18,9 +18,9 @@ from transformers import (
 
 from erv.engine import attention
 from erv.engine.generate import rollout
-from erv.engine.layers import is_known
+from erv.engine.layers import supports_shared_prefix
 from erv.engine.logprobs import completion_logps, completion_logps_plain
-from erv.engine.self_check import first_groups, verify_shared_prefix
+from erv.engine.self_check import self_check_sample, verify_shared_prefix
 from erv.engine.token_logprobs import token_logps
 from erv.policy.policy import frozen_copy
 
@@ -63,7 +63,7 @@ def ragged(padding, sizes=(7, 4, 6), width=7):
 @pytest.mark.parametrize("name", DECODERS)
 def test_gradients_are_the_plain_ones(name, padding):
     model = made(name)
-    assert is_known(model) == (name in KNOWN)
+    assert supports_shared_prefix(model) == (name in KNOWN)
     batch = ragged(padding)
     shared, plain = completion_logps(model, *batch).logps, completion_logps_plain(model, *batch)
     torch.testing.assert_close(shared, plain, atol=5e-6, rtol=0)
@@ -90,7 +90,7 @@ def test_the_check_refuses_what_differs(monkeypatch):
         verify_shared_prefix(model, *batch, tolerance=0)
     monkeypatch.setattr("erv.engine.shared_prefix.rotate", lambda states, cos, sin: states)
     with pytest.raises(ValueError, match=r"algo\.verify_shared_prefix=false skips this check"):
-        verify_shared_prefix(model, *first_groups(*batch))
+        verify_shared_prefix(model, *self_check_sample(*batch))
 
 
 def biased(std, layers):
@@ -143,7 +143,7 @@ def test_plain_products_and_the_fused_kernel_agree(monkeypatch, padding):
     """Elsewhere than on the CPU attention is made of plain matrix products; here they are run on it."""
     model, batch = made("qwen2"), ragged(padding)
     done = rollout(model, *batch[:2], 4, 8, [5], 0, seeds=[1, 2, 3])
-    monkeypatch.setattr(attention, "_is_fused", lambda query: False)
+    monkeypatch.setattr(attention, "_uses_fused_kernel", lambda query: False)
     assert verify_shared_prefix(model, *batch, tolerance=1e-6) < 1e-6
     again = rollout(model, *batch[:2], 4, 8, [5], 0, seeds=[1, 2, 3])
     assert torch.equal(done.tokens, again.tokens)
@@ -234,7 +234,7 @@ def test_with_lora_the_reference_costs_its_adapters_alone():
 
 def test_lora_trains_and_samples_through_the_shared_prefix():
     model, batch = adapted(), ragged("right")
-    assert is_known(model)
+    assert supports_shared_prefix(model)
     assert verify_shared_prefix(model, *batch, tolerance=1e-6) < 1e-6
     done = rollout(model, *batch[:2], 4, 8, [5], 0, seeds=[1, 2, 3])
     trained = completion_logps(model, *batch[:2], done.tokens, done.mask, 4).logps
