@@ -20,8 +20,8 @@ from erv.data.clip_reader import Sample
 from erv.distributed import collectives, deepspeed_hooks
 from erv.distributed.deepspeed import strategy_of
 from erv.distributed.fsdp import shard, whole
-from erv.engine.generate import Rollout, rows_of, trained_mask
-from erv.engine.layers import dropouts, is_known
+from erv.engine.generate import Rollout, group_rows, loss_mask
+from erv.engine.layers import dropout_probabilities, supports_shared_prefix
 from erv.engine.sampling import Sampling
 from erv.evaluation.generate import generate
 from erv.evaluation.judges.base import Judge
@@ -83,14 +83,14 @@ class GRPO(GroupGradients):
         settings = {"group_size": group_size, "iterations": iterations, "epochs": epochs}
         if message := self.contradiction(settings, getattr(policy.model, "trained", ())):
             raise ValueError(message)
-        if chances := dropouts(policy.model.language_model):
+        if chances := dropout_probabilities(policy.model.language_model):
             name, chance = next(iter(chances.items()))
             raise ValueError(
                 "GRPO compares log-probs of two passes, so the decoder trains without dropout; it has some in "
                 f"{len(chances)} places, first {name} with {chance}: set policy.lora.lora_dropout=0 where it is an adapter's, "
                 "else 0 in the model's config"
             )
-        if not is_known(policy.model.language_model):
+        if not supports_shared_prefix(policy.model.language_model):
             _log.warning(
                 "%s shares no prefix: every answer runs its prompt anew", type(policy.model.language_model).__name__
             )
@@ -179,7 +179,7 @@ class GRPO(GroupGradients):
             if own:
                 again = [batch[b] for b in own]
                 new = self.score(again, self.rollout(again, iteration, attempt))
-                scored = scored.replaced(new, rows_of(own, self.group_size))
+                scored = scored.replaced(new, group_rows(own, self.group_size))
             advantage = self.advantages(scored)
             resampled += len(silent)
         self.log("train/resampled_groups", float(resampled), batch_size=len(batch))
@@ -188,13 +188,13 @@ class GRPO(GroupGradients):
     def update(self, batch: list[Sample], scored: Scored, advantage: Advantages, iteration: int) -> Metrics:
         """`updates` optimiser steps on one rollout; the metrics of the last. A step that is not finite is left out."""
         optimiser, schedule = self.optimizers(), self.lr_schedulers()
-        rollout = replace(scored.rollout, mask=trained_mask(scored.rollout, self.mask_overlong))
+        rollout = replace(scored.rollout, mask=loss_mask(scored.rollout, self.mask_overlong))
         left_out = torch.zeros_like(advantage.silent) if self.zero_spread == "keep" else advantage.silent
         metrics: Metrics = {"left_out_groups": left_out.sum().float()}
         rank, size = collectives.rank(), collectives.size()
         advantage = advantage.part(rank, size)
         prompts = (~left_out.chunk(size)[rank]).nonzero().flatten().tolist()
-        mask = rollout.mask[rows_of(prompts, self.group_size)]
+        mask = rollout.mask[group_rows(prompts, self.group_size)]
         rows, tokens = collectives.totals([len(mask), int(mask.sum())], self.device)
         denominators = Denominators(rows, max(tokens, 1.0))
         old = None

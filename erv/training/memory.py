@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from transformers import Qwen2ForCausalLM
 
-from erv.engine.shared_prefix import stream_states
-from erv.engine.token_logprobs import held_bytes
+from erv.engine.shared_prefix import shared_prefix_states
+from erv.engine.token_logprobs import peak_bytes
 from erv.policy.humanomni.config import HumanOmniConfig
 from erv.policy.humanomni.model import HumanOmni
 from erv.policy.humanomni.projector import VisionProjector
@@ -127,7 +127,7 @@ def estimate(sizes: HumanOmniConfig, setup: Setup) -> dict[str, int]:
         "half-precision copies": copies,
         "gathered to update": 2 * narrow * at_once * setup.sharded,  # weights and gradients
         "activations": _activations(sizes, setup, rows, prompt),
-        "logits": held_bytes(answers, text.vocab_size),
+        "logits": peak_bytes(answers, text.vocab_size),
     }
     generate = {
         "gathered to generate": narrow * (total - towers) * setup.sharded * setup.sampled,
@@ -167,7 +167,7 @@ def _trunk(sizes: HumanOmniConfig, setup: Setup, rows: int, prompt: int, layers:
     def forward(model: Any) -> None:
         sizes = (prompt, setup.group_size * setup.new_tokens)
         prompts, own = (torch.zeros(rows, size, config.hidden_size, requires_grad=True) for size in sizes)
-        stream_states(model.model, prompts, None, own, setup.group_size)
+        shared_prefix_states(model.model, prompts, None, own, setup.group_size)
 
     return _saved(make, forward, setup.arithmetic)
 

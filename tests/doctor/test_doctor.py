@@ -20,7 +20,7 @@ from erv.config.instantiate import plain
 from erv.data.datasets.dfew import DFEWCorpus
 from erv.data.datasets.manifest import ManifestCorpus
 from erv.data.media.file_facts import fingerprint
-from erv.engine.shared_prefix import stream_states
+from erv.engine.shared_prefix import shared_prefix_states
 from erv.errors import ConfigError
 from erv.policy.humanomni.model import HumanOmni
 from erv.runtime import memory_check
@@ -56,7 +56,7 @@ def really_saved(config, setup):
     video = torch.zeros(setup.prompts, config.num_frames, config.grid**2, config.vision_config.hidden_size)
     trunk = model.language_model.model
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        outputs = stream_states(trunk, prompts, None, answers, setup.group_size), model.mm_projector(video)
+        outputs = shared_prefix_states(trunk, prompts, None, answers, setup.group_size), model.mm_projector(video)
     assert outputs
     return sum(storage.nbytes() for storage in kept.values())
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from text_policy import Reward, decoder, prompts, train
 
-from erv.engine.generate import Rollout, trained_mask
+from erv.engine.generate import Rollout, loss_mask
 from erv.engine.sampling import Sampling
 from erv.grpo.importance_sampling import Correction
 
@@ -133,8 +133,8 @@ def test_answers_without_an_end_are_not_trained_on_by_option(tmp_path):
     assert torch.equal(before, masked)
     mask = torch.tensor([[1, 1, 1], [1, 1, 0]])
     done = Rollout(torch.full((2, 3), 5), mask, torch.zeros(2, 3), torch.tensor([False, True]))
-    assert trained_mask(done, True).tolist() == [[0, 0, 0], [1, 1, 0]]
-    assert trained_mask(done, False).tolist() == mask.tolist()
+    assert loss_mask(done, True).tolist() == [[0, 0, 0], [1, 1, 0]]
+    assert loss_mask(done, False).tolist() == mask.tolist()
 
 
 def test_a_rollout_in_lower_precision_is_made_up_for(tmp_path):
