@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 
 from erv.engine.logprobs import completion_logps
 from erv.grpo.advantages import advantages, reward_metrics
-from erv.grpo.importance_sampling import high_entropy_mask, mismatch_ratio
-from erv.grpo.loss import Denominators, Objective, policy_loss
+from erv.grpo.importance_sampling import high_entropy_mask, importance_ratio
+from erv.grpo.loss import Denominators, GRPOLoss, policy_loss
 from erv.policy.batch import PolicyBatch
 from erv.policy.humanomni.checkpoint import to_original_names
 
@@ -40,9 +40,9 @@ def close(got, want, tolerance=1e-5):
 
 
 def read_arguments(args):
-    """Split a case's arguments into an Objective and the rest; whatever is left over is an error."""
+    """Split a case's arguments into a GRPOLoss and the rest; whatever is left over is an error."""
     args = dict(args)
-    objective = Objective(
+    objective = GRPOLoss(
         loss=args.pop("loss_type"),
         level=args.pop("importance_sampling_level"),
         beta=args.pop("beta"),
@@ -69,7 +69,7 @@ def loss_of(case, rows=slice(None)):
     ratio = rest["importance_sampling_ratio"]
     assert ratio in (None, "loss.is_ratio", True), f"unknown importance_sampling_ratio {ratio!r}"
     top = rest["top_entropy_quantile"]
-    keep = high_entropy_mask(TENSORS["loss.entropy"], mask, top)[rows] if top < 1 else None
+    token_filter = high_entropy_mask(TENSORS["loss.entropy"], mask, top)[rows] if top < 1 else None
     logps = TENSORS["loss.logp"][rows].clone().requires_grad_()
     loss, metrics = policy_loss(
         objective,
@@ -77,10 +77,10 @@ def loss_of(case, rows=slice(None)):
         logps,
         mask[rows],
         TENSORS["loss.advantages"][rows],
-        old=TENSORS["loss.old_logp"][rows] if rest["old_logp_given"] else None,
-        ref=TENSORS["loss.ref_logp"][rows],
-        mismatch=None if ratio is None else TENSORS["loss.is_ratio"][rows],
-        keep=keep,
+        old_logps=TENSORS["loss.old_logp"][rows] if rest["old_logp_given"] else None,
+        ref_logps=TENSORS["loss.ref_logp"][rows],
+        importance_ratio=None if ratio is None else TENSORS["loss.is_ratio"][rows],
+        token_filter=token_filter,
         entropy=TENSORS["loss.entropy"][rows],
     )
     (gradient,) = torch.autograd.grad(loss, logps)
@@ -140,7 +140,7 @@ def test_advantages(name):
 
 
 @pytest.mark.parametrize("name", RATIO_TENSORS)
-def test_mismatch_ratio(name):
+def test_importance_ratio(name):
     mode, limits = name.split(".", 2)[1:]
     # <max>.<min>, each a number with one point or None
     case = next((c for c in GOLDEN["is_ratio_cases"] if c["name"] == name), None)
@@ -155,7 +155,7 @@ def test_mismatch_ratio(name):
             "sampling": "loss.sampling_logp",
             "mask": "loss.mask",
         }
-    ratio = mismatch_ratio(
+    ratio = importance_ratio(
         TENSORS[case["old"]],
         TENSORS[case["sampling"]],
         TENSORS[case["mask"]],
@@ -186,10 +186,10 @@ def test_released_loss(case):
     close(result.group_std.mean(), case["metrics"]["reward_std"])
 
     # without a reference the original drops the KL term, whatever beta says
-    objective = Objective(loss="grpo", beta=case["beta"] if case["use_ref"] else 0.0)
+    objective = GRPOLoss(loss="grpo", beta=case["beta"] if case["use_ref"] else 0.0)
     logps = tensors["logps"].clone().requires_grad_()
     loss, metrics = policy_loss(
-        objective, Denominators.of(tensors["mask"]), logps, tensors["mask"], result.values, ref=ref
+        objective, Denominators.of(tensors["mask"]), logps, tensors["mask"], result.values, ref_logps=ref
     )
     close(loss, case["loss"])
     close(loss, RELEASED_TENSORS[f"{case['name']}.loss"])
@@ -220,8 +220,8 @@ def engine(tensors, case):
         ref = completion_logps(reference.language_model, reference.embed(batch)[0], mask, *answers).logps
     rewards = tensors["rewards_per_func"]
     advantage = advantages(rewards, [1.0] * rewards.shape[1], case["G"])
-    objective, denominators = Objective(loss="grpo", beta=case["beta"]), Denominators.of(tensors["mask"])
-    loss, metrics = policy_loss(objective, denominators, logps, answers[1], advantage.values, ref=ref)
+    objective, denominators = GRPOLoss(loss="grpo", beta=case["beta"]), Denominators.of(tensors["mask"])
+    loss, metrics = policy_loss(objective, denominators, logps, answers[1], advantage.values, ref_logps=ref)
     loss.backward()
     gradients = to_original_names({n: p.grad for n, p in policy.named_parameters() if p.grad is not None})
     return logps, ref, advantage, loss, gradients, metrics

@@ -109,13 +109,15 @@ class SharedPrefixState:
             self.completion_cache.append((value.new_empty(shape), value.new_empty(shape)))
         for cache, new in zip(self.completion_cache[layer], (rotate(key, cos, sin), value), strict=True):
             cache[:, :, :, self.length] = new.view(batch, group, kv_heads, dim)
-        own_key, own_value = (cache.flatten(0, 1)[:, :, : self.length + 1] for cache in self.completion_cache[layer])
+        completion_key, completion_value = (
+            cache.flatten(0, 1)[:, :, : self.length + 1] for cache in self.completion_cache[layer]
+        )
         # over the prompt, all rows of a prompt are queries of one batch entry: its keys are read once for all of them
         by_prompt = query.view(batch, group, kv_heads, -1, dim).transpose(1, 2).flatten(2, 3)
         output, lse = attend(by_prompt, *self.prompt_cache[layer], scale, bias=self.padding)
         output = output.unflatten(2, (group, -1)).transpose(1, 2).reshape(query.shape)
         lse = lse.unflatten(2, (group, -1)).transpose(1, 2).reshape(query.shape[:-1])
-        merged, _ = merge_attention(output, lse, *attend(query, own_key, own_value, scale))
+        merged, _ = merge_attention(output, lse, *attend(query, completion_key, completion_value, scale))
         return merged.reshape(rows, 1, heads, dim)
 
     def keep(self, prompts: Tensor, columns: Tensor) -> None:

@@ -12,7 +12,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from erv.distributed import deepspeed_hooks
 from erv.distributed.collectives import full
 from erv.distributed.ddp import Replicas, leave
-from erv.grpo.loss import Objective
+from erv.grpo.loss import GRPOLoss
 from erv.policy.humanomni.prompts import Prompt
 from erv.taxonomy import Taxonomy
 from erv.training.grpo import GRPO
@@ -138,7 +138,7 @@ def train(
     settings = {"group_size": 4, "max_new_tokens": 6, **settings}
     optim = Optim(lr, "constant", eps=1e-6)
     size = settings["max_new_tokens"]
-    algo = Quiet(policy, reward, Taxonomy("none", ()), optim, (), seed, Objective(loss, beta=beta, max_completion_length=size),
+    algo = Quiet(policy, reward, Taxonomy("none", ()), optim, (), seed, GRPOLoss(loss, beta=beta, max_completion_length=size),
                  len(batches), len(batches[0]), **settings)  # fmt: skip
     algo.logged, algo.singles = [], []
     trainer = pl.Trainer(
