@@ -18,8 +18,8 @@ from erv.engine.logprobs import CompletionLogps, completion_logps, micro_batches
 from erv.engine.sampling import Sampling
 from erv.engine.self_check import self_check_sample, verify_shared_prefix
 from erv.grpo.advantages import Advantages
-from erv.grpo.importance_sampling import Correction
-from erv.grpo.loss import Denominators, Metrics, Objective, policy_loss
+from erv.grpo.importance_sampling import ImportanceCorrection
+from erv.grpo.loss import Denominators, GRPOLoss, Metrics, policy_loss
 from erv.policy.batch import PolicyBatch
 from erv.training.oom import is_shortage, smaller_budget
 from erv.training.optim import Optim
@@ -31,9 +31,9 @@ class GroupGradients(DevCurve):
 
     model: Any
     reference: Any
-    objective: Objective
+    objective: GRPOLoss
     sampling: Sampling
-    correction: Correction | None
+    correction: ImportanceCorrection | None
     optim: Optim
     group_size: int
     token_budget: int
@@ -126,10 +126,10 @@ class GroupGradients(DevCurve):
         logps, entropy = self.logps(self.model, collated, tokens, mask, with_entropy=True)
         old = None if old is None else old[rows]
         before = logps.detach() if old is None else old
-        mismatch = None if self.correction is None else self.correction(before, sampled, mask)
+        ratio = None if self.correction is None else self.correction(before, sampled, mask)
         loss, metrics = policy_loss(
-            self.objective, denominators, logps, mask, advantage.values[rows], old=old, ref=ref, mismatch=mismatch,
-            sampling=None if mismatch is None else sampled, entropy=entropy,
+            self.objective, denominators, logps, mask, advantage.values[rows], old_logps=old, ref_logps=ref,
+            importance_ratio=ratio, sampling_logps=None if ratio is None else sampled, entropy=entropy,
         )  # fmt: skip
         return logps, loss, metrics
 

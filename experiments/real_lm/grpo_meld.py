@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from erv.engine.layers import supports_shared_prefix
-from erv.grpo.loss import Objective
+from erv.grpo.loss import GRPOLoss
 from erv.policy.humanomni.prompts import Prompt
 from erv.rewards.answer import AnswerReward
 from erv.rewards.composite import TotalReward
@@ -193,7 +193,7 @@ def main() -> None:
         Optim(1e-6, "constant"),
         modalities=(),
         seed=0,
-        objective=Objective(beta=0.04),
+        objective=GRPOLoss(beta=0.04),
         iterations=chosen.steps,
         batch_size=chosen.prompts,
         group_size=chosen.group,

@@ -6,7 +6,7 @@ from text_policy import Reward, decoder, prompts, train
 
 from erv.engine.generate import Rollout, loss_mask
 from erv.engine.sampling import Sampling
-from erv.grpo.importance_sampling import Correction
+from erv.grpo.importance_sampling import ImportanceCorrection
 
 
 def vowels(text, gold):
@@ -140,7 +140,11 @@ def test_answers_without_an_end_are_not_trained_on_by_option(tmp_path):
 def test_a_rollout_in_lower_precision_is_made_up_for(tmp_path):
     batches = [prompts(3, step) for step in range(3)]
     algo = train(
-        batches, Reward(vowels), tmp_path, rollout_dtype="bfloat16", correction=Correction("token_truncate", 2.0)
+        batches,
+        Reward(vowels),
+        tmp_path,
+        rollout_dtype="bfloat16",
+        correction=ImportanceCorrection("token_truncate", 2.0),
     )
     for step in algo.logged:
         assert 1e-5 < step["train/sampling/sampling_logp_difference/mean"] < 0.1
@@ -149,7 +153,7 @@ def test_a_rollout_in_lower_precision_is_made_up_for(tmp_path):
             < 1
             < step["train/sampling/importance_sampling_ratio/max"]
         )
-    same = train(batches, Reward(vowels), tmp_path, correction=Correction("token_truncate", 2.0))
+    same = train(batches, Reward(vowels), tmp_path, correction=ImportanceCorrection("token_truncate", 2.0))
     assert max(step["train/sampling/sampling_logp_difference/max"] for step in same.logged) < 1e-4
 
 
