@@ -18,7 +18,7 @@ from erv.engine.logprobs import completion_logps
 from erv.grpo.advantages import advantages, reward_metrics
 from erv.grpo.importance_sampling import high_entropy_mask, importance_ratio
 from erv.grpo.loss import Denominators, GRPOLoss, policy_loss
-from erv.policy.batch import PolicyBatch
+from erv.policy.humanomni.batch import HumanOmniBatch
 from erv.policy.humanomni.checkpoint import to_original_names
 
 FOLDER = Path(os.environ.get("ERV_FIXTURES", Path(__file__).parent / "fixtures"))
@@ -212,7 +212,7 @@ def engine(tensors, case):
     media = {"video": policy.encode_video(tensors["frames"][None] if tensors["frames"].ndim == 4 else tensors["frames"]),
              "audio": policy.encode_audio(tensors["mel"])}  # fmt: skip
     bert = (tensors["bert_input_ids"][:1], tensors["bert_attention_mask"][:1])
-    batch = PolicyBatch(prompt, torch.ones_like(prompt, dtype=torch.bool), *bert, **media)
+    batch = HumanOmniBatch(prompt, torch.ones_like(prompt, dtype=torch.bool), *bert, **media)
     answers = (tokens, tensors["mask"].long(), case["G"])
     embeds, mask, _ = policy.embed(batch)
     logps = completion_logps(policy.language_model, embeds, mask, *answers).logps
@@ -273,7 +273,9 @@ def test_end_to_end_against_the_released_computation():
             media = {"video": model.encode_video(tensors["frames"][None]), "audio": model.encode_audio(tensors["mel"])}
             prompt = tensors["input_ids"]
             bert = (tensors["bert_input_ids"], tensors["bert_attention_mask"])
-            embeds, _, _ = model.embed(PolicyBatch(prompt, torch.ones_like(prompt, dtype=torch.bool), *bert, **media))
+            embeds, _, _ = model.embed(
+                HumanOmniBatch(prompt, torch.ones_like(prompt, dtype=torch.bool), *bert, **media)
+            )
             answer = model.language_model.get_input_embeddings()(ids[None])
             logits = model.language_model(inputs_embeds=torch.cat([embeds, answer], 1)).logits[0, -7:-1]
             rows.append(logits.log_softmax(-1).gather(1, ids[:, None]).squeeze(1))

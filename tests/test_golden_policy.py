@@ -18,7 +18,7 @@ from transformers import WhisperFeatureExtractor
 from erv.data.media.audio import read_audio
 from erv.data.media.frames import frame_indices
 from erv.data.media.resize import fit
-from erv.policy.batch import PolicyBatch
+from erv.policy.humanomni.batch import HumanOmniBatch
 from erv.policy.humanomni.checkpoint import to_original_names
 from erv.policy.humanomni.processor import Processor
 from erv.policy.humanomni.prompts import PLACEHOLDERS, QUESTION
@@ -51,7 +51,7 @@ def batch_of(t, model, labels=None):
     with torch.no_grad():
         video = model.encode_video(frames)
         audio = model.encode_audio(t["mel"]) if "mel" in t else None
-    return PolicyBatch(ids, mask.bool(), t["bert_input_ids"], t["bert_attention_mask"], video, audio, labels)
+    return HumanOmniBatch(ids, mask.bool(), t["bert_input_ids"], t["bert_attention_mask"], video, audio, labels)
 
 
 def test_there_is_a_model_to_check():

@@ -12,7 +12,9 @@ from torch.autograd.function import FunctionCtx
 
 TILE = 2**20  # logits of a tile, 4 MiB in fp32: stays in the CPU's cache from the projection to the last sum
 ROWS = 256  # at least this many rows a tile: fewer would not keep a matrix product busy
-KEPT = 2**25  # up to this many probabilities (128 MiB) are kept for the backward pass; beyond it they are recomputed
+MAX_SAVED = (
+    2**25
+)  # up to this many probabilities (128 MiB) are saved for the backward pass; beyond it they are recomputed
 
 
 def token_logps(
@@ -40,9 +42,9 @@ def token_logps(
 
 
 def peak_bytes(tokens: int, vocabulary: int) -> int:
-    """Bytes that `token_logps` holds at most: the kept probabilities and two tiles, in fp32."""
-    kept = tokens * vocabulary if tokens * vocabulary <= KEPT else 0
-    return 4 * (kept + 2 * min(max(TILE, ROWS * vocabulary), tokens * vocabulary))
+    """Bytes that `token_logps` holds at most: the saved probabilities and two tiles, in fp32."""
+    saved = tokens * vocabulary if tokens * vocabulary <= MAX_SAVED else 0
+    return 4 * (saved + 2 * min(max(TILE, ROWS * vocabulary), tokens * vocabulary))
 
 
 class _TokenLogps(torch.autograd.Function):
@@ -64,35 +66,35 @@ class _TokenLogps(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         logps = hidden.new_empty(len(hidden), dtype=torch.float32)
         entropy = torch.zeros_like(logps)
-        kept = None
-        if training and len(hidden) * len(head) <= KEPT:
-            kept = hidden.new_empty(len(hidden), len(head), dtype=torch.float32)
+        saved = None
+        if training and len(hidden) * len(head) <= MAX_SAVED:
+            saved = hidden.new_empty(len(hidden), len(head), dtype=torch.float32)
         for rows in _tiles(hidden, head):
             z = _logits(hidden[rows], head, temperature)
             z -= z.amax(1, keepdim=True)
             target_z = z.gather(1, targets[rows, None]).squeeze(1)
-            p = torch.exp(z, out=kept[rows] if kept is not None else None)  # not yet divided by s
+            p = torch.exp(z, out=saved[rows] if saved is not None else None)  # not yet divided by s
             s = p.sum(1)
             logps[rows] = target_z - s.log()
-            if kept is not None:
+            if saved is not None:
                 p /= s[:, None]
             if with_entropy:
                 mean = z.mul_(p).sum(1)
-                entropy[rows] = s.log() - (mean if kept is not None else mean / s)
-        ctx.save_for_backward(hidden, head, targets, kept)  # type: ignore[arg-type]
+                entropy[rows] = s.log() - (mean if saved is not None else mean / s)
+        ctx.save_for_backward(hidden, head, targets, saved)  # type: ignore[arg-type]
         ctx.temperature = temperature  # type: ignore[attr-defined]
         ctx.mark_non_differentiable(entropy)
         return logps, entropy
 
     @staticmethod
     def backward(ctx: FunctionCtx, grad_logps: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, head, targets, kept = ctx.saved_tensors  # type: ignore[attr-defined]
+        hidden, head, targets, saved = ctx.saved_tensors  # type: ignore[attr-defined]
         grad_hidden = torch.empty_like(hidden)
         # summed over all tiles, so in fp32 whatever the weight's type
         grad_head = torch.zeros_like(head, dtype=torch.float32) if ctx.needs_input_grad[1] else None  # type: ignore[attr-defined]
         scale = grad_logps / ctx.temperature  # type: ignore[attr-defined]
         for rows in _tiles(hidden, head):
-            p = _logits(hidden[rows], head, ctx.temperature).softmax(1) if kept is None else kept[rows]  # type: ignore[attr-defined]
+            p = _logits(hidden[rows], head, ctx.temperature).softmax(1) if saved is None else saved[rows]  # type: ignore[attr-defined]
             grad_logits = p * -scale[rows, None]
             grad_logits.scatter_add_(1, targets[rows, None], scale[rows, None])
             grad_logits = grad_logits.to(hidden.dtype)

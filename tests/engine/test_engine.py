@@ -251,7 +251,7 @@ def test_a_head_in_the_lora_targets_is_refused():
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_log_probs_in_tiles(monkeypatch, kept, temperature):
     """With probabilities kept for the backward pass, and with them made again."""
-    monkeypatch.setattr("erv.engine.token_logprobs.KEPT", kept)
+    monkeypatch.setattr("erv.engine.token_logprobs.MAX_SAVED", kept)
     monkeypatch.setattr("erv.engine.token_logprobs.ROWS", 3)
     monkeypatch.setattr("erv.engine.token_logprobs.TILE", 1)
     torch.manual_seed(0)

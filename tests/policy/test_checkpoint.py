@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, GenerationConfig, SiglipVisionConfig, WhisperConfig
 
 from erv.policy import CheckpointError, export_policy, load_policy, save_policy
-from erv.policy.humanomni.checkpoint import from_original_names, read_state, to_original_names
+from erv.policy.checkpoint import read_state
+from erv.policy.humanomni.checkpoint import from_original_names, to_original_names
 from erv.taxonomy import MAFW
 from erv.utils.tensors import tensors_sha256
 from erv.verifier import build_verifier

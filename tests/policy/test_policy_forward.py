@@ -327,7 +327,7 @@ def test_a_sharded_folder_of_ours_is_bit_equal(tmp_path, policy):
     whole = load_file(tmp_path / "model.safetensors")
     save_policy(policy, tmp_path / "shards", max_shard_size="100KB")
     assert (tmp_path / "shards" / "model.safetensors.index.json").is_file()
-    from erv.policy.humanomni.checkpoint import read_state
+    from erv.policy.checkpoint import read_state
 
     found = read_state(tmp_path / "shards")
     assert found.keys() == whole.keys()
