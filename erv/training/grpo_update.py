@@ -20,7 +20,7 @@ from erv.engine.self_check import self_check_sample, verify_shared_prefix
 from erv.grpo.advantages import Advantages
 from erv.grpo.importance_sampling import ImportanceCorrection
 from erv.grpo.loss import Denominators, GRPOLoss, Metrics, policy_loss
-from erv.policy.batch import PolicyBatch
+from erv.policy.base import PolicyBatch
 from erv.training.oom import is_shortage, smaller_budget
 from erv.training.optim import Optim
 from erv.training.validation import DevCurve
