@@ -64,7 +64,7 @@ def loss_of(case, rows=slice(None)):
     mask = TENSORS["loss.mask"]
     # With accumulation the 16 rows are one of several micro-batches; TRL counts dapo's tokens over the generation batch.
     steps = rest["grad_accum"]
-    own = Denominators.of(mask)
+    counts = Denominators.of(mask)
     token_steps = steps if objective.loss == "bnpo" else steps / rest["steps_per_generation"]
     ratio = rest["importance_sampling_ratio"]
     assert ratio in (None, "loss.is_ratio", True), f"unknown importance_sampling_ratio {ratio!r}"
@@ -73,7 +73,7 @@ def loss_of(case, rows=slice(None)):
     logps = TENSORS["loss.logp"][rows].clone().requires_grad_()
     loss, metrics = policy_loss(
         objective,
-        Denominators(own.rows * steps, own.tokens * token_steps),
+        Denominators(counts.rows * steps, counts.tokens * token_steps),
         logps,
         mask[rows],
         TENSORS["loss.advantages"][rows],
@@ -230,15 +230,15 @@ def engine(tensors, case):
 def check_end_to_end(tensors, case):
     logps, ref, advantage, loss, gradients, metrics = engine(tensors, case)
     mask = tensors["mask"].bool()
-    for name, found in (("logps", logps), ("ref_logps", ref)):
+    for name, values in (("logps", logps), ("ref_logps", ref)):
         if name in tensors:
-            close(found[mask], tensors[name][mask])
+            close(values[mask], tensors[name][mask])
     close(advantage.values, tensors["advantages"])
     close(loss, case["loss"])
     close(metrics["kl"], case["metrics"]["kl"])  # equal lengths: the mean over tokens is that over rows
-    wanted = {name.removeprefix("grad:"): value for name, value in tensors.items() if name.startswith("grad:")}
-    assert wanted
-    for name, value in wanted.items():
+    expected = {name.removeprefix("grad:"): value for name, value in tensors.items() if name.startswith("grad:")}
+    assert expected
+    for name, value in expected.items():
         close(gradients[name], value)
     moved = {
         name

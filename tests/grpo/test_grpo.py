@@ -50,12 +50,12 @@ def test_the_scale_of_rewards_changes_nothing(groups, factor):
     """Up to the 1e-4 beside the deviation, so where rewards do differ."""
     rewards = torch.tensor(groups, dtype=torch.float64)
     spread = rewards.std(1) > 0.05
-    one, other = (advantages((rewards * f).reshape(-1, 1), [1.0], 4).values.view(-1, 4) for f in (1, factor))
-    torch.testing.assert_close(one[spread], other[spread], atol=1e-2, rtol=5e-3)
+    plain, scaled = (advantages((rewards * f).reshape(-1, 1), [1.0], 4).values.view(-1, 4) for f in (1, factor))
+    torch.testing.assert_close(plain[spread], scaled[spread], atol=1e-2, rtol=5e-3)
 
 
 @given(REWARDS, st.permutations(range(4)), st.sampled_from(["group", "batch", "none"]))
-def test_who_is_who_in_a_group_changes_nothing(groups, order, scale):
+def test_the_order_within_a_group_changes_nothing(groups, order, scale):
     rewards = torch.tensor(groups, dtype=torch.float64)
     plain = advantages(rewards.reshape(-1, 1), [1.0], 4, scale).values.view(-1, 4)
     moved = advantages(rewards[:, order].reshape(-1, 1), [1.0], 4, scale).values.view(-1, 4)
@@ -67,10 +67,10 @@ def test_groups_without_spread_have_zero_variance(groups):
     rewards = torch.tensor(groups)
     whole = torch.stack([rewards, rewards.flip(0)], dim=-1).reshape(-1, 2)
     for gdpo in (False, True):
-        found = advantages(whole, [1.0, 1.0], 4, normalise_then_sum=gdpo)
+        result = advantages(whole, [1.0, 1.0], 4, normalise_then_sum=gdpo)
         flat = whole.view(-1, 4, 2).amax(1) == whole.view(-1, 4, 2).amin(1)
-        assert found.zero_variance[flat.all(1)].all()
-        assert not found.zero_variance[(whole.view(-1, 4, 2).sum(-1).std(1) > 1e-3)].any()
+        assert result.zero_variance[flat.all(1)].all()
+        assert not result.zero_variance[(whole.view(-1, 4, 2).sum(-1).std(1) > 1e-3)].any()
 
 
 @given(REWARDS, st.floats(-5, 5, width=16))
@@ -91,16 +91,16 @@ def test_groups_do_not_see_each_other(groups, random):
 
 
 def test_a_group_without_spread_teaches_nothing():
-    found = advantages(torch.tensor([[1.0]] * 4 + [[0.0], [1.0], [0.0], [1.0]]), [1.0], 4)
-    assert found.values[:4].tolist() == [0] * 4
-    assert found.zero_std.tolist() == [True] * 4 + [False] * 4
+    result = advantages(torch.tensor([[1.0]] * 4 + [[0.0], [1.0], [0.0], [1.0]]), [1.0], 4)
+    assert result.values[:4].tolist() == [0] * 4
+    assert result.zero_std.tolist() == [True] * 4 + [False] * 4
 
 
 def test_a_missing_reward_is_left_out():
     rewards = torch.tensor([[1.0, torch.nan], [0.0, 1.0], [torch.nan, torch.nan], [1.0, 0.0]])
-    found = advantages(rewards, [1.0, 1.0], 4)
-    assert found.values[2] == 0
-    assert found.totals[:2].tolist() == [1, 1]
+    result = advantages(rewards, [1.0, 1.0], 4)
+    assert result.values[2] == 0
+    assert result.totals[:2].tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("group_size", [0, 1, 3])
@@ -111,16 +111,16 @@ def test_group_sizes_that_cannot_be(group_size):
 
 def test_greedy_rollout_is_generate_token_for_token(decoder, prompts):
     embeds, mask = prompts
-    done = rollout(decoder, embeds, mask, 1, 12, [5], 0)
+    result = rollout(decoder, embeds, mask, 1, 12, [5], 0)
     for row in range(3):
         alone = decoder.generate(
             inputs_embeds=embeds[row : row + 1, : int(mask[row].sum())], max_new_tokens=12, do_sample=False,
             eos_token_id=5, pad_token_id=0,
         )  # fmt: skip
-        assert done.tokens[row][done.mask[row].bool()].tolist() == alone[0].tolist()
+        assert result.tokens[row][result.mask[row].bool()].tolist() == alone[0].tolist()
 
 
-def test_what_a_prompt_gets_does_not_depend_on_its_company(decoder, prompts):
+def test_what_a_prompt_gets_does_not_depend_on_the_other_prompts(decoder, prompts):
     embeds, mask = prompts
     together = rollout(decoder, embeds, mask, 4, 10, [5], 0, Sampling(1.0), [11, 12, 13])
     for row in range(3):
@@ -133,10 +133,10 @@ def test_what_a_prompt_gets_does_not_depend_on_its_company(decoder, prompts):
 
 def test_rollout_log_probs_are_those_of_training(decoder, prompts):
     embeds, mask = prompts
-    done = rollout(decoder, embeds, mask, 4, 10, [5], 0, Sampling(0.8), [1, 2, 3])
-    trained = completion_logps(decoder, embeds, mask, done.tokens, done.mask, 4, 0.8).logps
-    torch.testing.assert_close(trained, done.logps, atol=2e-4, rtol=0)
-    plain = completion_logps_plain(decoder, embeds, mask, done.tokens, done.mask, 4, 0.8)
+    result = rollout(decoder, embeds, mask, 4, 10, [5], 0, Sampling(0.8), [1, 2, 3])
+    trained = completion_logps(decoder, embeds, mask, result.tokens, result.mask, 4, 0.8).logps
+    torch.testing.assert_close(trained, result.logps, atol=2e-4, rtol=0)
+    plain = completion_logps_plain(decoder, embeds, mask, result.tokens, result.mask, 4, 0.8)
     torch.testing.assert_close(trained, plain, atol=2e-4, rtol=0)
 
 
