@@ -138,15 +138,13 @@ class Processor:
         question = question or self.question
         key = (self.style, tuple(modalities), question)
         if key not in self._prompts:
-            self._prompts[key] = self._prompt(modalities, question)
+            chat = [{"role": "user", "content": self.style.content(modalities, question)}]
+            if self.style.system is not None:
+                chat = [{"role": "system", "content": self.style.system}, *chat]
+            text = self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+            bert_text = self.style.bert_text(modalities, question)
+            self._prompts[key] = Prompt(tuple(self.split_ids(text)), bert_text)
         return self._prompts[key]
-
-    def _prompt(self, modalities: Sequence[str], question: str) -> Prompt:
-        chat = [{"role": "user", "content": self.style.content(modalities, question)}]
-        if self.style.system is not None:
-            chat = [{"role": "system", "content": self.style.system}, *chat]
-        text = self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        return Prompt(tuple(self.split_ids(text)), self.style.bert_text(modalities, question))
 
     def split_ids(self, text: str) -> list[int]:
         """Token ids of a text, with the negative ids of its placeholders."""

@@ -71,6 +71,7 @@ class Style:
         """The text that BERT encodes."""
         if not self.bert_wrapped:
             return question
+        # the released SFT leaves <audio> and the wrapping tags in (policy.md section 5)
         return self.content(modalities, question).replace("<video>", "").replace("\n", "")
 
 
