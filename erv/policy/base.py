@@ -17,8 +17,12 @@ To add a family (Qwen2.5-Omni, a text-only decoder, ...):
    `erv.engine.self_check.verify_shared_prefix`. A decoder whose layers `erv.engine.layers` does not support works too, but
    runs the prompt once per completion.
 
-The engine counts positions from the attention mask, the same for all axes of rotary embedding. A family whose prompts have
-positions of their own (Qwen2.5-Omni: time, height, width) has to extend `Embedded` and `erv.engine` by them.
+What other families need and these protocols do not have yet:
+
+- Positions: the engine counts them from the attention mask, the same for all axes of rotary embedding. Prompts with positions
+  of their own (Qwen2.5-Omni: time, height, width) need a field in `Embedded` and an argument in `erv.engine`.
+- Media: `tensors` gets frames and sound, without the clip's duration and frame rate, which Qwen2.5-Omni's positions need.
+- Sizes: the memory estimate (`erv.training.memory`, `erv.runtime.memory_check`) and the tower warm-up read HumanOmni's config.
 
 Arguments that are of the family's own types (its prompts, its batches) are typed Any here: nothing else builds or reads them.
 """
@@ -125,7 +129,8 @@ class PolicyModel(Protocol):
     def language_model(self) -> Any:
         """The decoder (`transformers.PreTrainedModel`) with input and output embeddings; `erv.engine` runs it.
 
-        FSDP shards its layers one by one, LoRA adapters go on its linear layers, and its names begin with "language_model.".
+        SFT also reads its `lm_head`, a Linear. FSDP shards its layers one by one, LoRA adapters go on its linear layers, and the
+        names of its weights in the model begin with "language_model.".
         """
 
     def embed(self, batch: Any, media: Any = None) -> Embedded:
