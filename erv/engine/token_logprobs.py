@@ -41,12 +41,6 @@ def token_logps(
     return logps, entropy if with_entropy else None
 
 
-def peak_bytes(tokens: int, vocabulary: int) -> int:
-    """Bytes that `token_logps` holds at most: the saved probabilities and two tiles, in fp32."""
-    saved = tokens * vocabulary if tokens * vocabulary <= MAX_SAVED else 0
-    return 4 * (saved + 2 * min(max(TILE, ROWS * vocabulary), tokens * vocabulary))
-
-
 class _TokenLogps(torch.autograd.Function):
     """Log-probs and entropies, a tile of rows at a time.
 

@@ -56,6 +56,7 @@ def setup_of(tree: Mapping[str, Any], processes: int) -> Setup:
         precision=str(trainer["precision"]),
         strategy=strategies.strategy(trainer),
         devices=processes,
+        gpu=trainer["accelerator"] != "cpu",
     )
 
 
