@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 
 from erv.engine.logprobs import completion_logps
 from erv.grpo.advantages import advantages, reward_metrics
-from erv.grpo.importance_sampling import high_entropy_mask, mismatch_ratio
-from erv.grpo.loss import Denominators, Objective, policy_loss
-from erv.policy.batch import PolicyBatch
+from erv.grpo.importance_sampling import high_entropy_mask, importance_ratio
+from erv.grpo.loss import Denominators, GRPOLoss, policy_loss
+from erv.policy.humanomni.batch import HumanOmniBatch
 from erv.policy.humanomni.checkpoint import to_original_names
 
 FOLDER = Path(os.environ.get("ERV_FIXTURES", Path(__file__).parent / "fixtures"))
@@ -40,9 +40,9 @@ def close(got, want, tolerance=1e-5):
 
 
 def read_arguments(args):
-    """Split a case's arguments into an Objective and the rest; whatever is left over is an error."""
+    """Split a case's arguments into a GRPOLoss and the rest; whatever is left over is an error."""
     args = dict(args)
-    objective = Objective(
+    objective = GRPOLoss(
         loss=args.pop("loss_type"),
         level=args.pop("importance_sampling_level"),
         beta=args.pop("beta"),
@@ -64,23 +64,23 @@ def loss_of(case, rows=slice(None)):
     mask = TENSORS["loss.mask"]
     # With accumulation the 16 rows are one of several micro-batches; TRL counts dapo's tokens over the generation batch.
     steps = rest["grad_accum"]
-    own = Denominators.of(mask)
+    counts = Denominators.of(mask)
     token_steps = steps if objective.loss == "bnpo" else steps / rest["steps_per_generation"]
     ratio = rest["importance_sampling_ratio"]
     assert ratio in (None, "loss.is_ratio", True), f"unknown importance_sampling_ratio {ratio!r}"
     top = rest["top_entropy_quantile"]
-    keep = high_entropy_mask(TENSORS["loss.entropy"], mask, top)[rows] if top < 1 else None
+    token_filter = high_entropy_mask(TENSORS["loss.entropy"], mask, top)[rows] if top < 1 else None
     logps = TENSORS["loss.logp"][rows].clone().requires_grad_()
     loss, metrics = policy_loss(
         objective,
-        Denominators(own.rows * steps, own.tokens * token_steps),
+        Denominators(counts.rows * steps, counts.tokens * token_steps),
         logps,
         mask[rows],
         TENSORS["loss.advantages"][rows],
-        old=TENSORS["loss.old_logp"][rows] if rest["old_logp_given"] else None,
-        ref=TENSORS["loss.ref_logp"][rows],
-        mismatch=None if ratio is None else TENSORS["loss.is_ratio"][rows],
-        keep=keep,
+        old_logps=TENSORS["loss.old_logp"][rows] if rest["old_logp_given"] else None,
+        ref_logps=TENSORS["loss.ref_logp"][rows],
+        importance_ratio=None if ratio is None else TENSORS["loss.is_ratio"][rows],
+        token_filter=token_filter,
         entropy=TENSORS["loss.entropy"][rows],
     )
     (gradient,) = torch.autograd.grad(loss, logps)
@@ -140,7 +140,7 @@ def test_advantages(name):
 
 
 @pytest.mark.parametrize("name", RATIO_TENSORS)
-def test_mismatch_ratio(name):
+def test_importance_ratio(name):
     mode, limits = name.split(".", 2)[1:]
     # <max>.<min>, each a number with one point or None
     case = next((c for c in GOLDEN["is_ratio_cases"] if c["name"] == name), None)
@@ -155,7 +155,7 @@ def test_mismatch_ratio(name):
             "sampling": "loss.sampling_logp",
             "mask": "loss.mask",
         }
-    ratio = mismatch_ratio(
+    ratio = importance_ratio(
         TENSORS[case["old"]],
         TENSORS[case["sampling"]],
         TENSORS[case["mask"]],
@@ -186,10 +186,10 @@ def test_released_loss(case):
     close(result.group_std.mean(), case["metrics"]["reward_std"])
 
     # without a reference the original drops the KL term, whatever beta says
-    objective = Objective(loss="grpo", beta=case["beta"] if case["use_ref"] else 0.0)
+    objective = GRPOLoss(loss="grpo", beta=case["beta"] if case["use_ref"] else 0.0)
     logps = tensors["logps"].clone().requires_grad_()
     loss, metrics = policy_loss(
-        objective, Denominators.of(tensors["mask"]), logps, tensors["mask"], result.values, ref=ref
+        objective, Denominators.of(tensors["mask"]), logps, tensors["mask"], result.values, ref_logps=ref
     )
     close(loss, case["loss"])
     close(loss, RELEASED_TENSORS[f"{case['name']}.loss"])
@@ -212,7 +212,7 @@ def engine(tensors, case):
     media = {"video": policy.encode_video(tensors["frames"][None] if tensors["frames"].ndim == 4 else tensors["frames"]),
              "audio": policy.encode_audio(tensors["mel"])}  # fmt: skip
     bert = (tensors["bert_input_ids"][:1], tensors["bert_attention_mask"][:1])
-    batch = PolicyBatch(prompt, torch.ones_like(prompt, dtype=torch.bool), *bert, **media)
+    batch = HumanOmniBatch(prompt, torch.ones_like(prompt, dtype=torch.bool), *bert, **media)
     answers = (tokens, tensors["mask"].long(), case["G"])
     embeds, mask, _ = policy.embed(batch)
     logps = completion_logps(policy.language_model, embeds, mask, *answers).logps
@@ -220,8 +220,8 @@ def engine(tensors, case):
         ref = completion_logps(reference.language_model, reference.embed(batch)[0], mask, *answers).logps
     rewards = tensors["rewards_per_func"]
     advantage = advantages(rewards, [1.0] * rewards.shape[1], case["G"])
-    objective, denominators = Objective(loss="grpo", beta=case["beta"]), Denominators.of(tensors["mask"])
-    loss, metrics = policy_loss(objective, denominators, logps, answers[1], advantage.values, ref=ref)
+    objective, denominators = GRPOLoss(loss="grpo", beta=case["beta"]), Denominators.of(tensors["mask"])
+    loss, metrics = policy_loss(objective, denominators, logps, answers[1], advantage.values, ref_logps=ref)
     loss.backward()
     gradients = to_original_names({n: p.grad for n, p in policy.named_parameters() if p.grad is not None})
     return logps, ref, advantage, loss, gradients, metrics
@@ -230,15 +230,15 @@ def engine(tensors, case):
 def check_end_to_end(tensors, case):
     logps, ref, advantage, loss, gradients, metrics = engine(tensors, case)
     mask = tensors["mask"].bool()
-    for name, found in (("logps", logps), ("ref_logps", ref)):
+    for name, values in (("logps", logps), ("ref_logps", ref)):
         if name in tensors:
-            close(found[mask], tensors[name][mask])
+            close(values[mask], tensors[name][mask])
     close(advantage.values, tensors["advantages"])
     close(loss, case["loss"])
     close(metrics["kl"], case["metrics"]["kl"])  # equal lengths: the mean over tokens is that over rows
-    wanted = {name.removeprefix("grad:"): value for name, value in tensors.items() if name.startswith("grad:")}
-    assert wanted
-    for name, value in wanted.items():
+    expected = {name.removeprefix("grad:"): value for name, value in tensors.items() if name.startswith("grad:")}
+    assert expected
+    for name, value in expected.items():
         close(gradients[name], value)
     moved = {
         name
@@ -273,7 +273,9 @@ def test_end_to_end_against_the_released_computation():
             media = {"video": model.encode_video(tensors["frames"][None]), "audio": model.encode_audio(tensors["mel"])}
             prompt = tensors["input_ids"]
             bert = (tensors["bert_input_ids"], tensors["bert_attention_mask"])
-            embeds, _, _ = model.embed(PolicyBatch(prompt, torch.ones_like(prompt, dtype=torch.bool), *bert, **media))
+            embeds, _, _ = model.embed(
+                HumanOmniBatch(prompt, torch.ones_like(prompt, dtype=torch.bool), *bert, **media)
+            )
             answer = model.language_model.get_input_embeddings()(ids[None])
             logits = model.language_model(inputs_embeds=torch.cat([embeds, answer], 1)).logits[0, -7:-1]
             rows.append(logits.log_softmax(-1).gather(1, ids[:, None]).squeeze(1))

@@ -18,7 +18,7 @@ from transformers import WhisperFeatureExtractor
 from erv.data.media.audio import read_audio
 from erv.data.media.frames import frame_indices
 from erv.data.media.resize import fit
-from erv.policy.batch import PolicyBatch
+from erv.policy.humanomni.batch import HumanOmniBatch
 from erv.policy.humanomni.checkpoint import to_original_names
 from erv.policy.humanomni.processor import Processor
 from erv.policy.humanomni.prompts import PLACEHOLDERS, QUESTION
@@ -51,7 +51,7 @@ def batch_of(t, model, labels=None):
     with torch.no_grad():
         video = model.encode_video(frames)
         audio = model.encode_audio(t["mel"]) if "mel" in t else None
-    return PolicyBatch(ids, mask.bool(), t["bert_input_ids"], t["bert_attention_mask"], video, audio, labels)
+    return HumanOmniBatch(ids, mask.bool(), t["bert_input_ids"], t["bert_attention_mask"], video, audio, labels)
 
 
 def test_there_is_a_model_to_check():
@@ -61,10 +61,10 @@ def test_there_is_a_model_to_check():
 def test_the_config_lists_exactly_our_weights(name, model):
     """Names and shapes of all parameters, as the released code printed them."""
     listed = {n: tuple(shape) for n, (shape, _) in released.sizes(name)["state_dict"].items()}
-    found = {n: tuple(v.shape) for n, v in to_original_names(model.state_dict()).items()}
+    ours = {n: tuple(v.shape) for n, v in to_original_names(model.state_dict()).items()}
     unused = {n for n in listed if ".audio_tower.audio_tower." in n and ".encoder." not in n}
     tied = {"lm_head.weight"} if model.config.text_config.tie_word_embeddings else set()
-    assert {n: s for n, s in found.items() if n not in tied} == {
+    assert {n: s for n, s in ours.items() if n not in tied} == {
         n: s for n, s in listed.items() if n not in unused | tied
     }
 
@@ -125,17 +125,17 @@ def test_sft_batch_of_two_ragged_prompts(name, model):
     close(out.logits[mask], t["logits"][mask], 1e-4)
     close(out.loss, t["loss"][0])
     out.loss.backward()
-    found = to_original_names({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
-    wanted = {n.removeprefix("grad:"): value for n, value in t.items() if n.startswith("grad:")}
-    assert wanted
-    for parameter, value in wanted.items():
-        close(found[parameter], value)
+    gradients = to_original_names({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+    expected = {n.removeprefix("grad:"): value for n, value in t.items() if n.startswith("grad:")}
+    assert expected
+    for parameter, value in expected.items():
+        close(gradients[parameter], value)
     norms = json.loads(released.file(f"{name}.caseB_gradnorms.json").read_text())
     norms = {n: value for n, value in norms.items() if isinstance(value, float) and value > 0}
     assert len(norms) > 100
-    assert norms.keys() <= found.keys()
+    assert norms.keys() <= gradients.keys()
     for parameter, norm in norms.items():
-        assert float(found[parameter].norm()) == pytest.approx(norm, rel=1e-3, abs=1e-5), parameter
+        assert float(gradients[parameter].norm()) == pytest.approx(norm, rel=1e-3, abs=1e-5), parameter
 
 
 def test_video_only(name, model):
@@ -164,8 +164,8 @@ def test_frame_indices_for_every_length():
 
 
 def normalise(processor, frames):
-    wanted = processor.wanted()
-    return processor.tensors(fit(frames, wanted.side, wanted.aspect), None)["video"]
+    settings = processor.wanted()
+    return processor.tensors(fit(frames, settings.side, settings.aspect), None)["video"]
 
 
 @pytest.mark.parametrize("clip", CLIPS)
@@ -257,10 +257,10 @@ def test_a_ragged_sft_batch_is_collated_as_it_was(paper):
 @pytest.mark.parametrize("preprocessing", ["paper", "consistent"])
 def test_inference_prompt(case, preprocessing):
     """`consistent` writes prompts as the released inference does."""
-    found = processor(preprocessing, question=PROMPTS["inference"]["question"])
-    prompt = found.prompt(case["modal"].split("_"))
+    inference = processor(preprocessing, question=PROMPTS["inference"]["question"])
+    prompt = inference.prompt(case["modal"].split("_"))
     assert list(prompt.ids) == case["input_ids"]
-    assert found.bert_tokenizer([prompt.bert])["input_ids"] == case["bert_input_ids"]
+    assert inference.bert_tokenizer([prompt.bert])["input_ids"] == case["bert_input_ids"]
 
 
 def test_inference_prompt_as_text(paper):
@@ -277,10 +277,10 @@ def test_grpo_prompt_has_the_foreign_template():
 
 
 def test_placeholders_are_split_off():
-    found = processor("paper")
+    paper = processor("paper")
     for case in PROMPTS["split"]:
         if "modal" not in case:  # a text prompt, whose tags are ordinary text, never passes through here
-            assert found.split_ids(case["text"]) == case["ids"], case
+            assert paper.split_ids(case["text"]) == case["ids"], case
 
 
 def test_placeholder_ids():

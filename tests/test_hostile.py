@@ -58,7 +58,7 @@ from erv.evaluation.predictions import read_foreign
 from erv.labeling.labeler import Labeller
 from erv.labeling.texts import read_texts
 from erv.llm import Chat
-from erv.policy.humanomni.checkpoint import CheckpointError, read_state, tokenizer_of
+from erv.policy.checkpoint import CheckpointError, read_state, read_tokenizer
 from erv.rationale import parse
 from erv.report.__main__ import main as report
 from erv.taxonomy import DFEW
@@ -339,7 +339,7 @@ def loaders(folder):
     return {
         "load_verifier": lambda: load_verifier(str(folder)),
         "build_verifier": lambda: build_verifier(labels=DFEW.labels, checkpoint=str(folder)),
-        "tokenizer": lambda: tokenizer_of(folder),
+        "tokenizer": lambda: read_tokenizer(folder),
         "judge": judge.require,
         "judge's weights": lambda: judge.loaded,
     }

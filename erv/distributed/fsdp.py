@@ -29,7 +29,7 @@ from torch.optim import Optimizer
 
 from erv.distributed.collectives import broadcast
 from erv.distributed.ddp import TOWERS, EndsTogether
-from erv.engine.layers import RUN, expose
+from erv.engine.layers import RUN_METHOD, add_run_method
 
 _ROOT = "gather_root"
 
@@ -98,8 +98,8 @@ def _shard(model: Any, mesh: DeviceMesh, policy: MixedPrecisionPolicy, mean: boo
     decoder = getattr(model, "language_model", None)
     for layer in decoder.get_decoder().layers if decoder is not None else ():
         fully_shard(layer, mesh=mesh, mp_policy=policy)
-        expose(layer)
-        register_fsdp_forward_method(layer, RUN)
+        add_run_method(layer)
+        register_fsdp_forward_method(layer, RUN_METHOD)
     whole = {p for name in TOWERS if hasattr(model, name) for p in getattr(model, name).parameters()}
     fully_shard(model, mesh=mesh, mp_policy=policy, ignored_params=whole)
     setattr(model, _ROOT, lambda: None)

@@ -1,4 +1,4 @@
-"""Sampling G completions per prompt: one prefill per prompt, shared keys, and finished rows leave the batch."""
+"""Sample G completions per prompt: one prefill per prompt, shared prompt keys, and finished completions leave the batch."""
 
 from __future__ import annotations
 
@@ -10,30 +10,32 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from erv.engine.kv_cache import start
+from erv.engine.kv_cache import start_decoding
 from erv.engine.layers import trunk_and_head
 from erv.engine.sampling import Sampling, draw, uniforms
 
-LEAVE_AT = 0.75  # rows are dropped when this share of the slots would be left: dropping copies the own-token cache
+# Finished rows are dropped once at most this fraction of the rows would remain. Dropping copies the completions' cache, so it
+# has to pay: not at every completion that ends.
+COMPACTION_THRESHOLD = 0.75
 
 
-class TooLong(ValueError):
-    """A prompt and its completion do not fit the decoder."""
+class PromptTooLong(ValueError):
+    """A prompt and its completion do not fit the decoder's positions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """N = B * G completions, prompt-major.
-
-    tokens: `[N, C]`, right-padded with pad_id, C the longest completion. mask: `[N, C]` int64, 1 up to and including
-    the end token. logps: `[N, C]` fp32 of the tokens under the distribution they were drawn from (greedy: under the
-    policy itself), 0 outside the mask. finished: `[N]` bool, an end token came before max_new_tokens ran out.
-    """
+    """N = B * G completions, prompt-major: rows b * G to (b + 1) * G - 1 belong to prompt b."""
 
     tokens: Tensor
+    """Token ids `[N, C]`, right-padded with the padding token; C is the length of the longest completion."""
     mask: Tensor
+    """`[N, C]` int64: 1 up to and including the end token, 0 after it."""
     logps: Tensor
+    """Log-probs `[N, C]` in fp32 of the tokens under the distribution they were drawn from (greedy: under the policy); 0
+    outside the mask."""
     finished: Tensor
+    """`[N]` bool: an end token came before max_new_tokens ran out."""
 
 
 @torch.no_grad()
@@ -48,52 +50,66 @@ def rollout(
     sampling: Sampling | None = None,
     seeds: Sequence[int] | None = None,
 ) -> Rollout:
-    """Complete every prompt `[B, P, D]` (mask `[B, P]`, padded on either side) `group_size` times.
+    """Sample `group_size` completions of every prompt.
 
-    seeds: one per prompt; a row's random numbers depend on its prompt's seed, its place in the group and the step, not
-    on the batch or on who has finished. Without seeds, or at temperature 0, decoding is greedy.
+    Args:
+        decoder: a causal language model with input and output embeddings.
+        prompt_embeds: `[B, P, D]`.
+        prompt_mask: `[B, P]`, padding on either side.
+        group_size: completions per prompt, G.
+        max_new_tokens: longest completion, end token included.
+        eos_ids: token ids that end a completion.
+        pad_id: token id that fills the rows after their end.
+        sampling: temperature and truncations; None samples from the policy as it is.
+        seeds: one per prompt. A row's random numbers depend on its prompt's seed, its index in the group and the step, not on
+            the other prompts or on what has finished. Without seeds, or at temperature 0, decoding is greedy.
+
+    Raises:
+        PromptTooLong: prompt and completion exceed the decoder's positions.
+        FloatingPointError: the policy's log-probs are not finite.
     """
     sampling = Sampling() if sampling is None else sampling
-    _check(prompt_embeds, prompt_mask, group_size, max_new_tokens, eos_ids, seeds)
+    _check_arguments(prompt_embeds, prompt_mask, group_size, max_new_tokens, eos_ids, seeds)
     check_positions(decoder, prompt_mask, max_new_tokens)
     greedy = seeds is None or sampling.temperature == 0
     if greedy:
-        sampling = Sampling()
+        sampling = Sampling()  # log-probs are then those of the policy
     device, batch = prompt_embeds.device, prompt_embeds.shape[0]
     numbers = None if greedy or seeds is None else uniforms(seeds, group_size, max_new_tokens).to(device)
-    ends = torch.tensor(list(eos_ids), device=device)
+    eos = torch.tensor(list(eos_ids), device=device)
     _, head = trunk_and_head(decoder)
 
+    # of all B * G rows, whatever has left the batch
     tokens = torch.full((batch, group_size, max_new_tokens), pad_id, device=device)
     logps = torch.zeros(tokens.shape, dtype=torch.float32, device=device)
     done = torch.zeros(batch, group_size, dtype=torch.bool, device=device)
     lengths = torch.full((batch, group_size), max_new_tokens, device=device)
-    decoding = start(decoder, prompt_embeds, prompt_mask, group_size, max_new_tokens)
-    # the slots that still decode: prompt[b'] and its completions place[b', g']
+    state = start_decoding(decoder, prompt_embeds, prompt_mask, group_size, max_new_tokens)
+    # of the rows that are still decoded: their prompts [B'] and their indices in the groups [B', G']
     prompt = torch.arange(batch, device=device)
-    place = torch.arange(group_size, device=device).expand(batch, group_size)
-    hidden = decoding.prompt_state[:, None].expand(batch, group_size, -1)
+    column = torch.arange(group_size, device=device).expand(batch, group_size)
+    hidden = state.prompt_state[:, None].expand(batch, group_size, -1)
 
     for step in range(max_new_tokens):
         logits = sampling.logits((hidden.flatten(0, 1) @ head.t()).float())
-        at = (prompt[:, None].expand_as(place), place)
-        chosen, logp = draw(logits, None if numbers is None else numbers[at[0], step, at[1]].flatten())
-        chosen, logp = chosen.view_as(place), logp.view_as(place)
-        live = ~done[at]
-        tokens[*at, step] = torch.where(live, chosen, pad_id)
-        logps[*at, step] = torch.where(live, logp, 0.0)
-        ending = live & torch.isin(chosen, ends)
-        lengths[at] = torch.where(ending, step + 1, lengths[at])
-        done[at] = done[at] | ending
+        rows = (prompt[:, None].expand_as(column), column)
+        token, logp = draw(logits, None if numbers is None else numbers[rows[0], step, rows[1]].flatten())
+        token, logp = token.view_as(column), logp.view_as(column)
+        active = ~done[rows]  # finished rows may still be decoded, until dropping them pays
+        tokens[*rows, step] = torch.where(active, token, pad_id)
+        logps[*rows, step] = torch.where(active, logp, 0.0)
+        ends = active & torch.isin(token, eos)
+        lengths[rows] = torch.where(ends, step + 1, lengths[rows])
+        done[rows] = done[rows] | ends
         if step + 1 == max_new_tokens or bool(done.all()):
             break
-        kept = _compact(done[at])
-        if kept is not None:
-            prompts, columns = kept
-            prompt, place = prompt[prompts], place[prompts].gather(1, columns)
-            chosen = chosen[prompts].gather(1, columns)
-            decoding.keep(prompts, columns)
-        hidden = decoding.step(chosen)
+        remaining = _compact(done[rows])
+        if remaining is not None:
+            prompts, columns = remaining
+            prompt, column = prompt[prompts], column[prompts].gather(1, columns)
+            token = token[prompts].gather(1, columns)
+            state.keep(prompts, columns)
+        hidden = state.step(token)
 
     if not bool(logps.isfinite().all()):
         raise FloatingPointError(
@@ -107,33 +123,33 @@ def rollout(
 
 
 def _compact(done: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Which slots to keep, as (prompts `[B']`, columns `[B', G']`), or None while dropping rows does not pay.
+    """Choose the rows to go on with, as (prompts `[B']`, columns `[B', G']`); None while dropping rows does not pay.
 
-    Prompts must keep the same number of rows for the shared attention, so a prompt with fewer unfinished completions
-    than the others keeps some finished ones.
+    The rows form a rectangle, because shared attention needs the same number of queries per prompt: a prompt with fewer
+    unfinished completions than the others keeps some finished ones.
     """
-    open_rows = (~done).sum(1)
-    prompts = open_rows.nonzero().squeeze(1)
-    width = int(open_rows.max())
-    if len(prompts) * width > LEAVE_AT * done.numel():
+    unfinished = (~done).sum(1)
+    prompts = unfinished.nonzero().squeeze(1)
+    width = int(unfinished.max())
+    if len(prompts) * width > COMPACTION_THRESHOLD * done.numel():
         return None
     unfinished_first = done[prompts].to(torch.uint8).argsort(dim=1, stable=True)
     return prompts, unfinished_first[:, :width]
 
 
 def check_positions(decoder: PreTrainedModel, prompt_mask: Tensor, max_new_tokens: int) -> None:
-    """TooLong when the longest prompt and its completion do not fit the decoder's positions."""
+    """Raise PromptTooLong when the longest prompt of `prompt_mask` `[B, P]` and its completion exceed the positions."""
     limit = getattr(decoder.config.get_text_config(decoder=True), "max_position_embeddings", None)
     longest = int(prompt_mask.sum(1).max())
     if limit is not None and longest + max_new_tokens > limit:
-        raise TooLong(
+        raise PromptTooLong(
             f"prompt and completion must fit the decoder's {limit} positions (max_position_embeddings); got a prompt of "
             f"{longest} and max_new_tokens={max_new_tokens}; set max_new_tokens to at most {limit - longest}, or shorten "
             "the prompt"
         )
 
 
-def _check(
+def _check_arguments(
     embeds: Tensor,
     mask: Tensor,
     group_size: int,
@@ -155,26 +171,29 @@ def _check(
         raise ValueError(f"one seed per prompt: got {len(seeds)} seeds for {len(mask)} prompts")
 
 
-def rows_of(prompts: Sequence[int], group_size: int) -> list[int]:
-    """Rows of the completions of `prompts` in anything prompt-major."""
+def group_rows(prompts: Sequence[int], group_size: int) -> list[int]:
+    """Row indices of all completions of `prompts` in a prompt-major tensor `[B * G, ...]`."""
     return [b * group_size + g for b in prompts for g in range(group_size)]
 
 
-def replaced(old: Rollout, new: Rollout, rows: Sequence[int]) -> Rollout:
-    """`old` with `rows` taken from `new`, whose rows they are in this order; widths may differ."""
+def replace_rows(old: Rollout, new: Rollout, rows: Sequence[int]) -> Rollout:
+    """Copy `old` with its `rows` replaced by those of `new`, in this order; the longest completions may differ in length."""
     width = max(old.tokens.shape[1], new.tokens.shape[1])
 
-    def joined(before: Tensor, after: Tensor) -> Tensor:
+    def merged(before: Tensor, after: Tensor) -> Tensor:
         if before.ndim == 2:
             before, after = (F.pad(t, (0, width - t.shape[1])) for t in (before, after))
         result = before.clone()
         result[list(rows)] = after
         return result
 
-    # new columns are padded with 0, whatever the padding token is: nothing reads outside the mask
-    return replace(old, **{f.name: joined(getattr(old, f.name), getattr(new, f.name)) for f in fields(Rollout)})
+    # new columns are filled with 0, whatever the padding token is: nothing reads outside the mask
+    return replace(old, **{f.name: merged(getattr(old, f.name), getattr(new, f.name)) for f in fields(Rollout)})
 
 
-def trained_mask(rollout: Rollout, without_overlong: bool) -> Tensor:
-    """The tokens that are trained on, `[N, C]`: those sampled, and none of an unfinished completion by option."""
-    return rollout.mask * rollout.finished[:, None] if without_overlong else rollout.mask
+def loss_mask(rollout: Rollout, mask_truncated: bool) -> Tensor:
+    """The tokens to train on, `[N, C]`; none of a completion without an end token when `mask_truncated`.
+
+    TRL's `mask_truncated_completions`, DAPO's overlong filtering (arXiv 2503.14476, section 3.4).
+    """
+    return rollout.mask * rollout.finished[:, None] if mask_truncated else rollout.mask

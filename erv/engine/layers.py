@@ -1,6 +1,8 @@
-"""A decoder's layers run one by one, so that attention can be ours and positions that nobody reads can be left out.
+"""Run a decoder layer by layer, with an attention of our own in each, and only for the positions that are needed.
 
-Everything but attention and rotary embedding is the decoder's own modules, adapters and gradient checkpointing included.
+The projections, norms and MLPs are the decoder's own modules, so adapters (LoRA), hooks and gradient checkpointing work as
+they do in its forward pass. What replaces the library's code is attention with rotary embedding (a prompt's keys are shared
+by its completions), and the last layer, which runs for the positions whose hidden states are read.
 """
 
 from __future__ import annotations
@@ -20,37 +22,48 @@ from transformers.models.mistral.modeling_mistral import MistralDecoderLayer
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
 from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer
 
-# x + attention(norm(x)), then x + down(silu(gate(norm(x))) * up(norm(x))); query and key are rotated by halves of a head
-KNOWN = (Qwen2DecoderLayer, Qwen3DecoderLayer, LlamaDecoderLayer, MistralDecoderLayer)
+# Layers that compute h = x + attention(norm(x)), then h + down(silu(gate(norm(h))) * up(norm(h))), with rotary embedding by
+# halves of a head; Qwen3 also norms queries and keys. `erv.engine.self_check` compares gradients before a layer is trusted.
+SUPPORTED_LAYERS = (Qwen2DecoderLayer, Qwen3DecoderLayer, LlamaDecoderLayer, MistralDecoderLayer)
 
-RUN = "run_between"  # a layer's own way to be run by `run_layers`, if it has one
+# Name of the method through which `run_layers` runs a layer that has it (see `add_run_method`).
+RUN_METHOD = "run_with_attention"
 
+# (layer index, query [..., Q, H, d], key and value [..., T, KV, d], not yet rotated) -> [..., Q, H, d]
 Attention = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-Rows = Callable[[Tensor], Tensor]
+# Takes the positions to read out of [..., T, D] (or of anything with that layout, as cos and sin).
+SelectPositions = Callable[[Tensor], Tensor]
 
 
-def is_known(decoder: PreTrainedModel) -> bool:
-    """Whether `run_layers` computes what this decoder does: its layers are of a known kind, with full attention."""
+def supports_shared_prefix(decoder: PreTrainedModel) -> bool:
+    """Tell whether `run_layers` computes what this decoder does: supported layers, full attention, SiLU.
+
+    Other decoders run through their own forward pass, every completion with a prompt of its own.
+    """
     layers = getattr(decoder.get_decoder(), "layers", ())
     return len(layers) > 0 and all(
-        any(type(layer).forward is kind.forward for kind in KNOWN)  # also that of a subclass with hooks alone
+        # the method, not the class: subclasses that add hooks only (FSDP, DeepSpeed) compute the same
+        any(type(layer).forward is supported.forward for supported in SUPPORTED_LAYERS)
         and getattr(layer.self_attn, "sliding_window", None) is None
         and isinstance(layer.mlp.act_fn, nn.SiLU | SiLUActivation)
         for layer in layers
     )
 
 
-def run_layers(trunk: Any, hidden: Tensor, attention: Attention, read: Rows) -> Tensor:
-    """Final hidden states of those positions that are read.
+def run_layers(trunk: Any, hidden: Tensor, attention: Attention, select: SelectPositions) -> Tensor:
+    """Run all layers and the final norm; return the final hidden states of the selected positions.
 
-    hidden: embeddings `[..., T, D]`. attention: (layer, query `[..., Q, H, d]`, key and value `[..., T, KV, d]`, not yet
-    rotated) -> `[..., Q, H, d]`. read: takes the positions that are wanted in the end out of `[..., T, D]`; the last layer
-    needs the others for keys and values only.
+    Args:
+        trunk: the decoder without its output layer (`layers`, `norm`).
+        hidden: input embeddings `[..., T, D]`.
+        attention: rotary embedding and attention of a layer, see `Attention`.
+        select: takes the positions to read out of `[..., T, D]`. It is applied in the last layer, after the keys and values
+            of all positions were made: there the others need no query, no MLP and no norm.
     """
     layers = list(trunk.layers)
     for index, layer in enumerate(layers):
-        own = getattr(layer, RUN, None) or partial(_run_layer, layer)
-        run = partial(own, partial(attention, index), read if index == len(layers) - 1 else None)
+        method = getattr(layer, RUN_METHOD, None) or partial(_run_layer, layer)
+        run = partial(method, partial(attention, index), select if index == len(layers) - 1 else None)
         if layer.gradient_checkpointing and layer.training:
             hidden = layer._gradient_checkpointing_func(run, hidden)
         else:
@@ -59,13 +72,21 @@ def run_layers(trunk: Any, hidden: Tensor, attention: Attention, read: Rows) -> 
     return final
 
 
-def expose(layer: Any) -> None:
-    """Give `layer` its way to be run as a method that others can put hooks on."""
-    setattr(layer, RUN, partial(_run_layer, layer))
+def add_run_method(layer: Any) -> None:
+    """Give `layer` the method RUN_METHOD that `run_layers` calls, so that FSDP can gather weights around it.
+
+    FSDP gathers a layer's weights around its `forward`, which `run_layers` does not call; a method of the layer can be
+    registered for the same treatment, a function cannot.
+    """
+    setattr(layer, RUN_METHOD, partial(_run_layer, layer))
 
 
 def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding of `[..., T, H, d]` with cos and sin `[..., T, d]`; with -sin its inverse, and its gradient."""
+    """Apply rotary position embedding (RoFormer, by halves of a head) to `[..., T, H, d]`; cos and sin are `[..., T, d]`.
+
+    With -sin it is the inverse rotation, which is also its gradient: rotations are orthogonal. In-place products on one
+    copy instead of the library's rotate_half, which makes four tensors of this size.
+    """
     half = states.shape[-1] // 2
     cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
     rotated = states * cos
@@ -75,56 +96,66 @@ def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def _run_layer(
-    layer: Any, attention: Callable[[Tensor, Tensor, Tensor], Tensor], read: Rows | None, hidden: Tensor
+    layer: Any,
+    attention: Callable[[Tensor, Tensor, Tensor], Tensor],
+    select: SelectPositions | None,
+    hidden: Tensor,
 ) -> Tensor:
+    """Run one pre-norm decoder layer on `[..., T, D]`; `[..., Q, D]` where `select` (None: all) leaves Q positions."""
     attn, mlp = layer.self_attn, layer.mlp
-    normed = _norm(layer.input_layernorm, hidden)
-    asking = normed
-    if read is not None:
-        hidden, asking = read(hidden), read(normed)
+    normed = _rms_norm(layer.input_layernorm, hidden)
+    query_input = normed
+    if select is not None:
+        hidden, query_input = select(hidden), select(normed)
     query, key, value = (
         project(states).unflatten(-1, (-1, attn.head_dim))
-        for project, states in ((attn.q_proj, asking), (attn.k_proj, normed), (attn.v_proj, normed))
+        for project, states in ((attn.q_proj, query_input), (attn.k_proj, normed), (attn.v_proj, normed))
     )
     if hasattr(attn, "q_norm"):
         query, key = attn.q_norm(query), attn.k_norm(key)
     hidden = hidden + attn.o_proj(attention(query, key, value).flatten(-2))
-    normed = _norm(layer.post_attention_layernorm, hidden)
-    updated: Tensor = hidden + mlp.down_proj(_SwiGLU.apply(mlp.gate_proj(normed), mlp.up_proj(normed)))
-    return updated
+    normed = _rms_norm(layer.post_attention_layernorm, hidden)
+    output: Tensor = hidden + mlp.down_proj(_SwiGLU.apply(mlp.gate_proj(normed), mlp.up_proj(normed)))
+    return output
 
 
-def _norm(module: Any, hidden: Tensor) -> Tensor:
-    """RMS norm by the decoder's own module where no gradient is wanted or precision is lower than fp32."""
+def _rms_norm(module: Any, hidden: Tensor) -> Tensor:
+    """Apply an RMS norm: by our own kernel in fp32 with gradients, else by the decoder's module.
+
+    In half precision the module's casts to fp32 and back are part of what the model computes, so it stays in charge.
+    """
     if hidden.dtype != torch.float32 or not torch.is_grad_enabled():
         normed: Tensor = module(hidden)
         return normed
-    return _RmsNorm.apply(hidden, module.weight, module.variance_epsilon)
+    return _RMSNorm.apply(hidden, module.weight, module.variance_epsilon)
 
 
-class _RmsNorm(torch.autograd.Function):
-    """x / rms(x) * weight, `[..., D]`; a third of the passes over memory that the same in single steps takes."""
+class _RMSNorm(torch.autograd.Function):
+    """x / rms(x) * weight of `[..., D]`, rms(x) = sqrt(mean(x^2) + eps), in a third of the passes over memory.
+
+    The library's version is a chain of elementwise operations, and autograd saves a tensor for each of them.
+    """
 
     @staticmethod
     def forward(ctx: FunctionCtx, hidden: Tensor, weight: Tensor, eps: float) -> Tensor:
-        power = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True).square_()
-        inverse = power.div_(hidden.shape[-1]).add_(eps).rsqrt_()
-        ctx.save_for_backward(hidden, weight, inverse)
-        return (hidden * inverse).mul_(weight)
+        square_sum = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True).square_()
+        inverse_rms = square_sum.div_(hidden.shape[-1]).add_(eps).rsqrt_()
+        ctx.save_for_backward(hidden, weight, inverse_rms)
+        return (hidden * inverse_rms).mul_(weight)
 
     @staticmethod
-    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, Tensor | None, None]:
-        """With y = x / rms(x): dx = (g w - y mean(g w y)) / rms(x), dw = sum g y."""
-        hidden, weight, inverse = ctx.saved_tensors  # type: ignore[attr-defined]
-        unit = hidden * inverse
-        along = gradient * unit
-        on_weight = along.flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None  # type: ignore[attr-defined]
-        mean = (along @ weight / hidden.shape[-1]).unsqueeze(-1)
-        return (gradient * weight).sub_(unit.mul_(mean)).mul_(inverse), on_weight, None
+    def backward(ctx: FunctionCtx, grad_output: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        """With y = x / rms(x) and g the gradient: dx = (g w - y mean(g w y)) / rms(x), dw = sum of g y over positions."""
+        hidden, weight, inverse_rms = ctx.saved_tensors  # type: ignore[attr-defined]
+        y = hidden * inverse_rms
+        grad_times_y = grad_output * y
+        grad_weight = grad_times_y.flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None  # type: ignore[attr-defined]
+        mean = (grad_times_y @ weight / hidden.shape[-1]).unsqueeze(-1)
+        return (grad_output * weight).sub_(y.mul_(mean)).mul_(inverse_rms), grad_weight, None
 
 
 class _SwiGLU(torch.autograd.Function):
-    """silu(gate) * up `[..., F]` that keeps its two inputs only, and makes one tensor where three would be made."""
+    """silu(gate) * up of `[..., F]`; saves its two inputs only, and recomputes silu(gate) in the backward pass."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, gate: Tensor, up: Tensor) -> Tensor:
@@ -132,14 +163,17 @@ class _SwiGLU(torch.autograd.Function):
         return F.silu(gate).mul_(up)
 
     @staticmethod
-    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: FunctionCtx, grad_output: Tensor) -> tuple[Tensor, Tensor]:
         gate, up = ctx.saved_tensors  # type: ignore[attr-defined]
-        on_up = F.silu(gate).mul_(gradient)
-        return torch.ops.aten.silu_backward(gradient * up, gate), on_up
+        grad_up = F.silu(gate).mul_(grad_output)
+        return torch.ops.aten.silu_backward(grad_output * up, gate), grad_up
 
 
 def trunk_and_head(decoder: PreTrainedModel) -> tuple[nn.Module, Tensor]:
-    """The decoder without its output layer, and that layer's weight `[V, D]`."""
+    """Split a decoder into its trunk (layers and final norm) and the weight `[V, D]` of its output layer.
+
+    Log-probs are formed from that weight in tiles, without calling the output layer, so it has to be a plain Linear.
+    """
     head = decoder.get_output_embeddings()
     if type(head) is not nn.Linear or head.bias is not None:
         raise ValueError(
@@ -149,17 +183,17 @@ def trunk_and_head(decoder: PreTrainedModel) -> tuple[nn.Module, Tensor]:
     return decoder.get_decoder(), head.weight
 
 
-def dropouts(decoder: PreTrainedModel) -> dict[str, float]:
-    """The dropout of a decoder that is above 0: name of the module (or config key) -> probability."""
-    chances = {name: float(m.p) for name, m in decoder.named_modules() if isinstance(m, nn.Dropout) and m.p}
+def dropout_probabilities(decoder: PreTrainedModel) -> dict[str, float]:
+    """List a decoder's dropout above 0: {name of the module, or "attention_dropout": probability}."""
+    probabilities = {name: float(m.p) for name, m in decoder.named_modules() if isinstance(m, nn.Dropout) and m.p}
     config = decoder.config.get_text_config(decoder=True)
-    if chance := getattr(config, "attention_dropout", 0.0):
-        chances["attention_dropout"] = float(chance)
-    return chances
+    if attention_dropout := getattr(config, "attention_dropout", 0.0):  # a function's argument, not a module
+        probabilities["attention_dropout"] = float(attention_dropout)
+    return probabilities
 
 
-def positions(mask: Tensor) -> Tensor:
-    """Position ids `[B, P]` that count real tokens from 0, wherever the padding is."""
+def position_ids(mask: Tensor) -> Tensor:
+    """Position ids `[B, P]` that count the real tokens of `mask` `[B, P]` from 0, on whichever side the padding is."""
     return (mask.long().cumsum(1) - 1).clamp(min=0)
 
 
@@ -168,14 +202,14 @@ def last_position(mask: Tensor) -> Tensor:
     return mask.shape[1] - 1 - mask.flip(1).long().argmax(1)
 
 
-def left_padded(embeds: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """The prompts `[B, P, D]` and their mask `[B, P]` with all padding on the left, so that what follows adjoins them."""
+def pad_left(embeds: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Move the padding of prompts `[B, P, D]` with `mask` `[B, P]` to the left, so that completions adjoin the prompts."""
     order = mask.long().argsort(dim=1, stable=True)
     return embeds.gather(1, order[..., None].expand_as(embeds)), mask.gather(1, order)
 
 
 def padding_bias(mask: Tensor, dtype: torch.dtype) -> Tensor | None:
-    """0 where `mask` `[B, P]` is set and -inf elsewhere, `[B, 1, 1, P]`; None where it is set everywhere."""
+    """Attention bias `[B, 1, 1, P]`: 0 at the real positions of `mask` `[B, P]`, -inf at padding; None without padding."""
     if bool(mask.all()):
         return None
     bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device)

@@ -1,4 +1,4 @@
-"""How the next token is chosen: a distribution over the vocabulary, and a draw from it that a seed fixes."""
+"""Sampling the next token: temperature and truncations of the distribution, and a draw that a seed reproduces."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ from torch import Tensor
 class Sampling:
     """Temperature and truncations, applied in transformers' order: temperature, top_k, top_p, min_p.
 
-    temperature 0 is greedy. top_k 0, top_p 1 and min_p 0 leave the distribution as it is. GRPO samples from the policy
-    itself, Sampling(): with any other setting the rollout's log-probs are not those of the policy.
+    GRPO samples from the policy itself, `Sampling()`: with any other truncation the log-probs of the rollout are not those
+    of the policy, and the importance ratio of the update is wrong.
     """
 
     temperature: float = 1.0
+    """Divides the logits; 0 is greedy decoding."""
     top_p: float = 1.0
+    """Keep the likeliest tokens whose probabilities reach this sum (nucleus sampling); 1 keeps all."""
     top_k: int = 0
+    """Keep this many of the likeliest tokens; 0 keeps all."""
     min_p: float = 0.0
+    """Keep the tokens with at least this fraction of the likeliest token's probability; 0 keeps all."""
 
     def __post_init__(self) -> None:
         if not self.temperature >= 0:
@@ -33,7 +37,7 @@ class Sampling:
             raise ValueError(f"min_p must lie in [0, 1); got {self.min_p}; set 0 to keep all tokens")
 
     def logits(self, logits: Tensor) -> Tensor:
-        """Logits `[R, V]` of the distribution that is sampled from; -inf for a token that is cut off."""
+        """Turn the model's logits `[R, V]` into those of the distribution to sample from, -inf for excluded tokens."""
         if self.temperature not in (0, 1):
             logits = logits / self.temperature
         if 0 < self.top_k < logits.shape[-1]:
@@ -42,8 +46,9 @@ class Sampling:
         if self.top_p < 1:
             ordered, order = logits.sort(descending=True, dim=-1)
             p = ordered.softmax(-1)
-            outside = p.cumsum(-1) - p >= self.top_p  # the likelier tokens alone reach top_p; the likeliest stays
-            logits = logits.masked_fill(torch.zeros_like(outside).scatter(-1, order, outside), -torch.inf)
+            # a token is excluded when the likelier ones alone reach top_p, so the likeliest is never excluded
+            excluded = p.cumsum(-1) - p >= self.top_p
+            logits = logits.masked_fill(torch.zeros_like(excluded).scatter(-1, order, excluded), -torch.inf)
         if self.min_p > 0:
             p = logits.softmax(-1)
             logits = logits.masked_fill(p < self.min_p * p.amax(-1, keepdim=True), -torch.inf)
@@ -51,24 +56,37 @@ class Sampling:
 
 
 def uniforms(seeds: Sequence[int], group_size: int, steps: int) -> Tensor:
-    """Uniform numbers `[B, steps, G]` in [0, 1), fp32 on the CPU, those of a prompt depending on its seed only."""
+    """Draw the random numbers of a rollout: `[B, steps, G]`, uniform in [0, 1), fp32.
+
+    One CPU generator per prompt, so that a completion depends on its prompt's seed alone: not on the other prompts of the
+    batch, on the number of processes, or on the device. Steps come first, so that a longer limit keeps the first numbers.
+    """
     draws = [torch.rand(steps, group_size, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
     return torch.stack(draws)
 
 
 def draw(logits: Tensor, uniform: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Tokens `[R]` and their log-probs `[R]` from fp32 logits `[R, V]`: inverse CDF at `uniform` `[R]`, None = greedy."""
+    """Choose a token per row by inverse transform sampling, or the likeliest one (`uniform` None).
+
+    Args:
+        logits: `[R, V]` in fp32, as `Sampling.logits` gives them.
+        uniform: `[R]` in [0, 1), or None for greedy decoding.
+
+    Returns:
+        The tokens `[R]` and their log-probs `[R]` under softmax(logits).
+    """
     peak = logits.amax(-1, keepdim=True)
-    mass = (logits - peak).exp_()
+    weights = (logits - peak).exp_()  # not normalised: a softmax would be one more pass over the vocabulary
     if uniform is None:
         tokens = logits.argmax(-1)
-        total = mass.sum(-1)
+        total = weights.sum(-1)
     else:
-        cdf = mass.cumsum(-1)
+        cdf = weights.cumsum(-1)
         total = cdf[:, -1]
-        # below the total, so that the token found is one at which the CDF rises
-        at = torch.minimum(uniform * total, torch.nextafter(total, torch.zeros_like(total)))
-        tokens = torch.searchsorted(cdf, at[:, None], right=True).squeeze(1)
-        tokens.clamp_(max=logits.shape[-1] - 1)  # only with NaN logits, whose log-prob is NaN, too
-    chosen = logits.gather(1, tokens[:, None]).squeeze(1)
-    return tokens, chosen - peak.squeeze(1) - total.log()
+        # uniform * total can round up to total, at which no token lies: stay below it
+        threshold = torch.minimum(uniform * total, torch.nextafter(total, torch.zeros_like(total)))
+        # right=True: the first token whose CDF exceeds the threshold, so never one of probability 0
+        tokens = torch.searchsorted(cdf, threshold[:, None], right=True).squeeze(1)
+        tokens.clamp_(max=logits.shape[-1] - 1)  # out of range only with NaN logits; their log-prob is NaN too
+    token_logits = logits.gather(1, tokens[:, None]).squeeze(1)
+    return tokens, token_logits - peak.squeeze(1) - total.log()

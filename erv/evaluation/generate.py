@@ -38,7 +38,7 @@ def generate(
 
 
 def check_room(policy: Policy, sample: Sample, modalities: Sequence[str], plan: Evaluation) -> None:
-    """TooLong when the answers of `plan` do not fit behind the prompt of a clip such as `sample`."""
+    """PromptTooLong when the answers of `plan` do not fit behind the prompt of a clip such as `sample`."""
     model, processor, features = policy.model, policy.processor, sample[1]
     collated = processor.collate([processor.prompt_of(features, modalities)], [features]).to(model.device)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Weights and masks that correct a loss for stale or foreign samples, and the choice of high-entropy tokens."""
+"""Importance ratios and masks for samples that are not quite the policy's own, and the choice of high-entropy tokens."""
 
 from __future__ import annotations
 
@@ -9,31 +9,42 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-MismatchMode = Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"]
+CorrectionMode = Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"]
 
 
-def mismatch_ratio(
-    old: Tensor,
-    sampling: Tensor,
+def importance_ratio(
+    old_logps: Tensor,
+    sampling_logps: Tensor,
     mask: Tensor,
-    mode: MismatchMode = "sequence_mask",
+    mode: CorrectionMode = "sequence_mask",
     clip_max: float | None = 3.0,
     clip_min: float | None = None,
 ) -> Tensor:
-    """Importance ratio exp(old - sampling) for rollouts made in another precision or by another engine.
+    """Importance ratio pi_trainer / pi_sampler of rollouts that were sampled in another precision or by another engine.
 
-    old, sampling, mask `[N, C]`; log-probs of the same tokens by the trainer and by the sampler. The ratio is per token
-    `[N, C]` or the product over a sequence `[N, 1]`; outside [clip_min, clip_max] it is clamped or set to 0.
+    The same weights give slightly different probabilities in bf16 and fp32, or in two engines, so the samples are off-policy
+    without any update. The ratio corrects the expectation: truncated importance sampling (TIS) bounds it, masked importance
+    sampling (MIS) drops what lies outside. TRL's `vllm_importance_sampling_mode`.
+
+    Args:
+        old_logps, sampling_logps: log-probs `[N, C]` of the same tokens by the trainer and by the sampler; NaN where the
+            sampler gave none, which counts as ratio 1.
+        mask: `[N, C]`, 1 for real tokens.
+        mode: the ratio is per token, or the product over the sequence; out of bounds it is truncated or set to 0 (mask).
+        clip_max, clip_min: the bounds; None for none.
+
+    Returns:
+        `[N, C]` per token or `[N, 1]` per sequence.
     """
     if clip_min is not None and clip_max is not None and clip_min >= clip_max:
         raise ValueError(f"clip_min must be below clip_max; got clip_min={clip_min}, clip_max={clip_max}")
     level, _, action = mode.partition("_")
     if level not in ("token", "sequence") or action not in ("truncate", "mask"):
         raise ValueError(f"mode must be token_ or sequence_ followed by truncate or mask; got {mode!r}")
-    difference = ((old - sampling) * mask).nan_to_num(nan=0.0)  # NaN: the sampler gave no log-prob, no correction
+    log_ratio = ((old_logps - sampling_logps) * mask).nan_to_num(nan=0.0)
     if level == "sequence":
-        difference = difference.sum(-1, keepdim=True)
-    ratio = difference.exp()
+        log_ratio = log_ratio.sum(-1, keepdim=True)
+    ratio = log_ratio.exp()
     low, high = -math.inf if clip_min is None else clip_min, math.inf if clip_max is None else clip_max
     if action == "truncate":
         return ratio.clamp(low, high)
@@ -41,28 +52,44 @@ def mismatch_ratio(
 
 
 @dataclass(frozen=True, slots=True)
-class Correction:
-    """`mismatch_ratio` with its settings: what makes up for a rollout in a lower precision."""
+class ImportanceCorrection:
+    """Settings of `importance_ratio`, as `algo.correction` of a config holds them: for rollouts in a lower precision."""
 
-    mode: MismatchMode = "sequence_mask"
+    mode: CorrectionMode = "sequence_mask"
+    """Ratio per token or per sequence; out of bounds it is truncated or the token or sequence is masked."""
     clip_max: float | None = 3.0
+    """Upper bound of the ratio; None for none."""
     clip_min: float | None = None
+    """Lower bound of the ratio; None for none."""
 
-    def __call__(self, old: Tensor, sampling: Tensor, mask: Tensor) -> Tensor:
+    def __call__(self, old_logps: Tensor, sampling_logps: Tensor, mask: Tensor) -> Tensor:
         """The ratio, `[N, C]` or `[N, 1]`."""
-        return mismatch_ratio(old, sampling, mask, self.mode, self.clip_max, self.clip_min)
+        return importance_ratio(old_logps, sampling_logps, mask, self.mode, self.clip_max, self.clip_min)
 
 
-def off_policy_keep(logps: Tensor, sampling: Tensor, mask: Tensor, advantages: Tensor, threshold: float) -> Tensor:
-    """DeepSeek-V3.2's sequence mask `[N, 1]`: 0 where A < 0 and the mean of sampling - logps exceeds `threshold`."""
-    drift = ((sampling - logps.detach()).nan_to_num(nan=0.0) * mask).sum(-1) / mask.sum(-1).clamp(min=1)
+def off_policy_mask(
+    logps: Tensor, sampling_logps: Tensor, mask: Tensor, advantages: Tensor, threshold: float
+) -> Tensor:
+    """Mask sequences that drifted too far off-policy and were bad anyway (off-policy sequence masking of DeepSeek-V3.2).
+
+    Returns:
+        `[N, 1]`: 0 where A < 0 and the mean over tokens of sampling_logps - logps exceeds `threshold`, 1 elsewhere.
+    """
+    drift = ((sampling_logps - logps.detach()).nan_to_num(nan=0.0) * mask).sum(-1) / mask.sum(-1).clamp(min=1)
     return ((advantages >= 0) | (drift <= threshold)).to(logps.dtype).unsqueeze(-1)
 
 
 def high_entropy_mask(entropy: Tensor, mask: Tensor, top: float) -> Tensor:
-    """Mark `[N, C]` the real tokens among the `top` share of entropies of the whole batch (quantile included).
+    """Select the fraction `top` of the real tokens with the highest entropy ("Beyond the 80/20 rule", arXiv 2506.01939).
 
-    Call it once for the batch, before micro-batches are cut: the threshold is a quantile over all of its tokens.
+    Call it once for the whole batch, before micro-batches are cut: the threshold is a quantile over all of its tokens.
+
+    Args:
+        entropy, mask: `[N, C]`.
+        top: fraction in (0, 1]; tokens at the quantile are included.
+
+    Returns:
+        `[N, C]` bool.
     """
     if not 0 < top <= 1:
         raise ValueError(f"the share of tokens to keep must lie in (0, 1]; got {top}")
@@ -73,17 +100,30 @@ def high_entropy_mask(entropy: Tensor, mask: Tensor, top: float) -> Tensor:
     return (entropy >= threshold) & real
 
 
-def gamma_weight(log_ratio: Tensor, mask: Tensor, advantages: Tensor, mismatch: Tensor | None) -> Tensor:
-    """VESPO's weight `[N, 1]`: phi(w) = exp(l) w^k exp(-l w), w the ratio of the sequences, so that phi(1) = 1.
+def vespo_weight(log_ratio: Tensor, mask: Tensor, advantages: Tensor, importance_ratio: Tensor | None) -> Tensor:
+    """Weight of a sequence in the VESPO loss (arXiv 2602.10693): phi(w) = w^k exp(lam (1 - w)).
 
-    k, l = 2, 3 for A >= 0 and 3, 2 for A < 0. `mismatch` `[N, C]` multiplies w by the sampler's ratio.
+    w is the ratio of the whole sequence; phi(1) = 1. k, lam = 2, 3 for A >= 0 and 3, 2 for A < 0. Where clipping cuts the
+    gradient off, this weight lets it fall softly.
+
+    Args:
+        log_ratio: logps - old_logps `[N, C]`; no gradient flows through the weight.
+        mask: `[N, C]`.
+        advantages: `[N]`.
+        importance_ratio: that of the sampler, `[N, C]` or `[N, 1]`; multiplies w.
+
+    Returns:
+        `[N, 1]`.
     """
-    low, high = math.log(1e-8), 20.0
-    log_w = (log_ratio.detach().clamp(-high, high) * mask).sum(-1)
-    if mismatch is not None:
-        log_w = log_w + mismatch.log().clamp(low, high).sum(-1)
-    log_w = log_w.clamp(low, high)
-    good = advantages >= 0
-    power = torch.where(good, 2.0, 3.0)
-    rate = torch.where(good, 3.0, 2.0)
-    return (rate + power * log_w - rate * log_w.exp()).exp().unsqueeze(-1)
+    log_min, log_max = (
+        math.log(1e-8),
+        20.0,
+    )  # computed in logarithms: a product over hundreds of tokens under- or overflows
+    log_w = (log_ratio.detach().clamp(-log_max, log_max) * mask).sum(-1)
+    if importance_ratio is not None:
+        log_w = log_w + importance_ratio.log().clamp(log_min, log_max).sum(-1)
+    log_w = log_w.clamp(log_min, log_max)
+    positive = advantages >= 0
+    k = torch.where(positive, 2.0, 3.0)
+    lam = torch.where(positive, 3.0, 2.0)
+    return (lam + k * log_w - lam * log_w.exp()).exp().unsqueeze(-1)

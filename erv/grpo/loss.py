@@ -1,4 +1,19 @@
-"""The clipped policy objective of GRPO and its relatives: log-probs in, (loss, metrics) out."""
+"""The clipped policy loss of GRPO with its KL term, and TRL's variants of it: log-probs in, loss and metrics out.
+
+| loss | per-token term and aggregation | source |
+|---|---|---|
+| grpo | clipped ratio; mean over a sequence, then over sequences | DeepSeekMath, arXiv 2402.03300, eq. 3; the ERV paper |
+| dapo, bnpo | clipped ratio; mean over the tokens of the step (TRL's bnpo: of its micro-batch) | DAPO, arXiv 2503.14476, eq. 8 |
+| dr_grpo | clipped ratio; sum over a sequence / constant length, so no bias by length | Dr. GRPO, arXiv 2503.20783 |
+| cispo | capped ratio without gradient * log-prob: no token's gradient is clipped away | MiniMax-M1, arXiv 2506.13585 |
+| sapo | soft sigmoid gate instead of clipping | arXiv 2511.20347 |
+| luspo | sum over a sequence, mean over sequences; with level "sequence" | arXiv 2602.05261 |
+| vespo | soft weight of the sequence ratio * log-prob | arXiv 2602.10693 |
+
+`level="sequence"` makes it GSPO (arXiv 2507.18071), `delta` adds two-sided clipping (INTELLECT-2, arXiv 2505.07291).
+
+Shapes: N completions of at most C tokens.
+"""
 
 from __future__ import annotations
 
@@ -9,38 +24,44 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from erv.grpo.importance_sampling import gamma_weight, off_policy_keep
+from erv.grpo.importance_sampling import off_policy_mask, vespo_weight
 
-Loss = Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"]
+LossType = Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"]
 Metrics = dict[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class Objective:
-    """What is minimised. The defaults are the released ERV loop with TRL's clip range.
+class GRPOLoss:
+    """Settings of `policy_loss`, as `algo.objective` of a config holds them.
 
-    loss: form and aggregation, see `policy_loss`. level: "sequence" replaces each token's ratio by the geometric mean
-    over its sequence (GSPO). beta: weight of the KL term to the reference. epsilon_low, epsilon_high: clip range; for
-    `cispo` epsilon_high is the absolute cap of the ratio. delta: upper bound of the unclipped ratio.
-    bias_corrected_kl: multiply the KL term by the ratio. off_policy_threshold: drop sequences with A < 0 that drifted
-    further than this. max_completion_length: the constant divisor of `dr_grpo`. log_ratio_limit: log-ratios to the old
-    policy and to the reference are clamped to +- this before exp, which fp32 survives up to 88; beyond it no gradient.
+    The defaults are the released ERV loop (one update per rollout, so that the ratio is 1) with TRL's clip range.
     """
 
-    loss: Loss = "grpo"
+    loss: LossType = "grpo"
+    """Per-token term and aggregation, see the table above. TRL: loss_type."""
     level: Literal["token", "sequence"] = "token"
+    """"sequence" replaces the ratio of each token by the geometric mean over its sequence. TRL: importance_sampling_level."""
     beta: float = 0.04
+    """Weight of the k3 estimate of KL(policy || reference); 0 needs no reference."""
     epsilon_low: float = 0.2
+    """The ratio is clipped at 1 - epsilon_low."""
     epsilon_high: float = 0.2
+    """The ratio is clipped at 1 + epsilon_high; for "cispo" the absolute cap of the ratio."""
     delta: float | None = None
+    """Upper bound of the unclipped ratio, which bounds the loss where A < 0; None for none."""
     bias_corrected_kl: bool = False
+    """Multiply the KL term by the ratio, which makes it unbiased for samples of the old policy (DeepSeek-V3.2)."""
     off_policy_threshold: float | None = None
+    """Drop sequences with A < 0 whose mean log-ratio to the sampler exceeds this (nats per token); None drops none."""
     max_completion_length: int | None = None
+    """Tokens: the constant divisor of "dr_grpo"."""
     log_ratio_limit: float = 20.0
+    """Log-ratios to the old policy and the reference are clamped to +- this before exp; beyond it no gradient flows. exp
+    overflows in fp32 from 88 on, and one such token would make the whole step infinite."""
 
     def __post_init__(self) -> None:
-        if self.loss not in get_args(Loss):
-            raise ValueError(f"loss must be one of {', '.join(get_args(Loss))}; got {self.loss!r}")
+        if self.loss not in get_args(LossType):
+            raise ValueError(f"loss must be one of {', '.join(get_args(LossType))}; got {self.loss!r}")
         if self.level not in ("token", "sequence"):
             raise ValueError(f"level must be 'token' or 'sequence'; got {self.level!r}")
         if self.beta < 0 or self.epsilon_low < 0 or self.epsilon_high < 0:
@@ -60,93 +81,119 @@ class Objective:
 
 @dataclass(frozen=True, slots=True)
 class Denominators:
-    """Completions and real tokens of the whole optimiser step, counted once, before micro-batches are cut.
+    """What the sums of a step are divided by; counted once over the whole optimiser step, before micro-batches are cut.
 
-    Where gradients are averaged over processes, divide the counts of all processes by the number of processes.
+    So the losses of the micro-batches add up to the loss of the step, however it is cut. Where gradients are averaged over
+    processes, divide the counts of all processes by the number of processes.
     """
 
     rows: float
+    """Completions."""
     tokens: float
+    """Real tokens, at least 1."""
 
     @classmethod
     def of(cls, mask: Tensor) -> Denominators:
-        """Count the completions and tokens of `mask` `[N, C]`."""
+        """Count the completions and real tokens of `mask` `[N, C]`."""
         return cls(float(mask.shape[0]), float(mask.sum().clamp(min=1)))
 
 
 def policy_loss(
-    objective: Objective,
+    settings: GRPOLoss,
     denominators: Denominators,
     logps: Tensor,
     mask: Tensor,
     advantages: Tensor,
     *,
-    old: Tensor | None = None,
-    ref: Tensor | None = None,
-    mismatch: Tensor | None = None,
-    sampling: Tensor | None = None,
-    keep: Tensor | None = None,
+    old_logps: Tensor | None = None,
+    ref_logps: Tensor | None = None,
+    importance_ratio: Tensor | None = None,
+    sampling_logps: Tensor | None = None,
+    token_filter: Tensor | None = None,
     entropy: Tensor | None = None,
 ) -> tuple[Tensor, Metrics]:
-    """The loss of some rows of a step; over all of its micro-batches losses and metrics add up to those of the step.
+    """The loss of a micro-batch; losses and metrics of a step's micro-batches add up to those of the step (`add_metrics`).
 
-    logps, mask, old, ref, sampling, entropy: `[N, C]`; advantages: `[N]`. old: log-probs before the first update, None
-    for one update per rollout (ratio 1). ref: required when beta > 0, only measured when beta = 0. mismatch:
-    `mismatch_ratio`, `[N, C]` or `[N, 1]`.
-    sampling: the sampler's log-probs for the off-policy mask (default old). keep: `high_entropy_mask`.
-
-        r = exp(logp - old)                                   k3 = exp(ref - logp) - (ref - logp) - 1
-        l = -min(r A, clip(r, 1 - epsilon_low, 1 + epsilon_high) A)                  (paper; other forms: `_surrogate`)
-        loss = sum_it w_it (keep_it mismatch_it l_it + beta k3_it)
+        r    = exp(logps - old_logps)
+        k3   = exp(ref_logps - logps) - (ref_logps - logps) - 1        (Schulman's unbiased, non-negative KL estimate)
+        l    = -min(r A, clip(r, 1 - epsilon_low, 1 + epsilon_high) A)                  (other forms: `_policy_term`)
+        loss = sum_it w_it (token_filter_it importance_ratio_it l_it + beta k3_it)
 
     w_it is 1 / (rows * length_i) for grpo and sapo, 1 / tokens for bnpo, dapo, cispo and vespo,
     1 / (rows * max_completion_length) for dr_grpo, 1 / rows for luspo.
+
+    Args:
+        settings: the form of the loss.
+        denominators: completions and tokens of the whole step.
+        logps: the policy's log-probs `[N, C]`, with gradient.
+        mask: `[N, C]`, 1 for tokens that are trained on.
+        advantages: `[N]`.
+        old_logps: `[N, C]` before the first update on this rollout. None for one update per rollout: the ratio is 1, and its
+            gradient that of the log-probs.
+        ref_logps: the reference's `[N, C]`. Required when beta > 0; with beta = 0 the KL is only measured.
+        importance_ratio: of the trainer to the sampler, `[N, C]` or `[N, 1]`, see `erv.grpo.importance_sampling`. It
+            multiplies the policy term, not the KL term.
+        sampling_logps: the sampler's `[N, C]`, for the off-policy mask (default: old_logps) and a metric.
+        token_filter: `[N, C]`, the policy term of other tokens is dropped; see `high_entropy_mask`.
+        entropy: `[N, C]`, only measured.
+
+    Returns:
+        The loss, and metrics under TRL's names: parts of means over the step, and extremes.
     """
-    _check(objective, mask, {"logps": logps, "old": old, "ref": ref, "sampling": sampling, "entropy": entropy})
+    by_token = {
+        "logps": logps,
+        "old_logps": old_logps,
+        "ref_logps": ref_logps,
+        "sampling_logps": sampling_logps,
+        "entropy": entropy,
+    }
+    _check_arguments(settings, mask, by_token)
     mask = mask.to(logps.dtype)
     advantage = advantages.unsqueeze(1)
-    old = logps.detach() if old is None else old
-    log_ratio = logps - old
-    if objective.level == "sequence":
+    old_logps = logps.detach() if old_logps is None else old_logps
+    log_ratio = logps - old_logps
+    if settings.level == "sequence":
         log_ratio = (log_ratio * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)
-    limit = objective.log_ratio_limit
+    limit = settings.log_ratio_limit
     ratio = log_ratio.clamp(-limit, limit).exp()
-    if objective.loss == "vespo":
-        phi = gamma_weight(log_ratio, mask, advantages, mismatch)
+    if settings.loss == "vespo":
+        phi = vespo_weight(log_ratio, mask, advantages, importance_ratio)
         per_token = -phi * advantage * logps
     else:
-        per_token = _surrogate(objective, ratio, advantage, logps)
-    if objective.off_policy_threshold is not None:
-        drifted_from = old if sampling is None else sampling
-        per_token = per_token * off_policy_keep(logps, drifted_from, mask, advantages, objective.off_policy_threshold)
-    if keep is not None:
-        per_token = per_token * keep
-    if mismatch is not None and objective.loss != "vespo":
-        per_token = per_token * mismatch
+        per_token = _policy_term(settings, ratio, advantage, logps)
+    if settings.off_policy_threshold is not None:
+        sampler = old_logps if sampling_logps is None else sampling_logps
+        per_token = per_token * off_policy_mask(logps, sampler, mask, advantages, settings.off_policy_threshold)
+    if token_filter is not None:
+        per_token = per_token * token_filter
+    if importance_ratio is not None and settings.loss != "vespo":  # whose weight has it already
+        per_token = per_token * importance_ratio
 
-    average = _Average(mask, denominators)
-    metrics = {} if objective.loss == "vespo" else _clip_metrics(objective, ratio.detach(), advantage, average)
-    if objective.loss == "vespo":
-        metrics["vespo/phi_seq_mean"] = average(phi)
-    metrics["advantage_logp"] = average(advantage * logps.detach())
-    if mismatch is not None:
-        metrics |= average.spread("sampling/importance_sampling_ratio", mismatch)
-    if sampling is not None:
-        metrics |= average.spread("sampling/sampling_logp_difference", (old - sampling).abs().nan_to_num(nan=0.0))
+    mean = _StepMean(mask, denominators)
+    metrics = {} if settings.loss == "vespo" else _clip_metrics(settings, ratio.detach(), advantage, mean)
+    if settings.loss == "vespo":
+        metrics["vespo/phi_seq_mean"] = mean(phi)
+    # the value of an on-policy loss is 0 by construction (A sums to 0, r is 1); this one shows what is being reinforced
+    metrics["advantage_logp"] = mean(advantage * logps.detach())
+    if importance_ratio is not None:
+        metrics |= mean.with_extremes("sampling/importance_sampling_ratio", importance_ratio)
+    if sampling_logps is not None:
+        difference = (old_logps - sampling_logps).abs().nan_to_num(nan=0.0)
+        metrics |= mean.with_extremes("sampling/sampling_logp_difference", difference)
     if entropy is not None:
-        metrics["entropy"] = average(entropy.detach())
-    if ref is not None:
-        away = (ref - logps).clamp(-limit, limit)
-        kl = torch.exp(away) - away - 1
-        if objective.bias_corrected_kl:
+        metrics["entropy"] = mean(entropy.detach())
+    if ref_logps is not None:
+        ref_log_ratio = (ref_logps - logps).clamp(-limit, limit)
+        kl = torch.exp(ref_log_ratio) - ref_log_ratio - 1
+        if settings.bias_corrected_kl:
             kl = kl * ratio
-        per_token = per_token + objective.beta * kl
-        metrics["kl"] = average(kl.detach())
-    return (_token_weights(objective, mask, denominators) * per_token).sum(), metrics
+        per_token = per_token + settings.beta * kl
+        metrics["kl"] = mean(kl.detach())
+    return (_token_weights(settings, mask, denominators) * per_token).sum(), metrics
 
 
 def add_metrics(parts: Iterable[Metrics]) -> Metrics:
-    """Join the metrics of a step's micro-batches: shares of a mean add up, extremes are taken over all rows."""
+    """Join the metrics of micro-batches or processes: parts of a mean add up, extremes are taken over all of them."""
     total: Metrics = {}
     for metrics in parts:
         for name, value in metrics.items():
@@ -161,77 +208,84 @@ def add_metrics(parts: Iterable[Metrics]) -> Metrics:
     return total
 
 
-def _surrogate(objective: Objective, ratio: Tensor, advantage: Tensor, logps: Tensor) -> Tensor:
-    """The policy term per token, `[N, C]` or, for sequence ratios, `[N, 1]`."""
-    if objective.loss == "cispo":
-        return -ratio.detach().clamp(max=objective.epsilon_high) * advantage * logps
-    if objective.loss == "sapo":  # a soft gate around ratio 1, steeper for negative advantages
-        slope = torch.where(advantage > 0, 1.0, 1.05)
-        return -torch.sigmoid(slope * (ratio - 1)) * 4 / slope * advantage
-    clipped = ratio.clamp(1 - objective.epsilon_low, 1 + objective.epsilon_high)
-    return -torch.minimum(_capped(ratio, objective.delta) * advantage, clipped * advantage)
+def _policy_term(settings: GRPOLoss, ratio: Tensor, advantage: Tensor, logps: Tensor) -> Tensor:
+    """The policy term per token, `[N, C]`, or per sequence for sequence ratios, `[N, 1]`."""
+    if settings.loss == "cispo":
+        return -ratio.detach().clamp(max=settings.epsilon_high) * advantage * logps
+    if settings.loss == "sapo":  # sigmoid(t (r - 1)) 4 / t has gradient 1 at r = 1; t is larger for negative advantages
+        temperature = torch.where(advantage > 0, 1.0, 1.05)
+        return -torch.sigmoid(temperature * (ratio - 1)) * 4 / temperature * advantage
+    clipped = ratio.clamp(1 - settings.epsilon_low, 1 + settings.epsilon_high)
+    return -torch.minimum(_cap(ratio, settings.delta) * advantage, clipped * advantage)
 
 
-def _capped(ratio: Tensor, delta: float | None) -> Tensor:
+def _cap(ratio: Tensor, delta: float | None) -> Tensor:
     return ratio if delta is None else ratio.clamp(max=delta)
 
 
-def _token_weights(objective: Objective, mask: Tensor, denominators: Denominators) -> Tensor:
-    if objective.loss in ("grpo", "sapo"):
+def _token_weights(settings: GRPOLoss, mask: Tensor, denominators: Denominators) -> Tensor:
+    """The weights w_it `[N, C]` of `policy_loss`."""
+    if settings.loss in ("grpo", "sapo"):
         return mask / (mask.sum(1, keepdim=True).clamp(min=1) * denominators.rows)
-    if objective.loss == "luspo":
+    if settings.loss == "luspo":
         return mask / denominators.rows
-    if objective.max_completion_length is not None and objective.loss == "dr_grpo":
-        return mask / (denominators.rows * objective.max_completion_length)
+    if settings.max_completion_length is not None and settings.loss == "dr_grpo":
+        return mask / (denominators.rows * settings.max_completion_length)
     return mask / denominators.tokens
 
 
-class _Average:
-    """This micro-batch's share of a mean over the tokens `[N, C]`, or over the sequences `[N, 1]`, of the step."""
+class _StepMean:
+    """This micro-batch's part of a mean over the step: over tokens for values `[N, C]`, over sequences for `[N, 1]`."""
 
     def __init__(self, mask: Tensor, denominators: Denominators) -> None:
         self.mask, self.denominators = mask, denominators
 
     def __call__(self, values: Tensor) -> Tensor:
-        if values.shape[1] == 1 != self.mask.shape[1]:
+        if self._per_sequence(values):
             return values.sum() / self.denominators.rows
         return (values * self.mask).sum() / self.denominators.tokens
 
-    def spread(self, name: str, values: Tensor) -> Metrics:
-        """Mean, and the extremes over the real tokens (or sequences)."""
-        real = values if values.shape[1] == 1 != self.mask.shape[1] else values[self.mask.bool()]
-        found = {f"{name}/mean": self(values)}
-        return found | ({f"{name}/min": real.min(), f"{name}/max": real.max()} if real.numel() else {})
+    def with_extremes(self, name: str, values: Tensor) -> Metrics:
+        """The mean, and the extremes over the real tokens (or sequences) of the micro-batch."""
+        real = values if self._per_sequence(values) else values[self.mask.bool()]
+        mean = {f"{name}/mean": self(values)}
+        return mean | ({f"{name}/min": real.min(), f"{name}/max": real.max()} if real.numel() else {})
 
-    def per_sequence(self, values: Tensor) -> Tensor:
-        if values.shape[1] == 1 != self.mask.shape[1]:
+    def by_sequence(self, values: Tensor) -> Tensor:
+        """The mean of each sequence that has real tokens."""
+        if self._per_sequence(values):
             return values.squeeze(1)
         length = self.mask.sum(1)
         return ((values * self.mask).sum(1) / length.clamp(min=1))[length > 0]
 
+    def _per_sequence(self, values: Tensor) -> bool:
+        return values.shape[1] == 1 != self.mask.shape[1]
 
-def _clip_metrics(objective: Objective, ratio: Tensor, advantage: Tensor, average: _Average) -> Metrics:
-    if objective.loss == "sapo":
+
+def _clip_metrics(settings: GRPOLoss, ratio: Tensor, advantage: Tensor, mean: _StepMean) -> Metrics:
+    """Fractions of tokens (or sequences) whose gradient is clipped away, under TRL's names."""
+    if settings.loss == "sapo":
         return {}
-    if objective.loss == "cispo":
-        return {"cispo_clip_ratio": average(((ratio > objective.epsilon_high) & (advantage > 0)).to(ratio.dtype))}
-    ratio = _capped(ratio, objective.delta)
-    low = ((ratio < 1 - objective.epsilon_low) & (advantage < 0)).to(ratio.dtype)
-    high = ((ratio > 1 + objective.epsilon_high) & (advantage > 0)).to(ratio.dtype)
+    if settings.loss == "cispo":
+        return {"cispo_clip_ratio": mean(((ratio > settings.epsilon_high) & (advantage > 0)).to(ratio.dtype))}
+    ratio = _cap(ratio, settings.delta)
+    # the minimum in the loss picks the clipped term only where it lowers the objective
+    low = ((ratio < 1 - settings.epsilon_low) & (advantage < 0)).to(ratio.dtype)
+    high = ((ratio > 1 + settings.epsilon_high) & (advantage > 0)).to(ratio.dtype)
     metrics = {
-        "clip_ratio/low_mean": average(low),
-        "clip_ratio/high_mean": average(high),
-        "clip_ratio/region_mean": average(low + high),
+        "clip_ratio/low_mean": mean(low),
+        "clip_ratio/high_mean": mean(high),
+        "clip_ratio/region_mean": mean(low + high),
     }
-    low_rows, high_rows = average.per_sequence(low), average.per_sequence(high)
-    if low_rows.numel():
-        metrics |= {"clip_ratio/low_min": low_rows.min(), "clip_ratio/high_max": high_rows.max()}
+    low_by_sequence, high_by_sequence = mean.by_sequence(low), mean.by_sequence(high)
+    if low_by_sequence.numel():
+        metrics |= {"clip_ratio/low_min": low_by_sequence.min(), "clip_ratio/high_max": high_by_sequence.max()}
     return metrics
 
 
-def _check(objective: Objective, mask: Tensor, tensors: dict[str, Tensor | None]) -> None:
-    for name, tensor in tensors.items():
+def _check_arguments(settings: GRPOLoss, mask: Tensor, by_token: dict[str, Tensor | None]) -> None:
+    for name, tensor in by_token.items():
         if tensor is not None and tensor.shape != mask.shape:
             raise ValueError(f"{name} must have the mask's shape {tuple(mask.shape)}; got {tuple(tensor.shape)}")
-    if objective.beta > 0 and tensors["ref"] is None:
-        raise ValueError(f"beta={objective.beta} needs the reference's log-probs; pass ref, or set beta=0")
+    if settings.beta > 0 and by_token["ref_logps"] is None:
+        raise ValueError(f"beta={settings.beta} needs the reference's log-probs; pass ref_logps, or set beta=0")

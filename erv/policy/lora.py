@@ -1,4 +1,4 @@
-"""LoRA on the language model, through peft: added in place, and merged when the weights are written."""
+"""LoRA on the language model, through peft: adapters are added in place, and merged when weights are written."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 # Every linear layer of every decoder layer; the released option left out the last ones and the MLPs (original-defects 18).
-TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+TARGET_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+# Without dropout: GRPO compares the log-probs of two passes.
 _DEFAULTS = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "bias": "none"}
 
 
 def add_lora(language_model: PreTrainedModel, settings: dict[str, Any]) -> None:
-    """Put adapters on the linear layers of `language_model`; `settings` are keyword arguments of peft.LoraConfig."""
+    """Add adapters to the linear layers of `language_model`; `settings` are keyword arguments of peft.LoraConfig."""
     try:
-        config = LoraConfig(**{**_DEFAULTS, "target_modules": list(TARGETS), **settings})
+        config = LoraConfig(**{**_DEFAULTS, "target_modules": list(TARGET_MODULES), **settings})
     except TypeError as error:
         raise ValueError(
             f"policy.lora holds keyword arguments of peft.LoraConfig, such as r and lora_alpha: {error}"
@@ -26,9 +27,9 @@ def add_lora(language_model: PreTrainedModel, settings: dict[str, Any]) -> None:
 
 
 def merged_state(model: nn.Module) -> dict[str, Tensor]:
-    """The weights of `model` with its adapters added in, under the names they have without adapters.
+    """The weights of `model` with its adapters added, W + (alpha / r) B A, under the names they have without adapters.
 
-    The model itself is left as it is, so training can go on.
+    The model itself stays as it is, so that training can go on.
     """
     state = {n.replace(".base_layer.", "."): v for n, v in model.state_dict().items() if ".lora_" not in n}
     for name, module in model.named_modules():

@@ -1,73 +1,58 @@
-"""A policy is a model and its processor; both come from one folder and go into one."""
+"""A policy: a model and its processor, loaded from one folder and saved to one, whatever its family."""
 
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import torch
-from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from torch import Tensor
 
-from erv.policy.humanomni.checkpoint import build, locate, read_generation_config, read_state, tokenizer_of, write_state
-from erv.policy.humanomni.config import HumanOmniConfig
-from erv.policy.humanomni.convert import read_public, write_public
-from erv.policy.humanomni.model import HumanOmni
-from erv.policy.humanomni.processor import Processor
-from erv.policy.humanomni.prompts import FOREIGN_TOKENS, QUESTION, Preprocessing, Stage
-from erv.policy.humanomni.tokenizer import train_bert_tokenizer, train_tokenizer
-from erv.policy.lora import add_lora, merged_state
+from erv.policy.base import PolicyFamily, PolicyModel, PolicyProcessor, Preprocessing, Stage
+from erv.policy.checkpoint import locate
+from erv.policy.lora import add_lora
 from erv.utils.tensors import tensors_sha256
 
-M = TypeVar("M", bound=nn.Module)
+M = TypeVar("M")
 
+# model_type of a config.json (or of policy.config) -> the family's module, see `erv.policy.base.PolicyFamily`
+FAMILIES = {
+    "humanomni": "erv.policy.humanomni.family",  # folders written by erv.train
+    "HumanOmni_qwen2": "erv.policy.humanomni.family",  # HumanOmni, R1-Omni and ERV as they were released
+}
+DEFAULT_FAMILY = "humanomni"
+# What the paper trains: all of the default family but its towers and BERT.
 DEFAULT_TRAIN = ("language_model", "mm_projector", "audio_projector", "bert_gate")
 Attention = Literal["sdpa", "flash_attention_2", "eager"]
 Dtype = Literal["float32", "bfloat16", "float16"]
-_PROCESSOR = "processor.json"
 
 
 @dataclass(frozen=True)
 class Policy:
-    """The model and what turns clips into its inputs."""
+    """A model and the processor that turns clips into its inputs."""
 
-    model: HumanOmni
-    processor: Processor
+    model: PolicyModel
+    processor: PolicyProcessor
 
     def at(self, stage: Stage) -> Policy:
         """The same model with the processor as `stage` uses it."""
         return replace(self, processor=self.processor.at(stage))
 
     def encode(self, media: Sequence[Mapping[str, Tensor]], batch_size: int | None = None) -> list[dict[str, Tensor]]:
-        """Tower features {"video": `[T, N, d]`, "audio": `[A, d_a]`} of what `Processor.tensors` gave for each clip.
-
-        With `batch_size` the towers always see that many clips, the last ones more than once: then a clip's features do not
-        depend, to the last bit, on the clips beside it. A gradient flows into a tower that is trained.
-        """
-        towers = {"video": self.model.encode_video, "audio": self.model.encode_audio}
-        device = self.model.vision_tower.device  # where the towers are; other parts may have to wait for their place
-        found: list[dict[str, Tensor]] = [{} for _ in media]
-        for name, tower in towers.items():
-            rows = [i for i, row in enumerate(media) if name in row]
-            size = batch_size or max(len(rows), 1)
-            for start in range(0, len(rows), size):
-                batch = rows[start : start + size]
-                filled = [*batch, *batch[-1:] * (size - len(batch))]
-                features = tower(torch.stack([media[i][name] for i in filled]).to(device))
-                for i, value in zip(batch, features, strict=False):
-                    found[i][name] = value
-        return found
+        """Tower features of what `processor.tensors` returned for each clip, see `PolicyModel.encode`."""
+        return self.model.encode(media, batch_size)
 
     def towers_sha256(self) -> str:
-        """The identity of the towers' weights, for the tower cache."""
+        """The hash of the towers' weights, for the key of the feature cache."""
         return tensors_sha256(self.model.tower_state())
 
     def sha256(self) -> str:
-        """The identity of all weights."""
+        """The hash of all weights."""
         return tensors_sha256(self.model.state_dict())
 
 
@@ -84,30 +69,38 @@ def load_policy(
     upstream: dict[str, str] | None = None,
     texts: Sequence[str] | None = None,
 ) -> Policy:
-    """A policy from a folder or hub id in the public format or ours, or with random weights of the sizes in `config`.
+    """Load a policy from a folder or hub id, or make one with random weights; in eval mode.
 
-    Without `checkpoint` the tokenizers are trained on `texts` (rationales, answers, prompts), and `config` holds the
-    keyword arguments of HumanOmniConfig; the vocabulary size is the tokenizer's. With one, everything that
-    `config` says is the checkpoint's, and `question` and `preprocessing` too unless they are given. `upstream` names other
-    places of the models a public checkpoint is made of: {"vision_tower", "audio_tower", "bert_model": path or hub id}.
+    The keyword arguments are the keys of `policy` in a config. The family is chosen by `model_type` in the checkpoint's
+    config.json, or in `config`.
 
-    `train` lists the trained parts; `lora` (keyword arguments of peft.LoraConfig, `{}` for the defaults here) puts adapters
-    on all linear layers of the language model, which are then what is trained of it. `attention` is the language
-    model's; `dtype` the weights', of which training widens those that it changes (`HumanOmni.widen_trained`).
+    Args:
+        checkpoint: a folder written by `save_policy`, or a public checkpoint's folder or hub id. None for random weights.
+        config: sizes of a model with random weights, the keyword arguments of its config class (HumanOmniConfig); the
+            vocabulary sizes are the tokenizers'. With a checkpoint, whose sizes count, it is not read.
+        train: the trained parts; all else is frozen.
+        question: the user's text in the prompt; None for the checkpoint's, else R1-Omni's.
+        preprocessing: "consistent" or "paper"; None for the checkpoint's, else "consistent".
+        dtype: type of the weights; training converts those that it changes to fp32 (`PolicyModel.widen_trained`).
+        attention: attention implementation of the language model in transformers' own forward pass.
+        gradient_checkpointing: recompute the language model's activations in the backward pass.
+        lora: keyword arguments of peft.LoraConfig, `{}` for the defaults here: adapters on all linear layers of the language
+            model, which are then what is trained of it. None for none.
+        upstream: other sources of the models that a public checkpoint is made of, {"vision_tower", "audio_tower",
+            "bert_model": folder or hub id}.
+        texts: rationales, answers and prompts on which a policy without a checkpoint trains its tokenizers.
     """
-    kind = getattr(torch, dtype)
+    torch_dtype = getattr(torch, dtype)
     if checkpoint is None:
         if config is None or not texts:
             raise ValueError("a policy without policy.checkpoint needs policy.config and texts for its tokenizers")
-        policy = _fresh(config, texts, question or QUESTION, preprocessing or "consistent", kind)
+        family = _family(config.get("model_type"))
+        model, processor = family.create(config, texts, question, preprocessing, torch_dtype)
     else:
         folder = locate(checkpoint)
-        if (folder / _PROCESSOR).is_file():
-            policy = _load(folder, question, preprocessing, kind)
-        else:
-            model, tokenizer, bert = read_public(folder, upstream or {}, kind)
-            policy = _joined(model, tokenizer, bert, question or QUESTION, preprocessing or "consistent")
-    language_model = policy.model.language_model
+        family = _family(_model_type(folder))
+        model, processor = family.load(folder, question, preprocessing, torch_dtype, upstream or {})
+    language_model = model.language_model
     try:
         language_model.set_attn_implementation(attention)
     except ImportError as error:
@@ -117,91 +110,44 @@ def load_policy(
     if lora is not None:
         add_lora(language_model, lora)
     if gradient_checkpointing:
+        # non-reentrant: the reentrant kind needs an input with gradient, which frozen projectors do not give
         language_model.gradient_checkpointing_enable({"use_reentrant": False})
-    policy.model.set_trainable(train).eval()
-    return policy
+    model.set_trainable(train).eval()
+    return Policy(model, processor)
 
 
 def save_policy(policy: Policy, folder: str | Path, max_shard_size: str = "5GB") -> None:
-    """Write weights, sizes, tokenizers and preprocessing so that `load_policy(folder)` gives the same policy.
+    """Write weights, sizes, tokenizers and preprocessing so that `load_policy(folder)` makes the same policy.
 
     Adapters are merged into the weights.
     """
-    folder = Path(folder)
-    write_state(_weights(policy.model), folder, max_shard_size)
-    policy.processor.tokenizer.save_pretrained(folder / "tokenizer")
-    policy.processor.bert_tokenizer.save_pretrained(folder / "bert_tokenizer")
-    (folder / _PROCESSOR).write_text(json.dumps(policy.processor.settings(), indent=1))
-    policy.model.language_model.generation_config.save_pretrained(folder)
-    policy.model.config.save_pretrained(folder)
+    family = _family(policy.model.config.model_type)
+    family.save(policy.model, policy.processor, Path(folder), max_shard_size)
 
 
 def export_policy(policy: Policy, folder: str | Path, max_shard_size: str = "5GB") -> None:
-    """Write the policy in the public format, which the code of HumanOmni, R1-Omni and ERV reads."""
-    folder = Path(folder)
-    write_public(policy.model, _weights(policy.model), folder, max_shard_size)
-    policy.processor.tokenizer.save_pretrained(folder)
-    policy.model.language_model.generation_config.save_pretrained(folder)
-
-
-def _weights(model: HumanOmni) -> dict[str, Tensor]:
-    """The weights, adapters merged, those that are another weight's alias left out."""
-    state = merged_state(model)
-    if model.config.text_config.tie_word_embeddings:
-        state.pop("language_model.lm_head.weight")
-    return state
-
-
-def _fresh(
-    config: dict[str, Any], texts: Sequence[str], question: str, preprocessing: Preprocessing, dtype: torch.dtype
-) -> Policy:  # fmt: skip
-    prompts = ["<vi_start><vi_end>\n<au_start><au_end>\n" + question] * 50
-    special = FOREIGN_TOKENS if preprocessing == "paper" else ()
-    tokenizer = train_tokenizer([*texts, *prompts], special=special)
-    bert_tokenizer = train_bert_tokenizer([*texts, *prompts])
-    sizes = HumanOmniConfig(**config)
-    sizes.bert_config.vocab_size = len(bert_tokenizer)
-    sizes.text_config.update(
-        {"vocab_size": len(tokenizer), "bos_token_id": None, "eos_token_id": tokenizer.eos_token_id,
-         "pad_token_id": tokenizer.pad_token_id}
-    )  # fmt: skip
-    return _joined(HumanOmni(sizes).to(dtype), tokenizer, bert_tokenizer, question, preprocessing)
-
-
-def _joined(
-    model: HumanOmni, tokenizer: PreTrainedTokenizerBase, bert_tokenizer: PreTrainedTokenizerBase, question: str,
-    preprocessing: Preprocessing,
-) -> Policy:  # fmt: skip
-    """A policy whose processor has the model's sizes and ends answers where its generation config says."""
-    sizes, ends = model.config, model.language_model.generation_config.eos_token_id
-    processor = Processor(
-        tokenizer, bert_tokenizer, sizes.vision_config.image_size, sizes.num_frames, sizes.audio_config.num_mel_bins,
-        sizes.audio_seconds, question, preprocessing, [ends] if isinstance(ends, int) else ends,
-    )  # fmt: skip
-    return Policy(model, processor)
-
-
-def _load(folder: Path, question: str | None, preprocessing: Preprocessing | None, dtype: torch.dtype) -> Policy:
-    config = HumanOmniConfig.from_pretrained(folder)
-    model = build(config, read_state(folder), dtype, source=str(folder), public=False)
-    read_generation_config(folder, model)
-    settings = json.loads((folder / _PROCESSOR).read_text())
-    trained_with = settings["preprocessing"]
-    if preprocessing not in (None, trained_with):
-        raise ValueError(
-            f"{folder} was trained with policy.preprocessing={trained_with}, the config asks for {preprocessing}; leave the "
-            "key out or start from another checkpoint"
-        )
-    tokenizers = (tokenizer_of(folder / name) for name in ("tokenizer", "bert_tokenizer"))
-    processor = Processor(*tokenizers, **{**settings, **({"question": question} if question else {})})
-    return Policy(model, processor)
+    """Write the policy in its public format; HumanOmni's is read by the code of HumanOmni, R1-Omni and ERV."""
+    family = _family(policy.model.config.model_type)
+    family.export(policy.model, policy.processor, Path(folder), max_shard_size)
 
 
 def frozen_copy(model: M) -> M:
-    """A copy that is never trained; the weights that `model` does not train either are shared, not copied.
+    """Copy a model (any nn.Module) for use as the reference: never trained, in eval mode.
 
-    With LoRA only the adapters are copied.
+    Frozen weights are shared with the original, not copied, so with LoRA only the adapters are copied.
     """
-    shared = [p for p in model.parameters() if not p.requires_grad]
-    reference: M = copy.deepcopy(model, {id(p): p for p in shared})
-    return reference.requires_grad_(False).eval()
+    module: Any = model
+    shared = [p for p in module.parameters() if not p.requires_grad]
+    reference = copy.deepcopy(module, {id(p): p for p in shared})
+    return cast("M", reference.requires_grad_(False).eval())
+
+
+def _family(model_type: str | None) -> PolicyFamily:
+    """The module of a family, imported on first use. The default one for an unknown type: its `load` says what it reads."""
+    module = FAMILIES.get(model_type or DEFAULT_FAMILY, FAMILIES[DEFAULT_FAMILY])
+    return cast("PolicyFamily", importlib.import_module(module))
+
+
+def _model_type(folder: Path) -> str | None:
+    file = folder / "config.json"
+    return json.loads(file.read_text()).get("model_type") if file.is_file() else None

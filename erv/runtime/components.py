@@ -21,7 +21,7 @@ from erv.distributed.strategies import SHARING, strategy
 from erv.evaluation.judges.base import Judge
 from erv.evaluation.judges.verifier import VerifierJudge
 from erv.evaluation.metrics.summary import Settings
-from erv.policy.humanomni.prompts import Stage
+from erv.policy.base import Stage
 from erv.policy.policy import Policy
 from erv.rationale import compose, sentences
 from erv.rewards.composite import CompositeReward
@@ -149,9 +149,7 @@ class Parts:
         policy: Policy = self.make("policy")
         model = policy.model.widen_trained() if self.tree.get("algo") else policy.model
         # weights that will be shared out need not fit a device as a whole
-        for part in (
-            (model.vision_tower, model.audio_tower) if strategy(self.tree.get("trainer")) in SHARING else (model,)
-        ):
+        for part in model.towers().values() if strategy(self.tree.get("trainer")) in SHARING else (model,):
             part.to(self.device)
         if self.ranks.leads:
             note_environment(Path(self.folder), policy_sha256=policy.sha256())

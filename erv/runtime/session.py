@@ -25,7 +25,7 @@ from erv.data.clip_reader import UnusableClips
 from erv.data.datasets.base import CorpusError, CorpusMissing
 from erv.data.media.decode_pool import DecodersDie
 from erv.data.media.feature_cache import CacheTooLarge
-from erv.engine.generate import TooLong
+from erv.engine.generate import PromptTooLong
 from erv.errors import ConfigError
 from erv.evaluation.evaluator import FailedVerdicts
 from erv.evaluation.predictions import IncompletePredictions
@@ -102,7 +102,15 @@ def user_errors() -> Iterator[None]:
     """What a user can put right becomes a ConfigError: a missing corpus, clips that cannot be used, a full disk, …"""
     try:
         yield
-    except (CorpusMissing, CorpusError, UnusableClips, CacheTooLarge, DecodersDie, UnfitVerifier, TooLong) as error:
+    except (
+        CorpusMissing,
+        CorpusError,
+        UnusableClips,
+        CacheTooLarge,
+        DecodersDie,
+        UnfitVerifier,
+        PromptTooLong,
+    ) as error:
         raise ConfigError(str(error)) from error
     except Exception as error:
         if (refused := refusal(error)) is None:

@@ -20,14 +20,14 @@ from erv.data.clip_reader import Sample
 from erv.distributed import collectives, deepspeed_hooks
 from erv.distributed.deepspeed import strategy_of
 from erv.distributed.fsdp import shard, whole
-from erv.engine.generate import Rollout, rows_of, trained_mask
-from erv.engine.layers import dropouts, is_known
+from erv.engine.generate import Rollout, group_rows, loss_mask
+from erv.engine.layers import dropout_probabilities, supports_shared_prefix
 from erv.engine.sampling import Sampling
 from erv.evaluation.generate import generate
 from erv.evaluation.judges.base import Judge
 from erv.grpo.advantages import Advantages, Scale, advantages
-from erv.grpo.importance_sampling import Correction
-from erv.grpo.loss import Denominators, Metrics, Objective, add_metrics
+from erv.grpo.importance_sampling import ImportanceCorrection
+from erv.grpo.loss import Denominators, GRPOLoss, Metrics, add_metrics
 from erv.policy.policy import Policy, frozen_copy, save_policy
 from erv.rewards.composite import CompositeReward
 from erv.taxonomy import Taxonomy
@@ -46,7 +46,7 @@ class GRPO(GroupGradients):
     `epochs` says instead how often every training clip is seen: the iterations follow when the clips are known.
     `updates` is the number of optimiser steps per rollout (paper: 1); `token_budget` the most trunk tokens of a
     micro-batch; `scale` and `normalise_then_sum` are those of `advantages`. A group whose answers earn the same
-    (`Advantages.silent`) is kept for its KL term, left out, or sampled again up to `max_resamples` times and then left
+    (`Advantages.zero_variance`) is kept for its KL term, left out, or sampled again up to `max_resamples` times and then left
     out (`zero_spread`). `mask_overlong` trains on no answer without an end. `rollout_dtype` samples in a lower precision,
     which `correction` makes up for. `max_nonfinite` steps in a row that are not finite end the run. The first step checks
     the shared prefix (`verify_shared_prefix`). A decoder with dropout is refused: sampled and trained log-probs would be
@@ -60,10 +60,10 @@ class GRPO(GroupGradients):
 
     def __init__(
         self, policy: Policy, reward: CompositeReward, taxonomy: Taxonomy, optim: Optim, modalities: Sequence[str], seed: int,
-        objective: Objective, iterations: int | None, batch_size: int, group_size: int = 8, max_new_tokens: int = 512,
+        objective: GRPOLoss, iterations: int | None, batch_size: int, group_size: int = 8, max_new_tokens: int = 512,
         sampling: Sampling | None = None, scale: Scale = "group", normalise_then_sum: bool = False, updates: int = 1,
         zero_spread: Literal["keep", "leave_out", "resample"] = "keep", max_resamples: int = 2, mask_overlong: bool = False,
-        rollout_dtype: Literal["bfloat16", "float16"] | None = None, correction: Correction | None = None,
+        rollout_dtype: Literal["bfloat16", "float16"] | None = None, correction: ImportanceCorrection | None = None,
         max_nonfinite: int = 3, token_budget: int = 16384, verify_shared_prefix: bool = True, judge: Judge | None = None,
         dev_temperature: float = 0.7, epochs: float | None = None,
     ) -> None:  # fmt: skip
@@ -83,14 +83,14 @@ class GRPO(GroupGradients):
         settings = {"group_size": group_size, "iterations": iterations, "epochs": epochs}
         if message := self.contradiction(settings, getattr(policy.model, "trained", ())):
             raise ValueError(message)
-        if chances := dropouts(policy.model.language_model):
+        if chances := dropout_probabilities(policy.model.language_model):
             name, chance = next(iter(chances.items()))
             raise ValueError(
                 "GRPO compares log-probs of two passes, so the decoder trains without dropout; it has some in "
                 f"{len(chances)} places, first {name} with {chance}: set policy.lora.lora_dropout=0 where it is an adapter's, "
                 "else 0 in the model's config"
             )
-        if not is_known(policy.model.language_model):
+        if not supports_shared_prefix(policy.model.language_model):
             _log.warning(
                 "%s shares no prefix: every answer runs its prompt anew", type(policy.model.language_model).__name__
             )
@@ -172,29 +172,29 @@ class GRPO(GroupGradients):
         """New answers, up to `max_resamples` times, for the clips whose answers all earned the same."""
         resampled, first = 0, collectives.rank() * len(batch)
         for attempt in range(1, self.max_resamples + 1):
-            silent = advantage.silent.nonzero().flatten().tolist()
-            if not silent:
+            flat = advantage.zero_variance.nonzero().flatten().tolist()
+            if not flat:
                 break
-            own = [b - first for b in silent if 0 <= b - first < len(batch)]
+            own = [b - first for b in flat if 0 <= b - first < len(batch)]
             if own:
                 again = [batch[b] for b in own]
                 new = self.score(again, self.rollout(again, iteration, attempt))
-                scored = scored.replaced(new, rows_of(own, self.group_size))
+                scored = scored.replaced(new, group_rows(own, self.group_size))
             advantage = self.advantages(scored)
-            resampled += len(silent)
+            resampled += len(flat)
         self.log("train/resampled_groups", float(resampled), batch_size=len(batch))
         return scored, advantage
 
     def update(self, batch: list[Sample], scored: Scored, advantage: Advantages, iteration: int) -> Metrics:
         """`updates` optimiser steps on one rollout; the metrics of the last. A step that is not finite is left out."""
         optimiser, schedule = self.optimizers(), self.lr_schedulers()
-        rollout = replace(scored.rollout, mask=trained_mask(scored.rollout, self.mask_overlong))
-        left_out = torch.zeros_like(advantage.silent) if self.zero_spread == "keep" else advantage.silent
+        rollout = replace(scored.rollout, mask=loss_mask(scored.rollout, self.mask_overlong))
+        left_out = torch.zeros_like(advantage.zero_variance) if self.zero_spread == "keep" else advantage.zero_variance
         metrics: Metrics = {"left_out_groups": left_out.sum().float()}
         rank, size = collectives.rank(), collectives.size()
         advantage = advantage.part(rank, size)
         prompts = (~left_out.chunk(size)[rank]).nonzero().flatten().tolist()
-        mask = rollout.mask[rows_of(prompts, self.group_size)]
+        mask = rollout.mask[group_rows(prompts, self.group_size)]
         rows, tokens = collectives.totals([len(mask), int(mask.sum())], self.device)
         denominators = Denominators(rows, max(tokens, 1.0))
         old = None

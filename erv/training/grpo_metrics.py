@@ -12,7 +12,7 @@ from torch import Tensor
 
 from erv.data.clip_reader import Sample
 from erv.distributed.collectives import gathered
-from erv.engine.generate import Rollout, replaced
+from erv.engine.generate import Rollout, replace_rows
 from erv.grpo.advantages import Advantages, reward_metrics
 from erv.grpo.loss import Metrics
 from erv.types import Clip, RewardParts
@@ -39,7 +39,7 @@ class Scored:
         for row, text, part in zip(rows, new.texts, new.parts, strict=True):
             texts[row], parts[row] = text, part
         rewards[list(rows)] = new.rewards
-        return Scored(replaced(self.rollout, new.rollout, rows), texts, parts, rewards)
+        return Scored(replace_rows(self.rollout, new.rollout, rows), texts, parts, rewards)
 
 
 @dataclass(frozen=True)

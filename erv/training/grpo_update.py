@@ -13,14 +13,14 @@ from erv.distributed import deepspeed_hooks
 from erv.distributed.collectives import full, gathered
 from erv.distributed.deepspeed import strategy_of
 from erv.distributed.fsdp import gather, is_sharded, whole
-from erv.engine.generate import Rollout, rows_of
+from erv.engine.generate import Rollout, group_rows
 from erv.engine.logprobs import CompletionLogps, completion_logps, micro_batches
 from erv.engine.sampling import Sampling
-from erv.engine.self_check import first_groups, verify_shared_prefix
+from erv.engine.self_check import self_check_sample, verify_shared_prefix
 from erv.grpo.advantages import Advantages
-from erv.grpo.importance_sampling import Correction
-from erv.grpo.loss import Denominators, Metrics, Objective, policy_loss
-from erv.policy.batch import PolicyBatch
+from erv.grpo.importance_sampling import ImportanceCorrection
+from erv.grpo.loss import Denominators, GRPOLoss, Metrics, policy_loss
+from erv.policy.base import PolicyBatch
 from erv.training.oom import is_shortage, smaller_budget
 from erv.training.optim import Optim
 from erv.training.validation import DevCurve
@@ -31,9 +31,9 @@ class GroupGradients(DevCurve):
 
     model: Any
     reference: Any
-    objective: Objective
+    objective: GRPOLoss
     sampling: Sampling
-    correction: Correction | None
+    correction: ImportanceCorrection | None
     optim: Optim
     group_size: int
     token_budget: int
@@ -57,7 +57,7 @@ class GroupGradients(DevCurve):
             self.optimizers().zero_grad()
             now, found, cut = torch.zeros_like(rollout.logps), [], []
             try:
-                cuts = self.cut(batch, rollout.mask[rows_of(prompts, self.group_size)], prompts)
+                cuts = self.cut(batch, rollout.mask[group_rows(prompts, self.group_size)], prompts)
                 passes = max(gathered(len(cuts))) if self.shared_out else len(cuts)
                 for number in range(passes):
                     with deepspeed_hooks.one_pass(self, last=number == passes - 1):
@@ -65,7 +65,7 @@ class GroupGradients(DevCurve):
                             self.add_nothing(batch, rollout)
                             continue
                         cut = cuts[number]
-                        now[rows_of(cut, self.group_size)], metrics = self.add_gradient(
+                        now[group_rows(cut, self.group_size)], metrics = self.add_gradient(
                             batch, rollout, advantage, cut, denominators, old
                         )
                         found.append(metrics)
@@ -117,7 +117,7 @@ class GroupGradients(DevCurve):
         features = [batch[i][1] for i in cut]
         prompts = [self.policy.processor.prompt_of(row, self.modalities) for row in features]
         collated = self.policy.processor.collate(prompts, features).to(self.device)
-        rows = rows_of(cut, self.group_size)
+        rows = group_rows(cut, self.group_size)
         tokens, mask, sampled = rollout.tokens[rows], rollout.mask[rows], rollout.logps[rows]
         ref = None
         if self.reference is not None:  # before the policy, whose activations would lie beside it
@@ -126,10 +126,10 @@ class GroupGradients(DevCurve):
         logps, entropy = self.logps(self.model, collated, tokens, mask, with_entropy=True)
         old = None if old is None else old[rows]
         before = logps.detach() if old is None else old
-        mismatch = None if self.correction is None else self.correction(before, sampled, mask)
+        ratio = None if self.correction is None else self.correction(before, sampled, mask)
         loss, metrics = policy_loss(
-            self.objective, denominators, logps, mask, advantage.values[rows], old=old, ref=ref, mismatch=mismatch,
-            sampling=None if mismatch is None else sampled, entropy=entropy,
+            self.objective, denominators, logps, mask, advantage.values[rows], old_logps=old, ref_logps=ref,
+            importance_ratio=ratio, sampling_logps=None if ratio is None else sampled, entropy=entropy,
         )  # fmt: skip
         return logps, loss, metrics
 
@@ -141,7 +141,7 @@ class GroupGradients(DevCurve):
         embeds, prompt_mask, _ = model.embed(prompts)
         answers = (tokens, mask, self.group_size)
         if self.verify_shared_prefix and model is self.model:
-            few = first_groups(embeds, prompt_mask, *answers)
+            few = self_check_sample(embeds, prompt_mask, *answers)
             with whole(model), deepspeed_hooks.whole(self):
                 parted = verify_shared_prefix(model.language_model, *few)
             gather(model)

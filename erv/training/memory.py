@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 
 from erv.engine.attention import attend_backward
 from erv.engine.layers import trunk_and_head
-from erv.engine.shared_prefix import stream_states
+from erv.engine.shared_prefix import shared_prefix_states
 from erv.engine.token_logprobs import token_logps
 from erv.policy.humanomni.config import HumanOmniConfig
 from erv.policy.humanomni.model import HumanOmni
@@ -201,7 +201,7 @@ def _grpo_loss(model: HumanOmni, setup: Setup, rows: int) -> Tensor:
     trunk, head = trunk_and_head(model.language_model)
     prompts, group, fed = _prompts(model, rows), setup.group_size, setup.new_tokens - 1  # the last token predicts none
     answers = model.language_model.get_input_embeddings()(torch.empty(rows, group * fed, dtype=torch.long))
-    states = stream_states(trunk, prompts, None, answers, group)
+    states = shared_prefix_states(trunk, prompts, None, answers, group)
     first = states[:, :1, None].expand(rows, group, 1, -1)
     states = torch.cat([first, states[:, 1:].view(rows, group, fed, -1)], dim=2).flatten(0, 2)
     targets = torch.empty(len(states), dtype=torch.long)

@@ -14,8 +14,7 @@ from erv.data.clip_reader import Sample
 from erv.distributed.collectives import average, totals
 from erv.distributed.deepspeed_hooks import refuse_uneven
 from erv.distributed.fsdp import gather, shard
-from erv.policy.batch import IGNORE, PolicyBatch
-from erv.policy.humanomni.prompts import MEDIA_IDS
+from erv.policy.base import IGNORE_INDEX, PolicyBatch
 from erv.policy.policy import Policy, save_policy
 from erv.rationale import compose
 from erv.taxonomy import Taxonomy
@@ -44,7 +43,7 @@ class SFT(pl.LightningModule):
         self.batch_size, self.epochs = batch_size, epochs
         self.answer_weight, self.emotion_weight = answer_weight, emotion_head
         self.nonfinite = NonFinite(max_nonfinite)
-        self.model = policy.model
+        self.model: Any = policy.model  # an nn.Module as well, which a protocol cannot say
         width = policy.model.config.text_config.hidden_size
         self.head = nn.Linear(width * len(self.modalities), len(taxonomy.labels)) if emotion_head else None
         self.dev = Means("loss")
@@ -79,10 +78,10 @@ class SFT(pl.LightningModule):
         hidden = self.model.language_model.get_decoder()(
             inputs_embeds=embeds, attention_mask=mask.long()
         ).last_hidden_state
-        predicts = F.pad(labels[:, 1:], (0, 1), value=IGNORE) != IGNORE  # only these positions need logits
+        predicts = F.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX) != IGNORE_INDEX  # only these positions need logits
         logits = self.model.language_model.lm_head(hidden[predicts]).float()
         nll = F.cross_entropy(logits, labels[:, 1:][predicts[:, :-1]], reduction="none")
-        weight = weights[collated.labels != IGNORE]
+        weight = weights[collated.labels != IGNORE_INDEX]
         tokens, clips = average(torch.stack([weight.sum(), weight.new_tensor(len(batch))])).unbind()
         parts = {"loss/text": (nll * weight).sum() / tokens}
         if self.head is not None:
@@ -91,14 +90,14 @@ class SFT(pl.LightningModule):
             parts["loss/emotion"] = F.cross_entropy(self.head(self.means(batch, media)), gold) * share
         return torch.stack(list(parts.values())).sum(), parts
 
-    def means(self, batch: list[Sample], media: dict[int, Tensor]) -> Tensor:
+    def means(self, batch: list[Sample], media: dict[str, Tensor]) -> Tensor:
         """Mean media tokens of each clip `[B, D * modalities]`, zero for a modality it has not."""
         columns = []
         for name in self.modalities:
             has = torch.tensor([name in features for _, features in batch], device=self.device)
             column = torch.zeros(len(batch), self.model.config.text_config.hidden_size, device=self.device)
             if has.any():
-                column = column.index_put((has.nonzero()[:, 0],), media[MEDIA_IDS[name]].mean(1).float())
+                column = column.index_put((has.nonzero()[:, 0],), media[name].mean(1).float())
             columns.append(column)
         return torch.cat(columns, dim=1)
 

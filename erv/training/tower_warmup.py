@@ -33,8 +33,10 @@ class TowerWarmup(pl.LightningModule):
         super().__init__()
         self.policy, self.taxonomy, self.optim = policy, taxonomy, optim
         self.batch_size, self.epochs, self.nonfinite = batch_size, epochs, NonFinite(max_nonfinite)
-        self.model = policy.model.set_trainable(["vision_tower", "audio_tower"])
-        config, classes = policy.model.config, len(taxonomy.labels)
+        # of HumanOmni: no other family's towers are trained from scratch
+        self.model: Any = policy.model.set_trainable(["vision_tower", "audio_tower"])
+        config: Any = policy.model.config
+        classes = len(taxonomy.labels)
         widths = {"picture": config.vision_config.hidden_size, "voice": config.audio_config.d_model}
         widths["both"] = sum(widths.values())
         self.heads = nn.ModuleDict({name: nn.Linear(width, classes) for name, width in widths.items()})

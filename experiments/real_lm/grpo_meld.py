@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from erv.engine.layers import is_known
-from erv.grpo.loss import Objective
+from erv.engine.layers import supports_shared_prefix
+from erv.grpo.loss import GRPOLoss
 from erv.policy.humanomni.prompts import Prompt
 from erv.rewards.answer import AnswerReward
 from erv.rewards.composite import CompositeReward
@@ -178,7 +178,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     decoder = AutoModelForCausalLM.from_pretrained(chosen.model, dtype=torch.float32)
-    print(f"{type(decoder).__name__}, shared prefix: {is_known(decoder)}")
+    print(f"{type(decoder).__name__}, shared prefix: {supports_shared_prefix(decoder)}")
     policy: Any = TextPolicy(TextModel(decoder), TextProcessor(AutoTokenizer.from_pretrained(chosen.model)))
     verifier = load_verifier(chosen.verifier) if chosen.verifier else None
     explanation, labels = (ExplanationReward(), verifier.labels) if verifier else (None, None)
@@ -193,7 +193,7 @@ def main() -> None:
         Optim(1e-6, "constant"),
         modalities=(),
         seed=0,
-        objective=Objective(beta=0.04),
+        objective=GRPOLoss(beta=0.04),
         iterations=chosen.steps,
         batch_size=chosen.prompts,
         group_size=chosen.group,

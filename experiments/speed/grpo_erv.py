@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 from grpo_clock import Clock
 from torch.utils.data import DataLoader
 
-from erv.grpo.loss import Objective
+from erv.grpo.loss import GRPOLoss
 from erv.taxonomy import Taxonomy
 from erv.training.grpo import GRPO
 from erv.training.optim import Optim
@@ -65,7 +65,7 @@ def run(
 ) -> Clock:  # fmt: skip
     """`steps` iterations on one batch of samples."""
     algo = Timed(
-        policy, reward, Taxonomy("none", ()), Optim(1e-6, "constant"), modalities, 0, Objective(beta=0.04), steps,
+        policy, reward, Taxonomy("none", ()), Optim(1e-6, "constant"), modalities, 0, GRPOLoss(beta=0.04), steps,
         len(batch), group, length, token_budget=token_budget,
     )  # fmt: skip
     algo.clock = Clock()

@@ -25,7 +25,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from erv.cli.command import conf_folder
 from erv.policy import Policy
-from erv.policy.batch import IGNORE
+from erv.policy.base import IGNORE_INDEX
 from erv.policy.humanomni.config import HumanOmniConfig
 from erv.policy.humanomni.model import HumanOmni
 from erv.policy.humanomni.processor import Processor
@@ -121,13 +121,13 @@ def plain_engine(policy: Policy, batch: list[Sample]) -> Engine:
             for piece in (*prompt.ids, *target):
                 place = {VIDEO_ID: tokens, AUDIO_ID: model.audio_projector(audio)}.get(piece) if piece < 0 else None
                 row.append(words(torch.tensor([piece])) if place is None else place)
-                label += [IGNORE] * len(row[-1])
+                label += [IGNORE_INDEX] * len(row[-1])
             label[len(label) - len(target) :] = target
             rows.append(torch.cat(row))
             labels.append(torch.tensor(label))
         embeds, wanted = (
             pad_sequence(rows, batch_first=True),
-            pad_sequence(labels, batch_first=True, padding_value=IGNORE),
+            pad_sequence(labels, batch_first=True, padding_value=IGNORE_INDEX),
         )
         lengths = torch.tensor([len(row) for row in rows])
         mask = (torch.arange(embeds.shape[1])[None] < lengths[:, None]).long()

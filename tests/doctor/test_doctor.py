@@ -24,7 +24,8 @@ from erv.data.media.file_facts import fingerprint
 from erv.engine.logprobs import completion_logps
 from erv.errors import ConfigError
 from erv.policy import Policy
-from erv.policy.batch import IGNORE, PolicyBatch
+from erv.policy.base import IGNORE_INDEX
+from erv.policy.humanomni.batch import HumanOmniBatch
 from erv.policy.humanomni.model import HumanOmni
 from erv.policy.humanomni.prompts import AUDIO_ID, VIDEO_ID
 from erv.runtime import memory_check
@@ -59,13 +60,16 @@ def really_added(config, setup):
     answers = torch.arange(setup.group_size * clips * length).view(-1, length) % 100
     prompts = torch.tensor([[VIDEO_ID, AUDIO_ID, *range(memory.TEXT_TOKENS)]] * clips)
     ids = prompts if setup.sampled else torch.cat([prompts, answers], dim=1)
-    mask, labels = torch.ones_like(ids, dtype=torch.bool), torch.full_like(ids, IGNORE)
+    mask, labels = torch.ones_like(ids, dtype=torch.bool), torch.full_like(ids, IGNORE_INDEX)
     labels[:, -length:] = ids[:, -length:]
-    mask[0, -1], labels[0, -1] = setup.sampled, IGNORE  # padding, so that SFT's attention is masked as in training
+    mask[0, -1], labels[0, -1] = (
+        setup.sampled,
+        IGNORE_INDEX,
+    )  # padding, so that SFT's attention is masked as in training
     video = torch.randn(clips, config.num_frames, config.grid**2, config.vision_config.hidden_size)
     audio = torch.randn(clips, config.audio_tokens, config.audio_config.d_model)
     asked = torch.ones(clips, 4, dtype=torch.long)
-    batch = PolicyBatch(ids, mask, asked, asked.bool(), video, audio, None if setup.sampled else labels)
+    batch = HumanOmniBatch(ids, mask, asked, asked.bool(), video, audio, None if setup.sampled else labels)
     module = FixedSFT(Policy(model, None), DFEW, Optim(1e-5), ("video", "audio"), clips, epochs=1)
     with memory._Alive(p.untyped_storage() for p in model.parameters()) as alive:
         for parameter in model.parameters():

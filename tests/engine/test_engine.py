@@ -18,9 +18,9 @@ from transformers import (
 
 from erv.engine import attention
 from erv.engine.generate import rollout
-from erv.engine.layers import is_known
+from erv.engine.layers import supports_shared_prefix
 from erv.engine.logprobs import completion_logps, completion_logps_plain
-from erv.engine.self_check import first_groups, verify_shared_prefix
+from erv.engine.self_check import self_check_sample, verify_shared_prefix
 from erv.engine.token_logprobs import token_logps
 from erv.policy.policy import frozen_copy
 
@@ -32,16 +32,16 @@ DECODERS = {
     "qwen2 untied": lambda: Qwen2ForCausalLM(Qwen2Config(**GQA, tie_word_embeddings=False)),
     "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**GQA)),
     "llama": lambda: LlamaForCausalLM(LlamaConfig(**GQA)),
-    "gpt-neox": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**SIZES)),  # unknown to layers.py, so are the last two
+    "gpt-neox": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**SIZES)),  # not supported by layers.py, nor are the last two
     "gelu": lambda: Qwen2ForCausalLM(Qwen2Config(**GQA, hidden_act="gelu")),
     "window": lambda: Qwen2ForCausalLM(
         Qwen2Config(**GQA, use_sliding_window=True, sliding_window=6, max_window_layers=1)
     ),
 }
-KNOWN = ("qwen2", "qwen2 untied", "qwen3", "llama")
+SHARED_PREFIX = ("qwen2", "qwen2 untied", "qwen3", "llama")
 
 
-def made(name):
+def build_decoder(name):
     torch.manual_seed(0)
     model = DECODERS[name]().eval()
     for parameter in model.parameters():
@@ -62,8 +62,8 @@ def ragged(padding, sizes=(7, 4, 6), width=7):
 @pytest.mark.parametrize("padding", ["left", "right"])
 @pytest.mark.parametrize("name", DECODERS)
 def test_gradients_are_the_plain_ones(name, padding):
-    model = made(name)
-    assert is_known(model) == (name in KNOWN)
+    model = build_decoder(name)
+    assert supports_shared_prefix(model) == (name in SHARED_PREFIX)
     batch = ragged(padding)
     shared, plain = completion_logps(model, *batch).logps, completion_logps_plain(model, *batch)
     torch.testing.assert_close(shared, plain, atol=5e-6, rtol=0)
@@ -71,26 +71,26 @@ def test_gradients_are_the_plain_ones(name, padding):
 
 
 def test_gradients_without_padding_and_with_one_position():
-    model = made("qwen2")
+    model = build_decoder("qwen2")
     for width in (1, 5):
         batch = ragged("right", (width,) * 3, width)
         assert verify_shared_prefix(model, *batch, tolerance=1e-6) < 1e-6
 
 
 def test_one_token_everywhere_is_predicted_by_the_prompt_alone():
-    model, (embeds, mask, tokens, _, group) = made("qwen2"), ragged("left")
+    model, (embeds, mask, tokens, _, group) = build_decoder("qwen2"), ragged("left")
     ones = (torch.arange(9)[None] < 1).long().expand(12, 9)
     assert verify_shared_prefix(model, embeds, mask, tokens, ones, group, tolerance=1e-6) < 1e-6
 
 
 def test_the_check_refuses_what_differs(monkeypatch):
-    """A rotation by other angles, as of a decoder that layers.py does not know."""
-    model, batch = made("qwen2"), ragged("right")
+    """Without rotary embedding, as for a decoder that layers.py does not support."""
+    model, batch = build_decoder("qwen2"), ragged("right")
     with pytest.raises(ValueError, match=r"rounding explains at most 0\.0e"):
         verify_shared_prefix(model, *batch, tolerance=0)
     monkeypatch.setattr("erv.engine.shared_prefix.rotate", lambda states, cos, sin: states)
     with pytest.raises(ValueError, match=r"algo\.verify_shared_prefix=false skips this check"):
-        verify_shared_prefix(model, *first_groups(*batch))
+        verify_shared_prefix(model, *self_check_sample(*batch))
 
 
 def biased(std, layers):
@@ -103,8 +103,8 @@ def biased(std, layers):
     return model
 
 
-def few(width=64):
-    """Two prompts of which one is padded, two completions each."""
+def two_prompts(width=64):
+    """A batch of two prompts, the first one padded, with two completions each."""
     torch.manual_seed(1)
     mask = torch.ones(2, 20, dtype=torch.bool)
     mask[0, :5] = False
@@ -117,22 +117,22 @@ def test_the_check_tells_a_wrong_layer_from_rounding(std, layers, autocast, capl
     """Also under bf16 autocast, which the check leaves; what 30 and 100 do to rounding is beyond any fixed tolerance."""
     model = biased(std, layers)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        verify_shared_prefix(model, *few())
+        verify_shared_prefix(model, *two_prompts())
         wrong = model.model.layers[layers // 2].self_attn
         wrong.register_forward_hook(lambda _module, _inputs, output: (output[0] * 1.05, *output[1:]))
         with pytest.raises(ValueError, match="do not compute what"):
-            verify_shared_prefix(model, *few())
+            verify_shared_prefix(model, *two_prompts())
     assert "not checked" not in caplog.text
 
 
 def test_the_check_says_when_rounding_hides_everything(caplog):
-    verify_shared_prefix(biased(100, 4).to(torch.bfloat16), *(few()[0].bfloat16(), *few()[1:]))
+    verify_shared_prefix(biased(100, 4).to(torch.bfloat16), *(two_prompts()[0].bfloat16(), *two_prompts()[1:]))
     assert "the shared prefix is not checked: rounding alone changes these gradients by" in caplog.text
 
 
 def test_the_check_draws_no_random_numbers_of_the_step():
     before = torch.random.get_rng_state()
-    model, batch = biased(0, 2), few()
+    model, batch = biased(0, 2), two_prompts()
     torch.random.set_rng_state(before)
     verify_shared_prefix(model, *batch)
     assert torch.equal(torch.random.get_rng_state(), before)
@@ -140,19 +140,19 @@ def test_the_check_draws_no_random_numbers_of_the_step():
 
 @pytest.mark.parametrize("padding", ["left", "right"])
 def test_plain_products_and_the_fused_kernel_agree(monkeypatch, padding):
-    """Elsewhere than on the CPU attention is made of plain matrix products; here they are run on it."""
-    model, batch = made("qwen2"), ragged(padding)
-    done = rollout(model, *batch[:2], 4, 8, [5], 0, seeds=[1, 2, 3])
-    monkeypatch.setattr(attention, "_is_fused", lambda query: False)
+    """The plain matrix products of other devices, run on the CPU."""
+    model, batch = build_decoder("qwen2"), ragged(padding)
+    result = rollout(model, *batch[:2], 4, 8, [5], 0, seeds=[1, 2, 3])
+    monkeypatch.setattr(attention, "_uses_fused_kernel", lambda query: False)
     assert verify_shared_prefix(model, *batch, tolerance=1e-6) < 1e-6
     again = rollout(model, *batch[:2], 4, 8, [5], 0, seeds=[1, 2, 3])
-    assert torch.equal(done.tokens, again.tokens)
-    torch.testing.assert_close(done.logps, again.logps, atol=1e-5, rtol=0)
+    assert torch.equal(result.tokens, again.tokens)
+    torch.testing.assert_close(result.logps, again.logps, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_gradient_checkpointing(reentrant):
-    model, batch = made("qwen2").train(), ragged("left")
+    model, batch = build_decoder("qwen2").train(), ragged("left")
 
     def gradients():
         model.zero_grad()
@@ -163,37 +163,37 @@ def test_gradient_checkpointing(reentrant):
     plain = gradients()
     model.activation_checkpointing_enable({"use_reentrant": reentrant})
     largest = max(float(g.abs().max()) for g in plain)
-    for one, other in zip(plain, gradients(), strict=True):
-        torch.testing.assert_close(one, other, atol=1e-6 * largest, rtol=0)
+    for got, want in zip(plain, gradients(), strict=True):
+        torch.testing.assert_close(got, want, atol=1e-6 * largest, rtol=0)
 
 
 @pytest.mark.parametrize("padding", ["left", "right"])
 @pytest.mark.parametrize("name", DECODERS)
 def test_greedy_rollout_is_generate_token_for_token(name, padding):
-    model, (embeds, mask, *_) = made(name), ragged(padding)
-    done = rollout(model, embeds, mask, 2, 12, [5], 0)
+    model, (embeds, mask, *_) = build_decoder(name), ragged(padding)
+    result = rollout(model, embeds, mask, 2, 12, [5], 0)
     for row in range(3):
         alone = model.generate(
             inputs_embeds=embeds[row : row + 1, mask[row]], max_new_tokens=12, do_sample=False, eos_token_id=5,
             pad_token_id=0,
         )  # fmt: skip
         for copy in range(2):
-            at = row * 2 + copy
-            assert done.tokens[at][done.mask[at].bool()].tolist() == alone[0].tolist()
+            index = row * 2 + copy
+            assert result.tokens[index][result.mask[index].bool()].tolist() == alone[0].tolist()
 
 
 @pytest.mark.parametrize("name", DECODERS)
 def test_rollout_log_probs_are_those_of_training(name):
-    model, (embeds, mask, *_) = made(name), ragged("left")
-    done = rollout(model, embeds, mask, 4, 10, [5, 7, 11, 13], 0, seeds=[1, 2, 3])
-    assert not done.finished.all()
-    assert done.finished.any()  # rows left the batch on the way
-    trained = completion_logps(model, embeds, mask, done.tokens, done.mask, 4).logps
-    torch.testing.assert_close(trained, done.logps, atol=1e-5, rtol=0)
+    model, (embeds, mask, *_) = build_decoder(name), ragged("left")
+    result = rollout(model, embeds, mask, 4, 10, [5, 7, 11, 13], 0, seeds=[1, 2, 3])
+    assert not result.finished.all()
+    assert result.finished.any()  # rows left the batch on the way
+    trained = completion_logps(model, embeds, mask, result.tokens, result.mask, 4).logps
+    torch.testing.assert_close(trained, result.logps, atol=1e-5, rtol=0)
 
 
 def test_a_prompt_and_its_answers_must_fit_the_positions():
-    model, (embeds, mask, *_) = made("qwen2"), ragged("right")
+    model, (embeds, mask, *_) = build_decoder("qwen2"), ragged("right")
     with pytest.raises(
         ValueError, match=r"64 positions.*a prompt of 7 and max_new_tokens=58; set max_new_tokens to at most 57"
     ):
@@ -201,7 +201,7 @@ def test_a_prompt_and_its_answers_must_fit_the_positions():
 
 
 def test_dropout_in_attention_is_refused():
-    model = made("qwen2").train()
+    model = build_decoder("qwen2").train()
     model.config.attention_dropout = 0.1
     with pytest.raises(ValueError, match=r"set the decoder's attention_dropout to 0, got 0.1"):
         completion_logps(model, *ragged("left"))
@@ -209,7 +209,7 @@ def test_dropout_in_attention_is_refused():
 
 def adapted():
     torch.manual_seed(0)
-    model = get_peft_model(made("qwen2"), LoraConfig(r=2, target_modules=["q_proj", "v_proj", "down_proj"]))
+    model = get_peft_model(build_decoder("qwen2"), LoraConfig(r=2, target_modules=["q_proj", "v_proj", "down_proj"]))
     for name, weight in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.1)
@@ -234,24 +234,24 @@ def test_with_lora_the_reference_costs_its_adapters_alone():
 
 def test_lora_trains_and_samples_through_the_shared_prefix():
     model, batch = adapted(), ragged("right")
-    assert is_known(model)
+    assert supports_shared_prefix(model)
     assert verify_shared_prefix(model, *batch, tolerance=1e-6) < 1e-6
-    done = rollout(model, *batch[:2], 4, 8, [5], 0, seeds=[1, 2, 3])
-    trained = completion_logps(model, *batch[:2], done.tokens, done.mask, 4).logps
-    torch.testing.assert_close(trained, done.logps, atol=1e-5, rtol=0)
+    result = rollout(model, *batch[:2], 4, 8, [5], 0, seeds=[1, 2, 3])
+    trained = completion_logps(model, *batch[:2], result.tokens, result.mask, 4).logps
+    torch.testing.assert_close(trained, result.logps, atol=1e-5, rtol=0)
 
 
 def test_a_head_in_the_lora_targets_is_refused():
-    model = get_peft_model(made("qwen2 untied"), LoraConfig(r=2, target_modules=["q_proj", "lm_head"]))
+    model = get_peft_model(build_decoder("qwen2 untied"), LoraConfig(r=2, target_modules=["q_proj", "lm_head"]))
     with pytest.raises(ValueError, match="leave lm_head out of the LoRA targets"):
         completion_logps(model, *ragged("left"))
 
 
-@pytest.mark.parametrize("kept", [10**9, 0])
+@pytest.mark.parametrize("max_saved", [10**9, 0])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_log_probs_in_tiles(monkeypatch, kept, temperature):
-    """With probabilities kept for the backward pass, and with them made again."""
-    monkeypatch.setattr("erv.engine.token_logprobs.KEPT", kept)
+def test_log_probs_in_tiles(monkeypatch, max_saved, temperature):
+    """With probabilities saved for the backward pass, and with recomputed ones."""
+    monkeypatch.setattr("erv.engine.token_logprobs.MAX_SAVED", max_saved)
     monkeypatch.setattr("erv.engine.token_logprobs.ROWS", 3)
     monkeypatch.setattr("erv.engine.token_logprobs.TILE", 1)
     torch.manual_seed(0)
@@ -260,18 +260,18 @@ def test_log_probs_in_tiles(monkeypatch, kept, temperature):
     logps, entropy = token_logps(*leaves, targets, temperature, with_entropy=True)
     plain = [t.clone().requires_grad_() for t in (hidden, head)]
     whole = (plain[0] @ plain[1].t() / temperature).log_softmax(-1)
-    wanted = whole.gather(1, targets[:, None]).squeeze(1)
-    torch.testing.assert_close(logps, wanted)
+    expected = whole.gather(1, targets[:, None]).squeeze(1)
+    torch.testing.assert_close(logps, expected)
     torch.testing.assert_close(entropy, -(whole.exp() * whole).sum(1))
-    found = torch.autograd.grad(logps.sin().sum(), leaves)
-    for one, other in zip(found, torch.autograd.grad(wanted.sin().sum(), plain), strict=True):
-        torch.testing.assert_close(one, other)
+    grads = torch.autograd.grad(logps.sin().sum(), leaves)
+    for got, want in zip(grads, torch.autograd.grad(expected.sin().sum(), plain), strict=True):
+        torch.testing.assert_close(got, want)
     with torch.no_grad():
-        torch.testing.assert_close(token_logps(*leaves, targets, temperature)[0], wanted)
+        torch.testing.assert_close(token_logps(*leaves, targets, temperature)[0], expected)
 
 
 def test_a_softcapped_head_does_not_pass_the_check():
-    """Log-probs are formed from the head's weight; a decoder that does more to its logits is told so, not trained wrong."""
+    """Log-probs are formed from the head's weight; a decoder that does more to its logits is refused, not trained wrong."""
     torch.manual_seed(0)
     model = Gemma2ForCausalLM(Gemma2Config(**GQA, final_logit_softcapping=0.5)).eval()
     with pytest.raises(ValueError, match="do not compute what"):

@@ -10,8 +10,8 @@ from erv.engine.generate import rollout
 from erv.engine.logprobs import completion_logps, completion_logps_plain, micro_batches
 from erv.engine.sampling import Sampling, draw
 from erv.grpo.advantages import advantages
-from erv.grpo.importance_sampling import Correction
-from erv.grpo.loss import Denominators, Objective, policy_loss
+from erv.grpo.importance_sampling import ImportanceCorrection
+from erv.grpo.loss import Denominators, GRPOLoss, policy_loss
 
 REWARDS = st.lists(st.lists(st.floats(0, 1, width=16), min_size=4, max_size=4), min_size=1, max_size=5)
 
@@ -50,12 +50,12 @@ def test_the_scale_of_rewards_changes_nothing(groups, factor):
     """Up to the 1e-4 beside the deviation, so where rewards do differ."""
     rewards = torch.tensor(groups, dtype=torch.float64)
     spread = rewards.std(1) > 0.05
-    one, other = (advantages((rewards * f).reshape(-1, 1), [1.0], 4).values.view(-1, 4) for f in (1, factor))
-    torch.testing.assert_close(one[spread], other[spread], atol=1e-2, rtol=5e-3)
+    plain, scaled = (advantages((rewards * f).reshape(-1, 1), [1.0], 4).values.view(-1, 4) for f in (1, factor))
+    torch.testing.assert_close(plain[spread], scaled[spread], atol=1e-2, rtol=5e-3)
 
 
 @given(REWARDS, st.permutations(range(4)), st.sampled_from(["group", "batch", "none"]))
-def test_who_is_who_in_a_group_changes_nothing(groups, order, scale):
+def test_the_order_within_a_group_changes_nothing(groups, order, scale):
     rewards = torch.tensor(groups, dtype=torch.float64)
     plain = advantages(rewards.reshape(-1, 1), [1.0], 4, scale).values.view(-1, 4)
     moved = advantages(rewards[:, order].reshape(-1, 1), [1.0], 4, scale).values.view(-1, 4)
@@ -63,14 +63,14 @@ def test_who_is_who_in_a_group_changes_nothing(groups, order, scale):
 
 
 @given(REWARDS)
-def test_groups_without_spread_are_silent(groups):
+def test_groups_without_spread_have_zero_variance(groups):
     rewards = torch.tensor(groups)
     whole = torch.stack([rewards, rewards.flip(0)], dim=-1).reshape(-1, 2)
     for gdpo in (False, True):
-        found = advantages(whole, [1.0, 1.0], 4, normalise_then_sum=gdpo)
+        result = advantages(whole, [1.0, 1.0], 4, normalise_then_sum=gdpo)
         flat = whole.view(-1, 4, 2).amax(1) == whole.view(-1, 4, 2).amin(1)
-        assert found.silent[flat.all(1)].all()
-        assert not found.silent[(whole.view(-1, 4, 2).sum(-1).std(1) > 1e-3)].any()
+        assert result.zero_variance[flat.all(1)].all()
+        assert not result.zero_variance[(whole.view(-1, 4, 2).sum(-1).std(1) > 1e-3)].any()
 
 
 @given(REWARDS, st.floats(-5, 5, width=16))
@@ -91,16 +91,16 @@ def test_groups_do_not_see_each_other(groups, random):
 
 
 def test_a_group_without_spread_teaches_nothing():
-    found = advantages(torch.tensor([[1.0]] * 4 + [[0.0], [1.0], [0.0], [1.0]]), [1.0], 4)
-    assert found.values[:4].tolist() == [0] * 4
-    assert found.zero_spread.tolist() == [True] * 4 + [False] * 4
+    result = advantages(torch.tensor([[1.0]] * 4 + [[0.0], [1.0], [0.0], [1.0]]), [1.0], 4)
+    assert result.values[:4].tolist() == [0] * 4
+    assert result.zero_std.tolist() == [True] * 4 + [False] * 4
 
 
 def test_a_missing_reward_is_left_out():
     rewards = torch.tensor([[1.0, torch.nan], [0.0, 1.0], [torch.nan, torch.nan], [1.0, 0.0]])
-    found = advantages(rewards, [1.0, 1.0], 4)
-    assert found.values[2] == 0
-    assert found.totals[:2].tolist() == [1, 1]
+    result = advantages(rewards, [1.0, 1.0], 4)
+    assert result.values[2] == 0
+    assert result.totals[:2].tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("group_size", [0, 1, 3])
@@ -111,16 +111,16 @@ def test_group_sizes_that_cannot_be(group_size):
 
 def test_greedy_rollout_is_generate_token_for_token(decoder, prompts):
     embeds, mask = prompts
-    done = rollout(decoder, embeds, mask, 1, 12, [5], 0)
+    result = rollout(decoder, embeds, mask, 1, 12, [5], 0)
     for row in range(3):
         alone = decoder.generate(
             inputs_embeds=embeds[row : row + 1, : int(mask[row].sum())], max_new_tokens=12, do_sample=False,
             eos_token_id=5, pad_token_id=0,
         )  # fmt: skip
-        assert done.tokens[row][done.mask[row].bool()].tolist() == alone[0].tolist()
+        assert result.tokens[row][result.mask[row].bool()].tolist() == alone[0].tolist()
 
 
-def test_what_a_prompt_gets_does_not_depend_on_its_company(decoder, prompts):
+def test_what_a_prompt_gets_does_not_depend_on_the_other_prompts(decoder, prompts):
     embeds, mask = prompts
     together = rollout(decoder, embeds, mask, 4, 10, [5], 0, Sampling(1.0), [11, 12, 13])
     for row in range(3):
@@ -133,10 +133,10 @@ def test_what_a_prompt_gets_does_not_depend_on_its_company(decoder, prompts):
 
 def test_rollout_log_probs_are_those_of_training(decoder, prompts):
     embeds, mask = prompts
-    done = rollout(decoder, embeds, mask, 4, 10, [5], 0, Sampling(0.8), [1, 2, 3])
-    trained = completion_logps(decoder, embeds, mask, done.tokens, done.mask, 4, 0.8).logps
-    torch.testing.assert_close(trained, done.logps, atol=2e-4, rtol=0)
-    plain = completion_logps_plain(decoder, embeds, mask, done.tokens, done.mask, 4, 0.8)
+    result = rollout(decoder, embeds, mask, 4, 10, [5], 0, Sampling(0.8), [1, 2, 3])
+    trained = completion_logps(decoder, embeds, mask, result.tokens, result.mask, 4, 0.8).logps
+    torch.testing.assert_close(trained, result.logps, atol=2e-4, rtol=0)
+    plain = completion_logps_plain(decoder, embeds, mask, result.tokens, result.mask, 4, 0.8)
     torch.testing.assert_close(trained, plain, atol=2e-4, rtol=0)
 
 
@@ -168,7 +168,7 @@ def test_micro_batches_hold_every_prompt_once_within_the_budget(prompt_lengths, 
 @given(st.sampled_from(["grpo", "bnpo", "dr_grpo", "dapo", "cispo"]), st.integers(1, 4))
 def test_the_loss_does_not_depend_on_how_a_step_is_cut(loss, size):
     torch.manual_seed(size)
-    objective = Objective(loss=loss, beta=0.04, max_completion_length=6)
+    objective = GRPOLoss(loss=loss, beta=0.04, max_completion_length=6)
     logps, ref, old = torch.randn(3, 8, 6).unbind()
     values, lengths = torch.randn(8), torch.randint(1, 7, (8, 1))
     mask = (torch.arange(6)[None] < lengths).long()
@@ -176,7 +176,7 @@ def test_the_loss_does_not_depend_on_how_a_step_is_cut(loss, size):
 
     def part(rows):
         return policy_loss(
-            objective, denominators, logps[rows], mask[rows], values[rows], old=old[rows], ref=ref[rows]
+            objective, denominators, logps[rows], mask[rows], values[rows], old_logps=old[rows], ref_logps=ref[rows]
         )[0]  # fmt: skip
 
     pieces = sum(part(slice(start, start + size)) for start in range(0, 8, size))
@@ -187,30 +187,39 @@ def test_a_log_ratio_out_of_bounds_neither_overflows_nor_pulls():
     logps = torch.tensor([[0.0, -1.0]], requires_grad=True)
     old, ref, mask = torch.tensor([[-200.0, -1.0]]), torch.tensor([[200.0, -1.0]]), torch.ones(1, 2)
     loss, _ = policy_loss(
-        Objective(beta=0.1), Denominators.of(mask), logps, mask, torch.tensor([-1.0]), old=old, ref=ref
+        GRPOLoss(beta=0.1), Denominators.of(mask), logps, mask, torch.tensor([-1.0]), old_logps=old, ref_logps=ref
     )
     assert torch.isfinite(loss)
     (gradient,) = torch.autograd.grad(loss, logps)
     assert gradient[0, 0] == 0
     assert gradient[0, 1] == pytest.approx(0.5)
     with pytest.raises(ValueError, match=r"log_ratio_limit must lie in \(0, 88\].*got 100"):
-        Objective(log_ratio_limit=100)
+        GRPOLoss(log_ratio_limit=100)
 
 
 def test_correction_multiplies_the_policy_term_alone():
     torch.manual_seed(0)
     logps, ref, old, sampled = torch.randn(4, 6, 5).unbind()
     mask, values = torch.ones(6, 5), torch.randn(6)
-    ratio = Correction("sequence_truncate", 2.0)(old, sampled, mask)
+    ratio = ImportanceCorrection("sequence_truncate", 2.0)(old, sampled, mask)
     assert ratio.shape == (6, 1)
     terms = []
     for beta, weight in ((0.0, None), (0.04, None), (0.04, ratio)):
-        objective = Objective(beta=beta)
-        parts = [
-            policy_loss(objective, Denominators.of(mask), logps[i : i + 1], mask[i : i + 1], values[i : i + 1],
-                        old=old[i : i + 1], ref=ref[i : i + 1], mismatch=None if weight is None else weight[i : i + 1])[0]
-            for i in range(6)
-        ]  # fmt: skip
-        terms.append(torch.stack(parts))
+        losses = []
+        for i in range(6):
+            row = slice(i, i + 1)
+            importance_ratio = None if weight is None else weight[row]
+            loss, _ = policy_loss(
+                GRPOLoss(beta=beta),
+                Denominators.of(mask),
+                logps[row],
+                mask[row],
+                values[row],
+                old_logps=old[row],
+                ref_logps=ref[row],
+                importance_ratio=importance_ratio,
+            )
+            losses.append(loss)
+        terms.append(torch.stack(losses))
     policy, both, corrected = terms
     torch.testing.assert_close(corrected, policy * ratio.squeeze(1) + both - policy)

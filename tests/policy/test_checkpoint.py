@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, GenerationConfig, SiglipVisionConfig, WhisperConfig
 
 from erv.policy import CheckpointError, export_policy, load_policy, save_policy
-from erv.policy.humanomni.checkpoint import from_original_names, read_state, to_original_names
+from erv.policy.checkpoint import read_state
+from erv.policy.humanomni.checkpoint import from_original_names, to_original_names
 from erv.taxonomy import MAFW
 from erv.utils.tensors import tensors_sha256
 from erv.verifier import build_verifier
@@ -49,10 +50,10 @@ def upstream(tmp_path):
         ("vision_tower", "model.vision_tower.vision_tower."),
         ("audio_tower", "model.audio_tower.audio_tower."),
     ):
-        own = {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
+        tower = {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
         if part == "audio_tower":
-            own = {f"model.{n}": v for n, v in own.items() if n.startswith("encoder.")}
-        save_file(own, places[part] / "model.safetensors")
+            tower = {f"model.{n}": v for n, v in tower.items() if n.startswith("encoder.")}
+        save_file(tower, places[part] / "model.safetensors")
     released.bert_tokenizer().save_pretrained(places["bert_model"])
     return {part: str(folder) for part, folder in places.items()}
 
@@ -99,10 +100,10 @@ def test_what_was_read_is_written_back_bit_by_bit(write, upstream, tmp_path, for
     save_policy(policy, tmp_path / "ours")
     export_policy(load_policy(str(tmp_path / "ours")), tmp_path / "public", max_shard_size=size)
     assert (size == "200KB") == (tmp_path / "public" / "model.safetensors.index.json").is_file()
-    found, wanted = read_state(tmp_path / "public"), weights()
-    wanted = {n: v for n, v in wanted.items() if ".audio_tower." not in n or ".encoder." in n}
-    assert found.keys() == wanted.keys()
-    assert all(torch.equal(found[n], wanted[n]) for n in wanted)
+    written, expected = read_state(tmp_path / "public"), weights()
+    expected = {n: v for n, v in expected.items() if ".audio_tower." not in n or ".encoder." in n}
+    assert written.keys() == expected.keys()
+    assert all(torch.equal(written[n], expected[n]) for n in expected)
 
 
 def test_an_exported_policy_loads_like_the_one_it_was_made_from(write, upstream, tmp_path):
@@ -270,7 +271,7 @@ def test_configs_that_cannot_be(write, upstream, field, value, message):
 
 
 def test_well_known_towers_need_no_config_of_their_own(write, upstream):
-    """A private path in front of a known name is read past; sizes that do not fit the weights are then told."""
+    """A private path in front of a well-known name is ignored; sizes that do not fit the weights are then an error."""
     folder = write(mm_vision_tower="/private/models/siglip-base-patch16-224")
     with pytest.raises(CheckpointError, match=r"vision_tower.*not \(768,"):
         load(folder, upstream)

@@ -87,14 +87,14 @@ def test_tokenizers_are_the_same_in_every_process(tmp_path):
         "for train in (train_tokenizer, train_bert_tokenizer, third):\n"
         "    print(train(texts).backend_tokenizer.to_str())\n"
     )
-    found = [
+    outputs = [
         subprocess.run(
             [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True
         ).stdout
         for seed in ("1", "2")
     ]
-    assert found[0] == found[1]
-    assert len(found[0]) > 10_000
+    assert outputs[0] == outputs[1]
+    assert len(outputs[0]) > 10_000
 
 
 def test_random_weights_of_parts_that_are_named_by_their_models(corpus):
@@ -103,7 +103,7 @@ def test_random_weights_of_parts_that_are_named_by_their_models(corpus):
             hydra.compose("train", overrides=["policy=tiny", "policy.config.bert_config=bert-base-uncased"]).policy
         )
     node.pop("_target_")
-    found = load_policy(**node, texts=[compose(c.rationale, c.label) for c in corpus.clips("train")])
-    assert found.model.config.bert_config.hidden_size == 768
-    assert found.model.config.bert_config.vocab_size == len(found.processor.bert_tokenizer)
-    assert found.model.bert_model.embeddings.word_embeddings.num_embeddings == len(found.processor.bert_tokenizer)
+    policy = load_policy(**node, texts=[compose(c.rationale, c.label) for c in corpus.clips("train")])
+    assert policy.model.config.bert_config.hidden_size == 768
+    assert policy.model.config.bert_config.vocab_size == len(policy.processor.bert_tokenizer)
+    assert policy.model.bert_model.embeddings.word_embeddings.num_embeddings == len(policy.processor.bert_tokenizer)

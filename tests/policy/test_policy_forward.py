@@ -31,10 +31,10 @@ def features(policy, frames=8, audio=True, seed=0):
     """Tower features of one random clip."""
     sizes = policy.model.config
     draw = torch.Generator().manual_seed(seed)
-    found = {"video": torch.randn(frames, sizes.grid**2, sizes.vision_config.hidden_size, generator=draw)}
+    clip = {"video": torch.randn(frames, sizes.grid**2, sizes.vision_config.hidden_size, generator=draw)}
     if audio:
-        found["audio"] = torch.randn(sizes.audio_tokens, sizes.audio_config.d_model, generator=draw)
-    return found
+        clip["audio"] = torch.randn(sizes.audio_tokens, sizes.audio_config.d_model, generator=draw)
+    return clip
 
 
 def clips(policy):
@@ -46,8 +46,8 @@ def clips(policy):
         make.prompt(["video", "audio"], "the final emotion in the video"),
         make.prompt(["audio"], "emotion, please"),
     ]
-    seen = [(8, True), (5, False), (3, True), (8, True)]
-    rows = [features(policy, frames, audio, seed) for seed, (frames, audio) in enumerate(seen)]
+    frames_and_audio = [(8, True), (5, False), (3, True), (8, True)]
+    rows = [features(policy, frames, audio, seed) for seed, (frames, audio) in enumerate(frames_and_audio)]
     targets = [make.target_ids("a sad face " * n) for n in (3, 1, 2, 4)]
     return prompts, rows, targets
 
@@ -93,14 +93,14 @@ def test_padding_on_the_left_changes_nothing(policy):
         torch.testing.assert_close(policy.model(left).logits, policy.model(right).logits, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("silenced", ["audio", "video"])
-def test_each_medium_reaches_the_answer(policy, silenced):
+@pytest.mark.parametrize("modality", ["audio", "video"])
+def test_each_modality_reaches_the_answer(policy, modality):
     prompts, rows, targets = clips(policy)
     batch = policy.processor.collate(prompts[:1], rows[:1], targets[:1])
     with torch.no_grad():
-        heard = policy.model(batch).logits.log_softmax(-1)
-        unheard = policy.model(replace(batch, **{silenced: torch.zeros_like(getattr(batch, silenced))}))
-    assert (heard - unheard.logits.log_softmax(-1))[0, -len(targets[0]) :].abs().max() > 0.01
+        with_both = policy.model(batch).logits.log_softmax(-1)
+        without = policy.model(replace(batch, **{modality: torch.zeros_like(getattr(batch, modality))}))
+    assert (with_both - without.logits.log_softmax(-1))[0, -len(targets[0]) :].abs().max() > 0.01
 
 
 def test_a_clip_of_few_frames_has_few_tokens(policy):
@@ -135,10 +135,10 @@ def test_bf16_stays_close_to_fp32(policy):
         rounded = half(batch).logits[mask].float().log_softmax(-1)
         with torch.autocast("cpu", torch.bfloat16):
             mixed = policy.model(batch).logits[mask].float().log_softmax(-1)
-    for found in (rounded, mixed):
-        assert found.isfinite().all()
-        assert (found - exact).abs().mean() < 0.02
-        assert (found.argmax(-1) == exact.argmax(-1)).float().mean() > 0.9
+    for logps in (rounded, mixed):
+        assert logps.isfinite().all()
+        assert (logps - exact).abs().mean() < 0.02
+        assert (logps.argmax(-1) == exact.argmax(-1)).float().mean() > 0.9
     assert half.gate(batch.bert_input_ids, batch.bert_attention_mask).dtype == torch.float32
 
 
@@ -158,11 +158,11 @@ def test_small_steps_are_not_rounded_away(policy, train):
         before = [p.detach().clone() for p in trained]
         model(batch).loss.backward()
         torch.optim.AdamW(trained, lr=1e-6, weight_decay=0.0).step()
-        moved, found = zip(
+        moved, sizes = zip(
             *((int((b != p).sum()), p.numel()) for p, b in zip(trained, before, strict=True) if (p.grad != 0).all()),
             strict=True,
         )
-        shares.append(sum(moved) / sum(found))
+        shares.append(sum(moved) / sum(sizes))
     assert shares[0] < 0.1
     assert shares[1] > 0.9
 
@@ -172,10 +172,10 @@ def gradients(model, batch):
     model.zero_grad()
     loss = model(batch).loss
     loss.backward()
-    found = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    grads = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     model.eval()
-    return loss.detach(), found
+    return loss.detach(), grads
 
 
 def test_gradient_checkpointing_changes_memory_only(policy):
@@ -327,8 +327,8 @@ def test_a_sharded_folder_of_ours_is_bit_equal(tmp_path, policy):
     whole = load_file(tmp_path / "model.safetensors")
     save_policy(policy, tmp_path / "shards", max_shard_size="100KB")
     assert (tmp_path / "shards" / "model.safetensors.index.json").is_file()
-    from erv.policy.humanomni.checkpoint import read_state
+    from erv.policy.checkpoint import read_state
 
-    found = read_state(tmp_path / "shards")
-    assert found.keys() == whole.keys()
-    assert all(torch.equal(found[n], whole[n]) for n in whole)
+    sharded = read_state(tmp_path / "shards")
+    assert sharded.keys() == whole.keys()
+    assert all(torch.equal(sharded[n], whole[n]) for n in whole)

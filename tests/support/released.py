@@ -1,4 +1,4 @@
-"""The released code's tiny models and toy tokenizers, built from the fixtures' folder (see fixtures/README.md)."""
+"""Tiny models and tokenizers whose outputs the released code computed, from the fixtures' folder (fixtures/README.md)."""
 
 import json
 import os
@@ -11,14 +11,14 @@ from transformers import PreTrainedTokenizerFast
 from erv.policy.humanomni.checkpoint import build, from_original_names
 from erv.policy.humanomni.config import HumanOmniConfig
 
-OWN = Path(__file__).parents[1] / "fixtures"
-FIXTURES = Path(os.environ.get("ERV_FIXTURES", OWN))
+REPOSITORY_FIXTURES = Path(__file__).parents[1] / "fixtures"
+FIXTURES = Path(os.environ.get("ERV_FIXTURES", REPOSITORY_FIXTURES))
 MODELS = sorted(config.name.removesuffix(".config.json") for config in FIXTURES.glob("model_*.config.json"))
 
 
 def file(name):
-    """A fixture: that of the folder under test, or our own where that folder has none."""
-    return FIXTURES / name if (FIXTURES / name).exists() else OWN / name
+    """Path of a fixture: that of ERV_FIXTURES, or the repository's where that folder has none."""
+    return FIXTURES / name if (FIXTURES / name).exists() else REPOSITORY_FIXTURES / name
 
 
 def sizes(name):
@@ -28,39 +28,39 @@ def sizes(name):
 
 def state(name):
     """The weights of a model under their original names."""
-    found = {}
+    weights = {}
     for part in sorted(file(f"{name}.config.json").parent.glob(f"{name}.state*.safetensors")):
-        found |= load_file(part)
-    return found
+        weights |= load_file(part)
+    return weights
 
 
 def model(name, dtype=None):
     """HumanOmni with the weights of `name`, in eval mode; the parts that the released SFT trains are trainable."""
     import torch
 
-    read = sizes(name)
-    config = HumanOmniConfig.from_public(read["llm"], read["vision"], read["audio"], read["bert"])
-    built = build(config, from_original_names(state(name)), dtype or torch.float32, name, public=True)
-    built.language_model.set_attn_implementation("eager")  # as in the run that made the numbers
-    return built.set_trainable(["language_model", "mm_projector", "audio_projector", "bert_gate"]).eval()
+    values = sizes(name)
+    config = HumanOmniConfig.from_public(values["llm"], values["vision"], values["audio"], values["bert"])
+    humanomni = build(config, from_original_names(state(name)), dtype or torch.float32, name, public=True)
+    humanomni.language_model.set_attn_implementation("eager")  # as in the run that made the fixtures
+    return humanomni.set_trainable(["language_model", "mm_projector", "audio_projector", "bert_gate"]).eval()
 
 
 def case(name, letter):
     """The tensors of one case (A picture and sound, B an SFT batch, C picture only) of a model."""
-    (found,) = file(f"{name}.config.json").parent.glob(f"{name}.case{letter}_*.safetensors")
-    return load_file(found)
+    (path,) = file(f"{name}.config.json").parent.glob(f"{name}.case{letter}_*.safetensors")
+    return load_file(path)
 
 
 def tokenizer():
     """The toy Qwen2-like tokenizer with its ChatML template."""
     settings = json.loads(file("toy_tokenizer.tokenizer_config.json").read_text())
-    built = PreTrainedTokenizerFast(
+    tokenizer = PreTrainedTokenizerFast(
         tokenizer_file=str(file("toy_tokenizer.json")),
         eos_token=settings["eos_token"],
         pad_token=settings["pad_token"],
     )
-    built.chat_template = settings["chat_template"]
-    return built
+    tokenizer.chat_template = settings["chat_template"]
+    return tokenizer
 
 
 def bert_tokenizer():
@@ -68,8 +68,8 @@ def bert_tokenizer():
     words = json.loads(file("toy_bert_vocab.json").read_text())
     core = Tokenizer(models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
     core.normalizer, core.pre_tokenizer = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
-    ends = [(token, words.index(token)) for token in ("[CLS]", "[SEP]")]
-    core.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    special = [(token, words.index(token)) for token in ("[CLS]", "[SEP]")]
+    core.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=special)
     return PreTrainedTokenizerFast(
         tokenizer_object=core, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]"
     )

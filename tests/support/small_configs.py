@@ -1,4 +1,4 @@
-"""Sizes of a HumanOmni that fits any test."""
+"""Sizes of a HumanOmni small enough for any test."""
 
 from erv.policy.humanomni.config import HumanOmniConfig
 
@@ -6,6 +6,7 @@ SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "nu
 
 
 def tiny(projector, image_size=40, patch_size=8, layers=2):
+    """A config with the given projector type, picture size and number of decoder layers."""
     text = {
         **SMALL,
         "num_hidden_layers": layers,
@@ -23,6 +24,10 @@ def tiny(projector, image_size=40, patch_size=8, layers=2):
     }
     bert = {**SMALL, "vocab_size": 121, "max_position_embeddings": 64}
     return HumanOmniConfig(
-        text_config=text, vision_config=vision, audio_config=audio, bert_config=bert, mm_projector_type=projector,
+        text_config=text,
+        vision_config=vision,
+        audio_config=audio,
+        bert_config=bert,
+        mm_projector_type=projector,
         gate_hidden_size=16,
-    )  # fmt: skip
+    )

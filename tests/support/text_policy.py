@@ -1,4 +1,4 @@
-"""The smallest policy GRPO trains: a plain decoder over letters, with prompts of letters. Shared by the engine's tests."""
+"""The smallest policy that GRPO can train: a decoder over letters, with prompts of letters. For tests of training."""
 
 import string
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from erv.distributed import deepspeed_hooks
 from erv.distributed.collectives import full
 from erv.distributed.ddp import Replicas, leave
-from erv.grpo.loss import Objective
+from erv.grpo.loss import GRPOLoss
 from erv.policy.humanomni.prompts import Prompt
 from erv.taxonomy import Taxonomy
 from erv.training.grpo import GRPO
@@ -20,18 +20,28 @@ from erv.training.optim import Optim
 from erv.training.sampler import own
 from erv.types import Clip, RewardParts
 
-LETTERS = string.ascii_lowercase[:14]  # ids 2 to 15; 0 pads, 1 ends
+LETTERS = string.ascii_lowercase[:14]  # token ids 2 to 15; 0 is padding, 1 the end token
 
 
 def decoder(seed=0, **sizes):
+    """A Qwen2 with 16 tokens and random weights."""
     torch.manual_seed(seed)
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-             "num_key_value_heads": 2, "max_position_embeddings": 64, **sizes}  # fmt: skip
+    sizes = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 64,
+        **sizes,
+    }
     return Qwen2ForCausalLM(Qwen2Config(vocab_size=16, bos_token_id=None, eos_token_id=1, pad_token_id=0, **sizes))
 
 
 @dataclass(frozen=True)
 class Batch:
+    """Prompts: `ids` `[B, P]`, and the `noise` `[B]` of each (see Model)."""
+
     ids: torch.Tensor
     noise: torch.Tensor
 
@@ -40,7 +50,7 @@ class Batch:
 
 
 class Model(nn.Module):
-    """`noise` of a sample is added to its embeddings where gradients are wanted: NaN there breaks training alone."""
+    """Adds a prompt's noise to its embeddings while gradients are recorded: NaN breaks the update and not the rollout."""
 
     def __init__(self, language_model):
         super().__init__()
@@ -58,10 +68,12 @@ class Model(nn.Module):
 
 
 class Processor:
+    """Prompts of four letters, which are the sample's features; decodes tokens to letters, and the end token to a dot."""
+
     pad_id = 0
 
-    def __init__(self, ends):
-        self.eos_ids = ends
+    def __init__(self, eos_ids):
+        self.eos_ids = eos_ids
 
     def prompt_of(self, features, modalities):
         return self.prompt(modalities)
@@ -83,7 +95,7 @@ class Policy:
 
 
 class Reward:
-    """Any function of (text, gold) as a reward."""
+    """A function of (text, gold label) as a reward; records its calls."""
 
     def __init__(self, value):
         self.value, self.weights, self.calls = value, {"value": 1.0}, []
@@ -94,30 +106,30 @@ class Reward:
 
 
 class TwoRewards(Reward):
-    """The value, and how many letters differ, which now and then cannot be told."""
+    """Reward's value, and the number of distinct letters, which is None for texts with an "a"."""
 
     def __init__(self, value):
         super().__init__(value)
         self.weights = {"value": 1.0, "letters": 0.5}
 
     def __call__(self, texts, golds):
-        found = []
+        rewards = []
         for text, part in zip(texts, super().__call__(texts, golds), strict=True):
             letters = float(len(set(text))) if "a" not in text else None
             total = part.total + 0.5 * (letters or 0.0)
-            found.append(RewardParts(total, {**part.parts, "letters": letters}))
-        return found
+            rewards.append(RewardParts(total, {**part.parts, "letters": letters}))
+        return rewards
 
 
 def prompts(count, seed=0, noise=None):
-    """Samples of four letters; the clip's id and gold are its number."""
+    """`count` samples of four letters; a clip's id and label are its number."""
     ids = torch.randint(2, 16, (count, 4), generator=torch.Generator().manual_seed(seed))
     noise = torch.zeros(count) if noise is None else torch.tensor(noise)
     return [(Clip(str(i), "", str(i), "train"), {"ids": ids[i], "noise": noise[i]}) for i in range(count)]
 
 
-class Quiet(GRPO):
-    """Keeps what it logged, and takes batches as they are."""
+class RecordingGRPO(GRPO):
+    """GRPO that records what it logs, instead of logging it, and leaves batches on their device."""
 
     def transfer_batch_to_device(self, batch, device, dataloader_idx):
         return batch
@@ -130,22 +142,43 @@ class Quiet(GRPO):
 
 
 def train(
-    batches, reward, folder, language_model=None, seed=0, lr=1e-2, beta=0.04, loss="grpo", ends=(1,), share=(0, 1),
-    strategy=Replicas, **settings,
-):  # fmt: skip
-    """Run GRPO over the batches, or this rank's `share` of each, under a Lightning trainer; the module afterwards."""
+    batches,
+    reward,
+    folder,
+    language_model=None,
+    seed=0,
+    lr=1e-2,
+    beta=0.04,
+    loss="grpo",
+    ends=(1,),
+    share=(0, 1),
+    strategy=Replicas,
+    **settings,
+):
+    """Run GRPO over the batches under a Lightning trainer; return the module, with its `weights` and last `gradients`.
+
+    share: (rank, number of processes), of several processes; each trains on its part of every batch. ends: end tokens.
+    """
     policy = Policy(Model(language_model or decoder()), Processor(ends))
     settings = {"group_size": 4, "max_new_tokens": 6, **settings}
     optim = Optim(lr, "constant", eps=1e-6)
-    size = settings["max_new_tokens"]
-    algo = Quiet(policy, reward, Taxonomy("none", ()), optim, (), seed, Objective(loss, beta=beta, max_completion_length=size),
-                 len(batches), len(batches[0]), **settings)  # fmt: skip
+    objective = GRPOLoss(loss, beta=beta, max_completion_length=settings["max_new_tokens"])
+    algo = RecordingGRPO(
+        policy, reward, Taxonomy("none", ()), optim, (), seed, objective, len(batches), len(batches[0]), **settings
+    )
     algo.logged, algo.singles = [], []
     trainer = pl.Trainer(
-        accelerator="cpu", devices=share[1], strategy=strategy(timeout_s=60) if share[1] > 1 else "auto", max_epochs=1,
-        logger=False, enable_checkpointing=False, default_root_dir=folder,
-        enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
-    )  # fmt: skip
+        accelerator="cpu",
+        devices=share[1],
+        strategy=strategy(timeout_s=60) if share[1] > 1 else "auto",
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        default_root_dir=folder,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
     trainer.fit(algo, DataLoader([own(batch, share) for batch in batches], batch_size=None, collate_fn=None))
     state = deepspeed_hooks.full_state(algo)
     algo.weights = [state[name] if state else full(p.detach()) for name, p in algo.model.named_parameters()]

@@ -4,9 +4,9 @@ import pytest
 import torch
 from text_policy import Reward, decoder, prompts, train
 
-from erv.engine.generate import Rollout, trained_mask
+from erv.engine.generate import Rollout, loss_mask
 from erv.engine.sampling import Sampling
-from erv.grpo.importance_sampling import Correction
+from erv.grpo.importance_sampling import ImportanceCorrection
 
 
 def vowels(text, gold):
@@ -133,14 +133,18 @@ def test_answers_without_an_end_are_not_trained_on_by_option(tmp_path):
     assert torch.equal(before, masked)
     mask = torch.tensor([[1, 1, 1], [1, 1, 0]])
     done = Rollout(torch.full((2, 3), 5), mask, torch.zeros(2, 3), torch.tensor([False, True]))
-    assert trained_mask(done, True).tolist() == [[0, 0, 0], [1, 1, 0]]
-    assert trained_mask(done, False).tolist() == mask.tolist()
+    assert loss_mask(done, True).tolist() == [[0, 0, 0], [1, 1, 0]]
+    assert loss_mask(done, False).tolist() == mask.tolist()
 
 
 def test_a_rollout_in_lower_precision_is_made_up_for(tmp_path):
     batches = [prompts(3, step) for step in range(3)]
     algo = train(
-        batches, Reward(vowels), tmp_path, rollout_dtype="bfloat16", correction=Correction("token_truncate", 2.0)
+        batches,
+        Reward(vowels),
+        tmp_path,
+        rollout_dtype="bfloat16",
+        correction=ImportanceCorrection("token_truncate", 2.0),
     )
     for step in algo.logged:
         assert 1e-5 < step["train/sampling/sampling_logp_difference/mean"] < 0.1
@@ -149,7 +153,7 @@ def test_a_rollout_in_lower_precision_is_made_up_for(tmp_path):
             < 1
             < step["train/sampling/importance_sampling_ratio/max"]
         )
-    same = train(batches, Reward(vowels), tmp_path, correction=Correction("token_truncate", 2.0))
+    same = train(batches, Reward(vowels), tmp_path, correction=ImportanceCorrection("token_truncate", 2.0))
     assert max(step["train/sampling/sampling_logp_difference/max"] for step in same.logged) < 1e-4
 
 

@@ -1,4 +1,4 @@
-"""From a clip and a question to the policy's inputs, and from its tokens to text.
+"""HumanOmni's processor: from decoded clips and a question to the model's inputs, and from generated tokens to text.
 
 Spec: policy.md section 5. What differs between stages, if anything does, is in `erv.policy.humanomni.prompts`.
 """
@@ -14,32 +14,36 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerFast, WhisperFeatureExtractor
 
-from erv.policy.batch import IGNORE, PolicyBatch
+from erv.policy.base import IGNORE_INDEX, PREPROCESSING, Preprocessing, Stage
+from erv.policy.humanomni.batch import HumanOmniBatch
 from erv.policy.humanomni.prompts import (
     AUDIO_ID,
     FOREIGN_TOKENS,
     IMAGE_ID,
-    PREPROCESSING,
     QUESTION,
     STYLES,
     VIDEO_ID,
-    Preprocessing,
     Prompt,
-    Stage,
     Style,
     split_ids,
 )
 from erv.types import AUDIO_RATE, Wanted
 
-SILENCE_SECONDS = 10  # what the released code puts in the place of a missing sound track
+SILENCE_SECONDS = 10  # of zeros, with which the released code replaces a missing sound track
 
 
 class Processor:
-    """Decodes clips, writes prompts and collates batches, for one stage at a time (`at`).
+    """Tower inputs, prompts and batches, as one stage makes them (see `at`, and `erv.policy.base.PolicyProcessor`).
 
-    `image_size` pixels a side, `num_frames` frames a clip, `mel_bins` bins over `audio_seconds` of sound (30 for Whisper);
-    `question` is the user's text; `eos_ids` end an answer (default: the tokenizer's end token). `preprocessing` is
-    "consistent", one way for SFT, GRPO and inference, or "paper", the released code's ways with their differences.
+    Args:
+        tokenizer, bert_tokenizer: of the language model, and of the gate's BERT.
+        image_size: pixels along a side of a frame.
+        num_frames: frames of a clip.
+        mel_bins, audio_seconds: bins and length of the log-mel spectrogram (Whisper reads 30 s).
+        question: the user's text in the prompt.
+        preprocessing: "consistent", one way for SFT, GRPO and inference, or "paper", the released code's ways with their
+            differences.
+        eos_ids: token ids that end an answer; None for the tokenizer's end token.
     """
 
     def __init__(
@@ -54,7 +58,7 @@ class Processor:
         preprocessing: Preprocessing = "consistent",
         eos_ids: Sequence[int] | None = None,
     ) -> None:
-        _check(tokenizer, preprocessing)
+        _check_preprocessing(tokenizer, preprocessing)
         self.tokenizer, self.bert_tokenizer = tokenizer, bert_tokenizer
         self.image_size, self.num_frames = image_size, num_frames
         self.mel_bins, self.audio_seconds = mel_bins, audio_seconds
@@ -67,18 +71,18 @@ class Processor:
         self.pad_id = int(tokenizer.pad_token_id)
 
     def at(self, stage: Stage) -> Processor:
-        """This processor as `stage` uses it; before that it is as inference uses it."""
-        other = copy.copy(self)
-        other.style = STYLES[self.preprocessing][stage]
-        return other
+        """The processor as `stage` uses it; before, it is as inference uses it. Both share their tokenizers and prompts."""
+        processor = copy.copy(self)
+        processor.style = STYLES[self.preprocessing][stage]
+        return processor
 
     def settings(self) -> dict[str, object]:
-        """The plain values that, with the two tokenizers, make this processor again."""
+        """The constructor's plain arguments, for processor.json."""
         names = ("image_size", "num_frames", "mel_bins", "audio_seconds", "question", "preprocessing", "eos_ids")
         return {name: getattr(self, name) for name in names}
 
     def identity(self) -> str:
-        """What happens between the file and the towers, for the tower cache's key."""
+        """Everything that changes what `tensors` returns, for the key of the feature cache."""
         silence = " silence" if self.preprocessing == "paper" else ""
         return (
             f"{self.style.aspect} siglip {self.image_size} frames {self.num_frames} upright mel {self.mel_bins} "
@@ -86,20 +90,21 @@ class Processor:
         )
 
     def wanted(self, modalities: Sequence[str] = ("video", "audio")) -> Wanted:
-        """What is to be decoded of a clip."""
+        """What to decode of a clip."""
         return Wanted(
             self.num_frames, self.image_size, self.style.aspect, self.audio_seconds, AUDIO_RATE, tuple(modalities)
         )
 
     def tensors(self, pictures: np.ndarray | None, wave: np.ndarray | None) -> dict[str, Tensor]:
-        """What the towers take of a decoded clip: {"video": `[T, 3, S, S]` in [-1, 1], "audio": log-mel `[M, L]`}.
+        """Tower inputs of a decoded clip: {"video": `[T, 3, S, S]` in [-1, 1], "audio": log-mel `[M, L]`}.
 
-        With preprocessing "paper" a clip with a picture and no sound gets silence, as in the released code.
+        pictures: `[T, S, S, 3]` uint8; wave: `[samples]` fp32, 16 kHz mono. With preprocessing "paper" a clip without sound
+        gets silence, as in the released code.
         """
         media: dict[str, Tensor] = {}
         if pictures is not None:
             values = torch.from_numpy(pictures).permute(0, 3, 1, 2).float()
-            media["video"] = (values / 255 - 0.5) / 0.5
+            media["video"] = (values / 255 - 0.5) / 0.5  # SigLIP's mean and standard deviation
         if wave is None and self.fills_silence:
             wave = np.zeros(SILENCE_SECONDS * AUDIO_RATE, dtype=np.float32)
         if wave is not None:
@@ -112,7 +117,7 @@ class Processor:
         return self.preprocessing == "paper"
 
     def log_mel(self, wave: np.ndarray) -> Tensor:
-        """16 kHz mono `[S]` -> Whisper log-mel `[M, L]` of exactly `audio_seconds` (zero-padded or cut)."""
+        """Whisper log-mel `[M, L]` of a 16 kHz mono wave `[samples]`, of exactly `audio_seconds` (zero-padded or cut)."""
         samples = round(self.audio_seconds * AUDIO_RATE)
         features = self._mel(
             wave,
@@ -125,58 +130,62 @@ class Processor:
         return features["input_features"][0].float()
 
     def prompt_of(self, features: Mapping[str, Tensor], modalities: Sequence[str]) -> Prompt:
-        """The prompt of a clip: with those of `modalities` that it has."""
+        """The prompt of a clip with these tower features: with those of `modalities` that it has."""
         return self.prompt([name for name in modalities if name in features])
 
     def prompt(self, modalities: Sequence[str] = ("video", "audio"), question: str | None = None) -> Prompt:
-        """The chat prompt of this stage, with VIDEO_ID / AUDIO_ID where the media of `modalities` go."""
+        """The chat prompt of this stage, with VIDEO_ID / AUDIO_ID where the media of `modalities` go; tokenised once each."""
         question = question or self.question
         key = (self.style, tuple(modalities), question)
         if key not in self._prompts:
-            self._prompts[key] = self._prompt(modalities, question)
+            chat = [{"role": "user", "content": self.style.content(modalities, question)}]
+            if self.style.system is not None:
+                chat = [{"role": "system", "content": self.style.system}, *chat]
+            text = self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+            bert_text = self.style.bert_text(modalities, question)
+            self._prompts[key] = Prompt(tuple(self.split_ids(text)), bert_text)
         return self._prompts[key]
-
-    def _prompt(self, modalities: Sequence[str], question: str) -> Prompt:
-        chat = [{"role": "user", "content": self.style.content(modalities, question)}]
-        if self.style.system is not None:
-            chat = [{"role": "system", "content": self.style.system}, *chat]
-        text = self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        return Prompt(tuple(self.split_ids(text)), self.style.bert_text(modalities, question))
 
     def split_ids(self, text: str) -> list[int]:
         """Token ids of a text, with the negative ids of its placeholders."""
         return split_ids(text, self._ids)
 
     def target_ids(self, text: str) -> list[int]:
-        """Token ids of an answer: text, end token, line end. A control token that a corpus has written there is text."""
+        """Token ids of an answer: text, end token, line end.
+
+        split_special_tokens: a control token that a corpus has written in its text must not end or restart the chat.
+        """
         ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return [*ids, self.end_id, *self._ids("\n")]
 
     def _ids(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    @torch.autocast("cpu", enabled=False)  # which refuses to stack features in fp16 when it computes in bf16
+    @torch.autocast("cpu", enabled=False)  # bf16 autocast on the CPU refuses to stack the cache's fp16 features
     def collate(
         self,
         prompts: Sequence[Prompt],
         features: Sequence[dict[str, Tensor]],
         targets: Sequence[Sequence[int]] | None = None,
-    ) -> PolicyBatch:
-        """One batch of prompts (with `targets` appended, and labels on those only), right-padded.
+    ) -> HumanOmniBatch:
+        """Make one right-padded batch of prompts and the tower features of their clips.
 
-        `features` are the tower features of each row's clip; a modality is used where the prompt has its placeholder.
-        Clips may differ in their number of frames.
+        Args:
+            prompts: one per row.
+            features: tower features of each row's clip; a modality is used where the prompt has its placeholder. Clips may
+                differ in their number of frames.
+            targets: token ids to append to each prompt, the only ones with labels.
         """
         targets = targets or [[]] * len(prompts)
         rows = [torch.tensor([*p.ids, *t]) for p, t in zip(prompts, targets, strict=True)]
-        labels = [torch.tensor([IGNORE] * len(p.ids) + list(t)) for p, t in zip(prompts, targets, strict=True)]
+        labels = [torch.tensor([IGNORE_INDEX] * len(p.ids) + list(t)) for p, t in zip(prompts, targets, strict=True)]
         lengths = torch.tensor([len(row) for row in rows])
         bert = self.bert_tokenizer([p.bert for p in prompts], padding=True, return_tensors="pt")
         ids = pad_sequence(rows, batch_first=True, padding_value=self.pad_id)
-        video = _used(prompts, features, "video", (VIDEO_ID, IMAGE_ID))
-        audio = _used(prompts, features, "audio", (AUDIO_ID,))
+        video = _features_in_prompts(prompts, features, "video", (VIDEO_ID, IMAGE_ID))
+        audio = _features_in_prompts(prompts, features, "audio", (AUDIO_ID,))
         frames = [len(v) for v in video]
-        return PolicyBatch(
+        return HumanOmniBatch(
             input_ids=ids,
             attention_mask=torch.arange(ids.shape[1])[None] < lengths[:, None],
             bert_input_ids=bert["input_ids"],
@@ -184,22 +193,23 @@ class Processor:
             video=pad_sequence(video, batch_first=True) if video else None,
             frames=torch.tensor(frames) if len(set(frames)) > 1 else None,
             audio=torch.stack(audio) if audio else None,
-            labels=pad_sequence(labels, batch_first=True, padding_value=IGNORE) if any(targets) else None,
+            labels=pad_sequence(labels, batch_first=True, padding_value=IGNORE_INDEX) if any(targets) else None,
         )
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of generated tokens, special tokens left out."""
+        """Text of generated tokens, without special tokens."""
         return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
 
-def _used(
+def _features_in_prompts(
     prompts: Sequence[Prompt], features: Sequence[dict[str, Tensor]], name: str, placeholders: Sequence[int]
 ) -> list[Tensor]:
+    """The features of modality `name` of the rows whose prompt has one of its `placeholders`."""
     rows = zip(prompts, features, strict=True)
     return [f[name] for p, f in rows if name in f and any(i in p.ids for i in placeholders)]
 
 
-def _check(tokenizer: PreTrainedTokenizerFast, preprocessing: str) -> None:
+def _check_preprocessing(tokenizer: PreTrainedTokenizerFast, preprocessing: str) -> None:
     if preprocessing not in PREPROCESSING:
         raise ValueError(f"policy.preprocessing is one of {', '.join(PREPROCESSING)}; got {preprocessing!r}")
     absent = [token for token in FOREIGN_TOKENS if token not in tokenizer.get_vocab()]

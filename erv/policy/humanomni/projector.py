@@ -1,6 +1,10 @@
 """HumanOmni's vision projector: two convolutional branches and one MLP branch over the same tower features.
 
-Spec: policy.md section 3. Names of submodules are those of the public checkpoints; "bn" holds a LayerNorm over channels.
+Spec: policy.md section 3. Submodules have the names of the public checkpoints; "bn" is a LayerNorm over channels there, too.
+The blocks are timm's RegNet bottlenecks, written out because the project does not depend on timm.
+
+Shapes: B clips, T frames, g * g = N patches of width d per frame, g' * g' tokens of width D per frame after the projector,
+g' = ceil(g / 2).
 """
 
 from __future__ import annotations
@@ -58,10 +62,11 @@ class Bottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`[B, inputs, H, W]` -> `[B, outputs, H, W]`."""
         y = F.silu(self.conv2(F.silu(self.conv1(x))))
-        return F.silu(self.conv3(self.se(y)) + self.downsample(x))
+        return F.silu(self.conv3(self.se(y)) + self.downsample(x))  # no activation between conv3 and the sum
 
 
 def _stage(inputs: int, outputs: int, depth: int) -> nn.Sequential:
+    """`depth` bottlenecks named b1, b2, …; the first one changes the width."""
     blocks = nn.Sequential()
     for number in range(1, depth + 1):
         blocks.add_module(f"b{number}", Bottleneck(inputs if number == 1 else outputs, outputs))
@@ -77,10 +82,10 @@ class VisionProjector(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, kind: str) -> None:
         super().__init__()
-        depth, spatial = (2, 0) if kind == "all_in_one_small" else (4, 1)
+        depth, spatial_padding = (2, 0) if kind == "all_in_one_small" else (4, 1)
         for branch in ("video", "body"):
             self.add_module(f"s1_{branch}", _stage(inputs, outputs, depth))
-            conv = nn.Conv3d(outputs, outputs, 2, stride=(1, 2, 2), padding=(1, spatial, spatial))
+            conv = nn.Conv3d(outputs, outputs, 2, stride=(1, 2, 2), padding=(1, spatial_padding, spatial_padding))
             self.add_module(f"sampler_{branch}", nn.Sequential(conv, nn.SiLU()))
             self.add_module(f"s2_{branch}", _stage(outputs, outputs, depth))
             self.add_module(f"readout_{branch}", _mlp(outputs, outputs))
@@ -91,23 +96,24 @@ class VisionProjector(nn.Module):
         return self.branch("video", features), self.branch("body", features), self.pool_face(self.face(features))
 
     def branch(self, name: str, features: Tensor) -> Tensor:
-        """One convolutional branch: `[B, T, N, d]` -> `[B, T * g' * g', D]`; token t sees frames t - 1 and t."""
+        """Run a convolutional branch, "video" or "body": `[B, T, N, d]` -> `[B, T * g' * g', D]`."""
         batch, frames, patches, width = features.shape
         grid = int(patches**0.5)
         x = features.reshape(batch * frames, grid, grid, width).permute(0, 3, 1, 2)
         x = self.get_submodule(f"s1_{name}")(x)
         x = x.reshape(batch, frames, *x.shape[1:]).transpose(1, 2)  # [B, D, T, g, g]
-        x = self.get_submodule(f"sampler_{name}")(x)[:, :, :frames]  # time was padded on both sides: T + 1 -> T
+        # padding on both sides of time makes T + 1 outputs; without the last one, output t sees frames t - 1 and t
+        x = self.get_submodule(f"sampler_{name}")(x)[:, :, :frames]
         x = x.transpose(1, 2).flatten(0, 1)
         x = self.get_submodule(f"s2_{name}")(x).flatten(2).transpose(1, 2)  # [B * T, g' * g', D]
         return self.get_submodule(f"readout_{name}")(x.reshape(batch, -1, x.shape[-1]))
 
     def face(self, features: Tensor) -> Tensor:
-        """The MLP branch before pooling: `[B, T, N, d]` -> `[B, T, N, D]`."""
+        """Run the MLP branch up to its pooling: `[B, T, N, d]` -> `[B, T, N, D]`."""
         return self.mlp_2xgelu_face(features)
 
     def pool_face(self, tokens: Tensor) -> Tensor:
-        """`[B, T, N, D]` -> `[B, T * g' * g', D]` by bilinear resizing to half the grid, rounded up."""
+        """Pool `[B, T, N, D]` to `[B, T * g' * g', D]` by bilinear resizing to half the grid, rounded up."""
         batch, frames, patches, width = tokens.shape
         grid = int(patches**0.5)
         x = tokens.reshape(batch * frames, grid, grid, width).permute(0, 3, 1, 2)

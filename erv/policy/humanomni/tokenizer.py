@@ -1,4 +1,4 @@
-"""Tokenizers for a policy without public weights: trained on its own texts, in the shape of Qwen2's and BERT's."""
+"""Train tokenizers for a policy without public weights, of the kinds of Qwen2's and BERT's, on the texts of its corpus."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-# Contractions, words with a leading space, single digits, punctuation, line ends, spaces: Qwen2's way of cutting text.
+# Qwen2's pre-tokenizer: contractions, words with a leading space, single digits, punctuation, line ends, spaces.
 _QWEN2_PIECES = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -21,21 +21,25 @@ _BERT_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 def train_tokenizer(
     texts: Sequence[str], vocab_size: int = 1200, special: Sequence[str] = ()
-) -> PreTrainedTokenizerFast:  # fmt: skip
-    """A byte-level BPE with ChatML's special tokens, those in `special`, and ChatML's template.
+) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE with ChatML's special tokens, those in `special`, and ChatML's chat template.
 
-    The same texts give the same tokenizer.
+    Deterministic: the same texts give the same tokenizer.
     """
     core = Tokenizer(models.BPE())
-    core.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(_QWEN2_PIECES), behavior="isolated"),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-    ])  # fmt: skip
+    core.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_QWEN2_PIECES), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     core.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, show_progress=False, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        vocab_size=vocab_size,
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),  # every byte has a token, so no text is unknown
         special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>", *special],
-    )  # fmt: skip
+    )
     core.train_from_iterator(texts, trainer)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|im_end|>", pad_token="<|endoftext|>")
     tokenizer.chat_template = _CHATML
@@ -43,9 +47,9 @@ def train_tokenizer(
 
 
 def train_bert_tokenizer(texts: Sequence[str], words: int = 1000) -> PreTrainedTokenizerFast:
-    """A lower-casing WordPiece tokenizer that adds [CLS] and [SEP]: every character, and the `words` most frequent words.
+    """Build a lower-casing WordPiece tokenizer with [CLS] and [SEP]: every character, and the `words` most frequent words.
 
-    The library's own WordPiece trainer breaks ties at random, so that two runs would get different vocabularies.
+    Not by the library's WordPiece trainer, which breaks ties at random: two processes would get different vocabularies.
     """
     normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
     counts = Counter(w for text in texts for w, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
@@ -57,6 +61,10 @@ def train_bert_tokenizer(texts: Sequence[str], words: int = 1000) -> PreTrainedT
     ids = [(token, core.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
     core.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ids)
     return PreTrainedTokenizerFast(
-        tokenizer_object=core, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]",
+        tokenizer_object=core,
+        unk_token="[UNK]",
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
         mask_token="[MASK]",
-    )  # fmt: skip
+    )

@@ -41,6 +41,7 @@ _IMPORTED = [
     "erv.training.datamodule",
     "erv.training.callbacks.progress",
     "erv.policy.policy",
+    "erv.policy.humanomni.family",
     "erv.verifier.classifier",
     "sklearn.feature_extraction.text",
     "sklearn.linear_model",

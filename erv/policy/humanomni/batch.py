@@ -1,4 +1,4 @@
-"""A batch of prompts with the tower features of their clips."""
+"""A collated batch of HumanOmni's: prompts with the tower features of their clips."""
 
 from __future__ import annotations
 
@@ -9,49 +9,49 @@ from torch import Tensor
 
 from erv.policy.humanomni.prompts import AUDIO_ID, IMAGE_ID, VIDEO_ID
 
-IGNORE = -100
-
 
 @dataclass(frozen=True)
-class PolicyBatch:
-    """Prompts (and SFT targets) with the tower features of their clips, right-padded.
-
-    `input_ids` `[B, L]` holds VIDEO_ID / AUDIO_ID where media go; `attention_mask` `[B, L]` bool; `labels` `[B, L]`;
-    `bert_input_ids`, `bert_attention_mask` `[B, Q]`; `video` `[Bv, T, N, d]` and `audio` `[Ba, A, d_a]` hold the tower
-    features of the rows that have such a placeholder, in order. `frames` `[Bv]`: the frames of each clip where they
-    differ (T is the most of them), None where all have T.
-    """
+class HumanOmniBatch:
+    """Prompts (and SFT targets), right-padded, with the tower features of their clips (see `erv.policy.base.PolicyBatch`)."""
 
     input_ids: Tensor
+    """`[B, L]`; VIDEO_ID, AUDIO_ID or IMAGE_ID (negative) where media go, one placeholder per modality."""
     attention_mask: Tensor
+    """`[B, L]` bool."""
     bert_input_ids: Tensor
+    """`[B, Q]`: the question in BERT's tokens, for the gate."""
     bert_attention_mask: Tensor
+    """`[B, Q]`."""
     video: Tensor | None = None
+    """Vision features `[Bv, T, N, d]` of the rows with a picture placeholder, in order; T frames of N patches."""
     audio: Tensor | None = None
+    """Audio features `[Ba, A, d_a]` of the rows with an audio placeholder, in order."""
     labels: Tensor | None = None
+    """`[B, L]`, IGNORE_INDEX but for the targets."""
     frames: Tensor | None = None
+    """`[Bv]`: frames of each clip where they differ (T is the largest); None where all have T."""
 
-    def to(self, device: torch.device | str) -> PolicyBatch:
+    def to(self, device: torch.device | str) -> HumanOmniBatch:
         """The batch on another device."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return replace(self, **{k: v.to(device) for k, v in values.items() if v is not None})
 
     @property
     def media_ids(self) -> Tensor:
-        """The ids `[B, L]` without padding, pictures as videos of one frame."""
+        """The ids `[B, L]` with 0 at padding, and pictures as videos of one frame."""
         ids = self.input_ids.masked_fill(~self.attention_mask.bool(), 0)
         return ids.masked_fill(ids == IMAGE_ID, VIDEO_ID)
 
     def check_placeholders(self) -> None:
-        """ValueError where placeholders and features do not belong together."""
+        """Raise ValueError where placeholders and features do not agree in number."""
         ids = self.media_ids
         for name, placeholder, features in (("video", VIDEO_ID, self.video), ("audio", AUDIO_ID, self.audio)):
             counts = (ids == placeholder).sum(1)
             if int(counts.max()) > 1:
                 raise ValueError(f"a prompt holds {int(counts.max())} {name} placeholders; one per sample is the rule")
-            wanted, given = int(counts.sum()), 0 if features is None else features.shape[0]
-            if wanted != given:
+            expected, given = int(counts.sum()), 0 if features is None else features.shape[0]
+            if expected != given:
                 raise ValueError(
-                    f"{wanted} prompts have a placeholder for {name} but features of {given} clips were given; "
+                    f"{expected} prompts have a placeholder for {name} but features of {given} clips were given; "
                     f"give each placeholder its clip, or leave {name} out of media.modalities"
                 )
