@@ -6,7 +6,11 @@ import difflib
 from collections.abc import Iterable
 
 
-class ConfigError(Exception):
+class UserError(Exception):
+    """An error whose message is all that a user needs to see."""
+
+
+class ConfigError(UserError):
     """A config that cannot be run; the message lists every problem and is all the user needs to see."""
 
 
