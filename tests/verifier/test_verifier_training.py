@@ -26,11 +26,11 @@ from erv.taxonomy import DFEW, MAFW
 from erv.training.callbacks.nan_guard import NonFinite, SoundSteps
 from erv.training.optim import Optim
 from erv.verifier import Loss, Sentences, load_verifier
-from erv.verifier.calibration import calibrate, reliability, sigmoid, temperature
+from erv.verifier.calibration import calibrate, fit_temperature, reliability_curve, sigmoid
 from erv.verifier.calibration_plot import calibration_svg
-from erv.verifier.label_noise import Noise
+from erv.verifier.label_noise import LabelNoise
 from erv.verifier.losses import contrastive
-from erv.verifier.metrics import chosen
+from erv.verifier.metrics import predicted_labels
 
 
 def write(path, rows):
@@ -118,29 +118,31 @@ ROWS = [{"text": str(i), "labels": [MAFW.labels[i % 11]]} for i in range(2000)]
 
 @pytest.mark.parametrize("shape", ["uniform", "confusion"])
 def test_noise_spoils_its_share_and_more_noise_spoils_more_of_the_same(shape):
-    low, high = (Noise(rate, shape).spoil(ROWS, MAFW, 3) for rate in (0.1, 0.3))
+    low, high = (LabelNoise(rate, shape).apply(ROWS, MAFW, 3) for rate in (0.1, 0.3))
     wrong = [[i for i, row in enumerate(rows) if row["labels"] != ROWS[i]["labels"]] for rows in (low, high)]
     assert (len(wrong[0]) / 2000, len(wrong[1]) / 2000) == (pytest.approx(0.1, abs=0.02), pytest.approx(0.3, abs=0.03))
     assert set(wrong[0]) < set(wrong[1])
     assert all(low[i] == high[i] for i in wrong[0])
     assert all(high[i]["clean_labels"] == ROWS[i]["labels"] for i in wrong[1])
-    assert Noise(0.1, shape).spoil(ROWS, MAFW, 3) == low
-    assert Noise(0.1, shape).spoil(ROWS, MAFW, 4) != low
-    assert Noise(0.0, shape).spoil(ROWS, MAFW, 3) == ROWS
+    assert LabelNoise(0.1, shape).apply(ROWS, MAFW, 3) == low
+    assert LabelNoise(0.1, shape).apply(ROWS, MAFW, 4) != low
+    assert LabelNoise(0.0, shape).apply(ROWS, MAFW, 3) == ROWS
 
 
 def test_the_shape_of_noise():
-    spoiled = {shape: Noise(1.0, shape).spoil(ROWS, MAFW, 3) for shape in ("uniform", "confusion")}
+    spoiled = {shape: LabelNoise(1.0, shape).apply(ROWS, MAFW, 3) for shape in ("uniform", "confusion")}
     of_anger = {
         shape: {r["labels"][0] for r in rows if r["clean_labels"] == ["anger"]} for shape, rows in spoiled.items()
     }
     assert of_anger == {"uniform": set(MAFW.labels) - {"anger"}, "confusion": {"disgust"}}
-    dfew = Noise(1.0, "confusion").spoil([{"text": "", "labels": ["sad"]}, {"text": "", "labels": ["fear"]}], DFEW, 0)
+    dfew = LabelNoise(1.0, "confusion").apply(
+        [{"text": "", "labels": ["sad"]}, {"text": "", "labels": ["fear"]}], DFEW, 0
+    )
     assert [row["labels"] for row in dfew] == [["neutral"], ["surprise"]]
 
 
 def test_sentences_are_spoiled_in_training_only(files):
-    found = Sentences(files, DFEW, noise=Noise(1.0), heldout=0.2)
+    found = Sentences(files, DFEW, noise=LabelNoise(1.0), heldout=0.2)
     assert all("clean_labels" in row for row in found.rows("train"))
     assert all("clean_labels" not in row for row in found.rows("heldout"))
 
@@ -246,7 +248,7 @@ def drawn(scale, seed=0):
 @pytest.mark.parametrize("scale", [0.4, 1.0, 3.0])
 def test_the_temperature_undoes_over_and_underconfidence(scale):
     logits, targets = drawn(scale)
-    assert temperature(logits, targets) == pytest.approx(scale, rel=0.06)
+    assert fit_temperature(logits, targets) == pytest.approx(scale, rel=0.06)
     found = calibrate(logits, targets, 3, range(3))
     gap = [max(abs(p - t) for p, t, n in curve if n > 200) for curve in (found.before, found.after)]
     assert gap[1] < 0.06
@@ -260,7 +262,7 @@ def test_the_threshold_is_the_best_of_the_sweep():
     assert by_threshold[found.threshold] == pytest.approx(max(by_threshold.values()))
     per_sentence = [n for _, _, n in found.sweep]
     assert per_sentence == sorted(per_sentence, reverse=True)
-    assert len(reliability(np.array([[0.05, 1.0]]), np.array([[0, 1]]))) == 2
+    assert len(reliability_curve(np.array([[0.05, 1.0]]), np.array([[0, 1]]))) == 2
 
 
 @given(st.lists(st.floats(0, 1, width=32), min_size=7, max_size=7, unique=True), st.floats(0, 1), st.integers(1, 3))
@@ -268,7 +270,7 @@ def test_scores_pick_the_emotions_that_the_reward_finds(p, threshold, top_k):
     values = np.array([p], np.float32)
     reward = ExplanationReward(threshold=threshold, top_k=top_k).emotions(values[0], DFEW.labels)
     if len(set(values[0].tolist())) == 7:
-        picked = chosen(values, np.float32(threshold), top_k)
+        picked = predicted_labels(values, np.float32(threshold), top_k)
         assert set(reward) == {DFEW.labels[i] for i in picked[0].nonzero()[0]}
 
 
