@@ -110,15 +110,15 @@ def test_a_label_it_does_not_know_is_refused(verifier):
 def test_frozen_scores():
     p = np.array([[0.9, 0.2, 0.0], [0.05, 0.04, 0.01], [0.3, 0.2, 0.15]])
     t = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0]])
-    found = scores(p, t, threshold=0.1, top_k=2)
-    assert found["labels_per_sentence"] == pytest.approx(5 / 3)  # two, the likeliest alone, two
+    result = scores(p, t, threshold=0.1, top_k=2)
+    assert result["labels_per_sentence"] == pytest.approx(5 / 3)  # two, the likeliest alone, two
     # per class (tp, fp, fn): (2, 1, 0), (1, 1, 0), none at all
-    assert found["macro_f1"] == pytest.approx((0.8 + 2 / 3 + 0) / 3)
-    assert found["micro_f1"] == pytest.approx(3 * 2 / (3 * 2 + 2))
-    assert found["map"] == pytest.approx((AP_FIRST + 0.5) / 2)
-    kept = scores(p, t, threshold=0.1, top_k=2, columns=[0, 1])
-    assert kept["macro_f1"] == pytest.approx((0.8 + 2 / 3) / 2)
-    assert kept["labels_per_sentence"] == found["labels_per_sentence"]
+    assert result["macro_f1"] == pytest.approx((0.8 + 2 / 3 + 0) / 3)
+    assert result["micro_f1"] == pytest.approx(3 * 2 / (3 * 2 + 2))
+    assert result["map"] == pytest.approx((AP_FIRST + 0.5) / 2)
+    two_classes = scores(p, t, threshold=0.1, top_k=2, columns=[0, 1])
+    assert two_classes["macro_f1"] == pytest.approx((0.8 + 2 / 3) / 2)
+    assert two_classes["labels_per_sentence"] == result["labels_per_sentence"]
     classes = per_class(p, t, 0.1, 2, {"happy": 0, "sad": 1})
     assert classes["happy"] == pytest.approx({"precision": 2 / 3, "recall": 1, "f1": 0.8, "sentences": 2})
     assert classes["sad"]["precision"] == 0.5
@@ -179,8 +179,8 @@ def test_the_difference_is_that_of_macro_f1_and_its_interval_holds_it():
     targets = rng.integers(0, 2, (200, 3))
     better, worse = (np.clip(targets + rng.normal(0, noise, targets.shape), 0, 1) for noise in (0.3, 0.8))
     gain = macro_f1_difference(better, worse, targets, [0, 1, 2], (0.5, 0.4), 2)
-    wanted = scores(better, targets, 0.5, 2)["macro_f1"] - scores(worse, targets, 0.4, 2)["macro_f1"]
-    assert gain.value == pytest.approx(wanted, abs=1e-6)
+    expected = scores(better, targets, 0.5, 2)["macro_f1"] - scores(worse, targets, 0.4, 2)["macro_f1"]
+    assert gain.value == pytest.approx(expected, abs=1e-6)
     assert 0 < gain.low < gain.value < gain.high
 
 

@@ -62,8 +62,8 @@ def test_sources_and_augmentation_are_the_ablation(files):
 
 
 def test_clips_are_held_out_whole_and_augmented_rows_never(files):
-    found = Sentences(files, DFEW, augmentation=True, heldout=0.2, audit=0.2)
-    by_split = {split: found.rows(split) for split in ("train", "heldout", "audit")}
+    sentences = Sentences(files, DFEW, augmentation=True, heldout=0.2, audit=0.2)
+    by_split = {split: sentences.rows(split) for split in ("train", "heldout", "audit")}
     clips = {split: {row["clip"] for row in rows if row.get("clip")} for split, rows in by_split.items()}
     assert not clips["train"] & clips["heldout"]
     assert not clips["train"] & clips["audit"]
@@ -71,7 +71,7 @@ def test_clips_are_held_out_whole_and_augmented_rows_never(files):
     assert 0.1 < len(clips["heldout"]) / 100 < 0.3
     assert sum(row["source"] == "augmented" for row in by_split["train"]) == 50
     assert sum(len(rows) for rows in by_split.values()) == 459  # failed, off_list and refused rows are nowhere
-    assert found.clips == {f"c{i}" for i in range(100)}
+    assert sentences.clips == {f"c{i}" for i in range(100)}
 
 
 def test_the_audit_verifier_sees_nothing_of_the_others_text(files):
@@ -142,9 +142,9 @@ def test_the_shape_of_noise():
 
 
 def test_sentences_are_spoiled_in_training_only(files):
-    found = Sentences(files, DFEW, noise=LabelNoise(1.0), heldout=0.2)
-    assert all("clean_labels" in row for row in found.rows("train"))
-    assert all("clean_labels" not in row for row in found.rows("heldout"))
+    sentences = Sentences(files, DFEW, noise=LabelNoise(1.0), heldout=0.2)
+    assert all("clean_labels" in row for row in sentences.rows("train"))
+    assert all("clean_labels" not in row for row in sentences.rows("heldout"))
 
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [-3.0, 0.0, 1.0]])
@@ -202,16 +202,16 @@ def test_every_loss_learns(name):
     model = torch.nn.Linear(8, 8), torch.nn.Linear(8, 3)
     loss, optimiser = Loss(name, balance="inverse"), torch.optim.Adam([p for m in model for p in m.parameters()], 0.05)
     weights = loss.weights(targets)
-    found = []
+    losses = []
     for _ in range(60):
         hidden = model[0](x).tanh()
         value = loss(model[1](hidden), targets, hidden, weights)
         optimiser.zero_grad()
         value.backward()
         optimiser.step()
-        found.append(value.item())
-    assert np.isfinite(found).all()
-    assert found[-1] < 0.8 * found[0]
+        losses.append(value.item())
+    assert np.isfinite(losses).all()
+    assert losses[-1] < 0.8 * losses[0]
 
 
 def test_balancing_weights():
@@ -249,18 +249,18 @@ def drawn(scale, seed=0):
 def test_the_temperature_undoes_over_and_underconfidence(scale):
     logits, targets = drawn(scale)
     assert fit_temperature(logits, targets) == pytest.approx(scale, rel=0.06)
-    found = calibrate(logits, targets, 3, range(3))
-    gap = [max(abs(p - t) for p, t, n in curve if n > 200) for curve in (found.before, found.after)]
+    calibration = calibrate(logits, targets, 3, range(3))
+    gap = [max(abs(p - t) for p, t, n in curve if n > 200) for curve in (calibration.before, calibration.after)]
     assert gap[1] < 0.06
     assert gap[1] <= gap[0] + 0.02
 
 
 def test_the_threshold_is_the_best_of_the_sweep():
     logits, targets = drawn(1.0)
-    found = calibrate(logits, targets, 3, range(3))
-    by_threshold = {t: f for t, f, _ in found.sweep}
-    assert by_threshold[found.threshold] == pytest.approx(max(by_threshold.values()))
-    per_sentence = [n for _, _, n in found.sweep]
+    calibration = calibrate(logits, targets, 3, range(3))
+    by_threshold = {t: f for t, f, _ in calibration.sweep}
+    assert by_threshold[calibration.threshold] == pytest.approx(max(by_threshold.values()))
+    per_sentence = [n for _, _, n in calibration.sweep]
     assert per_sentence == sorted(per_sentence, reverse=True)
     assert len(reliability_curve(np.array([[0.05, 1.0]]), np.array([[0, 1]]))) == 2
 
@@ -270,8 +270,8 @@ def test_scores_pick_the_emotions_that_the_reward_finds(p, threshold, top_k):
     values = np.array([p], np.float32)
     reward = ExplanationReward(threshold=threshold, top_k=top_k).emotions(values[0], DFEW.labels)
     if len(set(values[0].tolist())) == 7:
-        picked = predicted_labels(values, np.float32(threshold), top_k)
-        assert set(reward) == {DFEW.labels[i] for i in picked[0].nonzero()[0]}
+        predicted = predicted_labels(values, np.float32(threshold), top_k)
+        assert set(reward) == {DFEW.labels[i] for i in predicted[0].nonzero()[0]}
 
 
 def test_the_plot_is_a_picture():
@@ -309,18 +309,18 @@ def test_the_exported_folder_is_an_ordinary_classifier(trained):
     root, _ = trained
     folder = run_of(root, "verifier") / "model"
     model = AutoModelForSequenceClassification.from_pretrained(folder)
-    chosen_there = json.loads((folder / "erv.json").read_text())
+    calibration = json.loads((folder / "erv.json").read_text())
     assert tuple(model.config.id2label.values()) == DFEW.labels
-    assert model.config.erv == chosen_there
-    assert 0 < chosen_there["threshold"] < 1
+    assert model.config.erv == calibration
+    assert 0 < calibration["threshold"] < 1
     batch = AutoTokenizer.from_pretrained(folder)(["The jaw drops."], return_tensors="pt")
     plain = model.eval()(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.detach()
     np.testing.assert_allclose(load_verifier(str(folder))(["The jaw drops."]), plain.sigmoid().numpy(), atol=1e-6)
     calibrated = load_verifier(str(folder), calibrated=True)(["The jaw drops."])
-    np.testing.assert_allclose(calibrated, (plain / chosen_there["temperature"]).sigmoid().numpy(), atol=1e-5)
+    np.testing.assert_allclose(calibrated, (plain / calibration["temperature"]).sigmoid().numpy(), atol=1e-5)
     card = (folder / "README.md").read_text()
     assert "pipeline_tag: text-classification" in card
-    assert f"threshold {chosen_there['threshold']:.2f}" in card
+    assert f"threshold {calibration['threshold']:.2f}" in card
     assert "| heldout | audit | withheld |" in card
 
 
@@ -379,11 +379,11 @@ def test_training_text_without_held_out_rows_is_refused(tree, tmp_path):
 def test_other_content_at_the_same_path_is_another_run(tree, tmp_path):
     assert training_files(tree) == {}  # the corpus' own files are told by the corpus
     tree["verifier"]["data"]["files"]["pseudo"] = str(tmp_path / "own.jsonl")
-    found = []
+    hashes = []
     for count in (1, 2):
         write(tmp_path / "own.jsonl", [{"text": "x", "labels": ["sad"]}] * count)
-        found.append(training_files(tree)["verifier.data.files.pseudo"])
-    assert len(set(found)) == 2
+        hashes.append(training_files(tree)["verifier.data.files.pseudo"])
+    assert len(set(hashes)) == 2
 
 
 @pytest.mark.parametrize(("limit", "left"), [(0.5, 0.5), (10.0, 5.0), (0.0, 5.0)])
