@@ -11,7 +11,7 @@ class UserError(Exception):
 
 
 class ConfigError(UserError):
-    """A config that cannot be run; the message lists every problem and is all the user needs to see."""
+    """A config that cannot be run; the message lists every problem."""
 
 
 def did_you_mean(key: str, known: Iterable[str]) -> str:
