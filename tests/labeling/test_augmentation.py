@@ -130,10 +130,13 @@ def test_bad_settings_are_refused(settings, message, labelled):
 @pytest.mark.parametrize(
     ("text", "new"),
     [
-        ("The brows draw together, and the jaw is set!", False), ("the brows draw together and the jaws are set", False),
-        ("The lips part and the eyes are wide.", True), ("Brows.", True), ("", True),
+        ("The brows draw together, and the jaw is set!", False),
+        ("the brows draw together and the jaws are set", False),
+        ("The lips part and the eyes are wide.", True),
+        ("Brows.", True),
+        ("", True),
     ],
-)  # fmt: skip
+)
 def test_near_duplicates(text, new):
     assert NearDuplicateFilter(["The brows draw together and the jaw is set."]).add(text) is new
 

@@ -50,8 +50,17 @@ def write_jsonl(path, rows):
 
 
 def label(root, server, *overrides, start=subprocess.run):
-    command = [sys.executable, "-m", "erv.label", f"llm.base_url={server.url}", f"llm.concurrency={CONCURRENCY}",
-               "llm.timeout_s=1", "llm.backoff_s=0.02", "llm.max_backoff_s=0.1", *overrides]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "erv.label",
+        f"llm.base_url={server.url}",
+        f"llm.concurrency={CONCURRENCY}",
+        "llm.timeout_s=1",
+        "llm.backoff_s=0.02",
+        "llm.max_backoff_s=0.1",
+        *overrides,
+    ]
     if start is subprocess.Popen:  # to be killed
         env = {**environment(root), "OPENAI_API_KEY": KEY}
         return start(command, cwd=root, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -78,11 +87,21 @@ def killed_with_all_calls_under_way(root, server, after, *overrides):
 def test_an_unreliable_endpoint_and_two_kills(endpoint, tmp_path, fault):
     texts = [f"Number {i} looks {DFEW.labels[i % 2]}." for i in range(60)]
     plan = {
-        texts[0]: [429], texts[1]: [500, 503], texts[2]: ["timeout"], texts[3]: ["garbage"], texts[4]: ["broken", 408],
-        texts[5]: ["drop", 409], texts[6]: ["empty"], texts[20]: [429, 429, 500], texts[21]: ["garbage"],
-        texts[50]: [502, "timeout"], texts[51]: ["broken"], texts[30]: ["off_list"], texts[31]: ["refused"],
+        texts[0]: [429],
+        texts[1]: [500, 503],
+        texts[2]: ["timeout"],
+        texts[3]: ["garbage"],
+        texts[4]: ["broken", 408],
+        texts[5]: ["drop", 409],
+        texts[6]: ["empty"],
+        texts[20]: [429, 429, 500],
+        texts[21]: ["garbage"],
+        texts[50]: [502, "timeout"],
+        texts[51]: ["broken"],
+        texts[30]: ["off_list"],
+        texts[31]: ["refused"],
         texts[55]: [500, "refused"],
-    }  # fmt: skip
+    }
     faults = sum(step not in ("off_list", "refused") for steps in plan.values() for step in steps)
     server = endpoint(plan=plan)
     rows = [{"text": text, "clip": str(i)} for i, text in enumerate(texts)] + [{"text": t} for t in texts[:7]]
@@ -247,7 +266,7 @@ def test_the_cache_knows_model_parameters_prompt_and_text(endpoint, tmp_path):
         base.key(LabelPrompt(DFEW, most=1).question("He is sad.")),
         base.key(LabelPrompt(MAFW).question("He is sad.")),
         base.key(replace(question, version="label-2@x")),
-    ]  # fmt: skip
+    ]
     assert len({base.key(question), *others}) == 7
     ask(base, ["He is sad."] * 5)
     ask(chat(server, tmp_path, concurrency=1), ["He is sad."])
@@ -257,11 +276,15 @@ def test_the_cache_knows_model_parameters_prompt_and_text(endpoint, tmp_path):
 @pytest.mark.parametrize(
     ("reply", "labels", "status"),
     [
-        (["sad"], ["sad"], "ok"), (["Happiness", "angry."], ["happy", "angry"], "ok"), (["sad", "sadness"], ["sad"], "ok"),
-        (["unhappy"], [], "off_list"), (["sad", "gloom"], [], "off_list"), (["happy or sad"], [], "off_list"),
+        (["sad"], ["sad"], "ok"),
+        (["Happiness", "angry."], ["happy", "angry"], "ok"),
+        (["sad", "sadness"], ["sad"], "ok"),
+        (["unhappy"], [], "off_list"),
+        (["sad", "gloom"], [], "off_list"),
+        (["happy or sad"], [], "off_list"),
         ([""], [], "off_list"),
     ],
-)  # fmt: skip
+)
 def test_what_a_reply_means(reply, labels, status, endpoint, tmp_path):
     server = endpoint(lambda request, user: {"emotions": reply})
     (answer,) = ask(chat(server, tmp_path), ["x"])
@@ -331,12 +354,21 @@ def test_estimates(endpoint, tmp_path):
     ("name", "content", "settings", "expected"),
     [
         ("a.jsonl", '{"text": "One.", "clip": 7}\n\n{"text": ""}\n', {}, [("One.", "7")]),
-        ("emer.csv", "names,reasons\nc1,One. Two.\n", {"field": "reasons", "clip": "names", "unit": "sentence"},
-         [("One.", "c1"), ("Two.", "c1")]),
+        (
+            "emer.csv",
+            "names,reasons\nc1,One. Two.\n",
+            {"field": "reasons", "clip": "names", "unit": "sentence"},
+            [("One.", "c1"), ("Two.", "c1")],
+        ),
         ("merr.json", '{"c2": {"smp_reason_caption": "One."}}', {"field": "smp_reason_caption"}, [("One.", "c2")]),
-        ("p.jsonl", '{"text": "<think>One.</think><answer>sad</answer>", "clip_id": "3"}', {"clip": "clip_id"}, [("One.", "3")]),
+        (
+            "p.jsonl",
+            '{"text": "<think>One.</think><answer>sad</answer>", "clip_id": "3"}',
+            {"clip": "clip_id"},
+            [("One.", "3")],
+        ),
     ],
-)  # fmt: skip
+)
 def test_files_with_texts(name, content, settings, expected, tmp_path):
     (tmp_path / name).write_text(content)
     assert [(t.text, t.clip) for t in read_texts(str(tmp_path / name), **settings)] == expected
@@ -390,8 +422,14 @@ def test_the_command_refuses_evaluation_clips(endpoint, corpus, tmp_path):
     file = write_jsonl(tmp_path / "t.jsonl", [{"text": "He is sad.", "clip": clip}])
     server = endpoint()
     p = corpus.parameters
-    given = ["data=synthetic", f"data.root={corpus.root}", f"seed={p['seed']}", "data.clips=48",
-             "data.dev=8", "data.test=8"]  # fmt: skip
+    given = [
+        "data=synthetic",
+        f"data.root={corpus.root}",
+        f"seed={p['seed']}",
+        "data.clips=48",
+        "data.dev=8",
+        "data.test=8",
+    ]
     done = label(tmp_path, server, f"task.input={file}", *given)
     assert done.returncode == 2
     assert f"1 of its clips are evaluation clips of this corpus, first {clip}" in done.stderr

@@ -31,17 +31,35 @@ def message(content, **parts):
 
 
 ODD = {
-    "a list": b"[]", "null": b"null", "a number": b"3", "nothing": b"", "no UTF-8": b'{"a": "\xff', "nested": b"[" * 200_000,
-    "an error with status 200": b'{"error": {"message": "overloaded", "code": 529}}', "no choices": body(choices=None),
-    "choices of text": body(choices="abc"), "choices by name": body(choices={"a": 1}), "choice null": body(choices=[None]),
-    "no message": body(choices=[{}]), "message null": choice(message=None), "message text": choice(message="sad"),
-    "message empty": choice(message={}), "content of parts": message([{"type": "text", "text": GOOD}]),
-    "content an object": message({"emotion": "sad"}), "content a number": message(3), "content true": message(True),
-    "half a character": body('{"emotion": "\ud800"}'), "half a character, escaped": body(r'{"emotion": "\ud800"}'),
-    "content nested": body("[" * 200_000), "emotion null": body('{"emotion": null}'), "emotions": body('{"emotion": ["sad"]}'),
-    "a list inside": body('["sad"]'), "no JSON inside": body("sad"), "more than JSON": body(GOOD + " I hope this helps."),
+    "a list": b"[]",
+    "null": b"null",
+    "a number": b"3",
+    "nothing": b"",
+    "no UTF-8": b'{"a": "\xff',
+    "nested": b"[" * 200_000,
+    "an error with status 200": b'{"error": {"message": "overloaded", "code": 529}}',
+    "no choices": body(choices=None),
+    "choices of text": body(choices="abc"),
+    "choices by name": body(choices={"a": 1}),
+    "choice null": body(choices=[None]),
+    "no message": body(choices=[{}]),
+    "message null": choice(message=None),
+    "message text": choice(message="sad"),
+    "message empty": choice(message={}),
+    "content of parts": message([{"type": "text", "text": GOOD}]),
+    "content an object": message({"emotion": "sad"}),
+    "content a number": message(3),
+    "content true": message(True),
+    "half a character": body('{"emotion": "\ud800"}'),
+    "half a character, escaped": body(r'{"emotion": "\ud800"}'),
+    "content nested": body("[" * 200_000),
+    "emotion null": body('{"emotion": null}'),
+    "emotions": body('{"emotion": ["sad"]}'),
+    "a list inside": body('["sad"]'),
+    "no JSON inside": body("sad"),
+    "more than JSON": body(GOOD + " I hope this helps."),
     "cut off": body('{"emotion": "sa'),
-}  # fmt: skip
+}
 
 
 @pytest.fixture

@@ -20,9 +20,14 @@ from erv.verifier.model_card import model_card
 from erv.verifier.pooling import MeanPoolingClassifier
 
 SIZES = {
-    "model_type": "roberta", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32,
-    "max_position_embeddings": 34, "initializer_range": 0.1,
-}  # fmt: skip
+    "model_type": "roberta",
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 34,
+    "initializer_range": 0.1,
+}
 AP_FIRST = 1 / 2 + 1 / 2 * 2 / 3  # the two positives of the first class are ranked first and third
 SENTENCES = ["The jaw drops.", "The nose wrinkles as the clip goes on.", "A person looks into the camera."]
 
@@ -187,8 +192,14 @@ def test_the_difference_is_that_of_macro_f1_and_its_interval_holds_it():
 def saved(tmp_path, model_type, labels, **sizes):
     """A small random classifier of another family with our tokenizer, as a folder; what a hub id would bring."""
     torch.manual_seed(1)
-    common = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32,
-              "max_position_embeddings": 34, **sizes}  # fmt: skip
+    common = {
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "max_position_embeddings": 34,
+        **sizes,
+    }
     made = build_verifier(labels, config={"model_type": model_type, **common}, sentences=SENTENCES)
     folder = tmp_path / model_type
     made.save(folder)

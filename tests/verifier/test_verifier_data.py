@@ -238,9 +238,16 @@ def test_a_verifier_is_trained_from_a_table_and_an_encoder_without_clips(encoder
     for split in ("train", "dev", "test"):
         put(tmp_path / "table" / f"{split}.tsv", "\n".join(["text\tlabels", *rows]))
     overrides = [
-        "data=labels", "data.taxonomy=dfew", "trainer=cpu", "verifier.data.augmentation=false", "algo.epochs=1",
-        "algo.batch_size=8", "trainer.val_check_interval=null", f"verifier.model.checkpoint={encoder}", "group=text",
-    ]  # fmt: skip
+        "data=labels",
+        "data.taxonomy=dfew",
+        "trainer=cpu",
+        "verifier.data.augmentation=false",
+        "algo.epochs=1",
+        "algo.batch_size=8",
+        "trainer.val_check_interval=null",
+        f"verifier.model.checkpoint={encoder}",
+        "group=text",
+    ]
     train(tmp_path, "+exp=verifier_roberta", *overrides, f"verifier.data.files.table={tmp_path / 'table'}")
     run = run_of(tmp_path, "verifier", "text")
     assert json.loads((run / "metrics.json").read_text())["sentences"]["rows"] == 43

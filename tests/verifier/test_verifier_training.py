@@ -327,12 +327,23 @@ def test_the_exported_folder_is_an_ordinary_classifier(trained):
 def test_another_head_loss_and_noise_through_the_command(trained):
     """A local checkpoint of another family takes the taxonomy's head."""
     root, _ = trained
-    small = ["data.clips=48", "data.dev=8", "data.test=8", "+trainer.limit_train_batches=3",
-             "trainer.val_check_interval=2"]  # fmt: skip
+    small = [
+        "data.clips=48",
+        "data.dev=8",
+        "data.test=8",
+        "+trainer.limit_train_batches=3",
+        "trainer.val_check_interval=2",
+    ]
     base = str(run_of(root, "verifier") / "model")
-    other = ["verifier=bert_large", f"verifier.model.checkpoint={base}", "algo.loss.name=supcon+bce",
-             "algo.loss.balance=effective", "verifier.data.noise.rate=0.2", "verifier.data.noise.shape=confusion",
-             "verifier.data.files.pseudo=${data.root}/labels.jsonl"]  # fmt: skip
+    other = [
+        "verifier=bert_large",
+        f"verifier.model.checkpoint={base}",
+        "algo.loss.name=supcon+bce",
+        "algo.loss.balance=effective",
+        "verifier.data.noise.rate=0.2",
+        "verifier.data.noise.shape=confusion",
+        "verifier.data.files.pseudo=${data.root}/labels.jsonl",
+    ]
     train(root, "+exp=verifier_demo", *small, "name=other", *other)
     metrics = json.loads((run_of(root, "other") / "metrics.json").read_text())
     assert metrics["sentences"]["loss"] == "supcon+bce"
@@ -394,7 +405,7 @@ def test_steps_that_lightning_takes_are_clipped(tmp_path, limit, left):
     trainer = SimpleNamespace(strategy=None, fit_loop=loop, default_root_dir=tmp_path)
     module = SimpleNamespace(
         automatic_optimization=True, optim=Optim(1.0, max_grad_norm=limit), nonfinite=NonFinite(1), trainer=trainer
-    )  # fmt: skip
+    )
     steps = SoundSteps()
     steps.loss = 1.0
     steps.on_before_optimizer_step(trainer, module, torch.optim.SGD([weight], 1.0))
