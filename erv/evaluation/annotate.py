@@ -11,10 +11,10 @@ from erv.evaluation.judges.base import Judge, ask
 from erv.types import Prediction, Sentence, Verdict
 
 if TYPE_CHECKING:
-    from erv.rewards.composite import TotalReward
+    from erv.rewards.composite import CompositeReward
 
 
-def read(predictions: Sequence[Prediction], reward: TotalReward) -> list[Prediction]:
+def read(predictions: Sequence[Prediction], reward: CompositeReward) -> list[Prediction]:
     """The predictions with their rewards, and their sentences with the verifier's emotions.
 
     Rewards compare with the gold label: without one there are none.
@@ -65,7 +65,9 @@ def _advance(bar: Any) -> None:
         bar.update()
 
 
-def judge_rewards(predictions: Sequence[Prediction], judge: Judge | None, reward: TotalReward | None) -> list[float]:
+def judge_rewards(
+    predictions: Sequence[Prediction], judge: Judge | None, reward: CompositeReward | None
+) -> list[float]:
     """R_E of each answer with `judge` in the verifier's place, asked sentence by sentence; empty unless it is free of charge.
 
     Where the verifier's R_E rises and this does not, the policy has learnt the verifier's mistakes.

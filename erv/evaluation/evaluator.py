@@ -23,7 +23,7 @@ from erv.taxonomy import Taxonomy
 from erv.types import Prediction
 
 if TYPE_CHECKING:
-    from erv.rewards.composite import TotalReward
+    from erv.rewards.composite import CompositeReward
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +36,7 @@ from erv.types import Clip
 from erv.utils.io import write_lines
 
 if TYPE_CHECKING:
-    from erv.rewards.composite import TotalReward
+    from erv.rewards.composite import CompositeReward
 
 CLIPS = "clips.jsonl"  # the clips that were answered, in the run's folder
 
@@ -71,7 +71,7 @@ class Context:
 
 def measure(
     predictions: Sequence[Prediction], taxonomy: Taxonomy, judges: Sequence[Judge], settings: Settings,
-    reward: TotalReward | None = None, context: Context | None = None, seed: int = 0,
+    reward: CompositeReward | None = None, context: Context | None = None, seed: int = 0,
 ) -> dict[str, Any]:  # fmt: skip
     """The figures of metrics.json for read and judged predictions: per way of decoding, judges, raters, diagnosis."""
     context = context or Context()
@@ -119,7 +119,7 @@ _log = logging.getLogger(__name__)
 
 def conclude(
     folder: Path, clips: Sequence[Clip], plan: Evaluation, settings: Settings, taxonomy: Taxonomy, judges: Sequence[Judge],
-    reward: TotalReward | None, context: Context,
+    reward: CompositeReward | None, context: Context,
 ) -> dict[str, Any]:  # fmt: skip
     """Merge the answers in `folder` (IncompletePredictions if some are missing), then `assess` them."""
     found = merged(folder, plan.keys(clips))
@@ -128,7 +128,7 @@ def conclude(
 
 def assess(
     folder: Path, predictions: Sequence[Prediction], plan: Evaluation, settings: Settings, taxonomy: Taxonomy,
-    judges: Sequence[Judge], reward: TotalReward | None, context: Context, clips: Sequence[Clip],
+    judges: Sequence[Judge], reward: CompositeReward | None, context: Context, clips: Sequence[Clip],
 ) -> dict[str, Any]:  # fmt: skip
     """Read and judge `predictions`, write predictions.jsonl and clips.jsonl, and return the figures.
 

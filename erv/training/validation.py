@@ -18,7 +18,7 @@ from erv.evaluation.judges.base import Judge
 from erv.evaluation.metrics.running import RunningFigures
 from erv.evaluation.settings import Evaluation
 from erv.policy.policy import Policy
-from erv.rewards.composite import TotalReward
+from erv.rewards.composite import CompositeReward
 from erv.taxonomy import Taxonomy
 
 SHOWN = ("war", "uar", "eea", "epc", "fcr", "verifier_reward", "judge_reward", "neutral_share", "format_rate")
@@ -31,7 +31,7 @@ class DevCurve(pl.LightningModule):
     """
 
     policy: Policy
-    reward: TotalReward
+    reward: CompositeReward
     taxonomy: Taxonomy
     modalities: Sequence[str]
     seed: int

@@ -12,7 +12,7 @@ from snapshots import composed
 from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast
 
 from erv import config
-from erv.config.run_signature import ADDED
+from erv.config.history import ADDED
 from erv.data.datasets.base import CorpusMissing
 from erv.data.datasets.labels_only import LabelsCorpus
 from erv.taxonomy import DFEW, GOEMOTIONS, MELD, of_labels
