@@ -14,15 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
+from tqdm import tqdm
 
 from erv import config
 from erv.cli.command import command
 from erv.config.composition import overrides
 from erv.data.datasets.base import refuse_overlap
-from erv.errors import ConfigError
-from erv.labeling.augmentation import Augmentation
-from erv.labeling.labeler import Labelling
-from erv.llm.batch_api import read_results, write_requests
+from erv.errors import ConfigError, UserError
+from erv.labeling.augmentation import TextAugmentation
+from erv.labeling.labeler import Labeler
+from erv.llm.batch_api import ForeignResults, read_results, write_requests
 from erv.llm.client import Chat, CircuitOpen
 from erv.llm.pricing import estimate
 from erv.llm.reply_cache import Reply
@@ -31,6 +32,7 @@ from erv.utils.io import file_sha256, write_lines
 
 _log = logging.getLogger(__name__)
 LABELS = "labels.jsonl"  # in the run's folder
+Task = Labeler | TextAugmentation
 
 
 @command("label")
@@ -38,13 +40,13 @@ def main(cfg: DictConfig) -> None:
     """Label or write what `cfg` describes."""
     config.check(cfg)
     tree = config.plain(cfg)
-    task: Labelling | Augmentation = config.build(tree["task"])
+    task: Task = config.build(tree["task"])
     _refuse_evaluation_clips(tree, task)
     chat: Chat = config.build(tree["llm"])
     signature = config.signature(cfg, {"task.input": file_sha256(tree["task"]["input"])})
     run = Run(Path(tree["paths"]["runs"]) / tree["group"] / tree["name"] / signature)
     if tree["dry_run"]:
-        print(f"{_estimate(chat, task)}. Nothing was sent (dry_run=true).")
+        print(f"{_cost(chat, task)}. Nothing was sent (dry_run=true).")
     elif run.done:
         _log.info("done already: %s", run.folder)
     else:
@@ -52,15 +54,16 @@ def main(cfg: DictConfig) -> None:
             _label(run, tree, task, chat)
 
 
-def _label(run: Run, tree: dict[str, Any], task: Labelling | Augmentation, chat: Chat) -> None:
+def _label(run: Run, tree: dict[str, Any], task: Task, chat: Chat) -> None:
+    """Ask the model and write labels.jsonl; the run is finished only if few enough texts failed."""
     if tree["mode"] == "batch":
-        if not isinstance(task, Labelling):
+        if not isinstance(task, Labeler):
             raise ConfigError("mode=batch answers in a day, and augmentation asks in rounds; set mode=now")
-        if not _batch(run, tree, task, chat):
+        if not _exchange_batches(run, tree, task, chat):
             return
     elif tree["mode"] != "now":
         raise ConfigError(f"mode is now or batch, got {tree['mode']!r}")
-    _log.info("%s", _estimate(chat, task))
+    _log.info("%s", _cost(chat, task))
     rows, summary = _ask(task, chat)
     write_lines(run.folder / LABELS, [{**row, "labelled_by": chat.model} for row in rows])
     calls = chat.ledger()
@@ -76,34 +79,30 @@ def _label(run: Run, tree: dict[str, Any], task: Labelling | Augmentation, chat:
     _log.info("done: %s", run.folder)
 
 
-def _ask(task: Labelling | Augmentation, chat: Chat) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Run the task under a progress bar that shows what it has cost so far."""
-    from tqdm import tqdm
-
-    with tqdm(total=len(chat.new(task.questions())), desc="asking", unit="reply") as bar:
+def _ask(task: Task, chat: Chat) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Run the task with a progress bar that shows the replies and their cost."""
+    with tqdm(total=len(chat.unanswered(task.questions())), desc="asking", unit="reply") as bar:
 
         def on_reply(_: Reply) -> None:
-            bar.total = max(bar.total or 0, bar.n + 1)  # augmentation learns only later how much it has to ask
+            bar.total = max(bar.total or 0, bar.n + 1)  # the number of later rounds' requests is not known in advance
             bar.update()
-            if chat.price.known:
+            if chat.price.is_known:
                 bar.set_postfix_str(f"{chat.spent:.4f} USD")
 
         try:
             return task.run(chat, on_reply)
         except CircuitOpen as error:
-            raise ConfigError(
+            raise UserError(
                 f"{error}\n  {bar.n} replies of this start are kept; the same command again goes on with the rest"
             ) from error
-        except ValueError as error:  # the key is not set
-            raise ConfigError(str(error)) from error
 
 
-def _batch(run: Run, tree: dict[str, Any], task: Labelling, chat: Chat) -> bool:
-    """Read results into the cache, then write requests for what is still unanswered; whether nothing is."""
+def _exchange_batches(run: Run, tree: dict[str, Any], task: Labeler, chat: Chat) -> bool:
+    """Read result files into the cache, then write request files for what is unanswered; returns whether nothing is."""
     try:
-        failed = read_results(chat, task.questions(), [Path(f) for f in tree["results"]], task.readable)
-    except (ValueError, OSError) as error:
-        raise ConfigError(f"results: {error}") from error
+        failed = read_results(chat, task.questions(), [Path(f) for f in tree["results"]], task.validate)
+    except (ForeignResults, ValueError, OSError) as error:
+        raise UserError(f"results: {error}") from error
     for reason in sorted(set(failed.values())):
         _log.warning("%d results: %s", sum(r == reason for r in failed.values()), reason)
     files = write_requests(chat, task.questions(), run.folder)
@@ -111,22 +110,25 @@ def _batch(run: Run, tree: dict[str, Any], task: Labelling, chat: Chat) -> bool:
         return True
     listed = "\n  ".join(map(str, files))
     print(
-        f"{_estimate(chat, task)}. Upload these as batches for /v1/chat/completions, then run the same command with "
+        f"{_cost(chat, task)}. Upload these as batches for /v1/chat/completions, then run the same command with "
         f"results=[FILE,…]:\n  {listed}"
     )
     return False
 
 
-def _estimate(chat: Chat, task: Labelling | Augmentation) -> str:
-    new = chat.new(task.questions())
-    known = len({chat.key(q) for q in task.questions()}) - len(new)
-    found = estimate(((chat.body(q), q.expected_tokens) for q in new.values()), chat.price)
-    rest = "; that is the first round of writing, before the second calls" if isinstance(task, Augmentation) else ""
-    return f"{chat.model}: {found}; {known} replies are known already{rest}"
+def _cost(chat: Chat, task: Task) -> str:
+    """Describe what the unanswered questions will cost."""
+    unanswered = chat.unanswered(task.questions())
+    cached = len({chat.key(q) for q in task.questions()}) - len(unanswered)
+    cost = estimate(((chat.body(q), q.expected_tokens) for q in unanswered.values()), chat.price)
+    first_round = (
+        "; that is the first round of writing, before the second calls" if isinstance(task, TextAugmentation) else ""
+    )
+    return f"{chat.model}: {cost}; {cached} replies are known already{first_round}"
 
 
-def _refuse_evaluation_clips(tree: dict[str, Any], task: Labelling | Augmentation) -> None:
-    """Only clips of the train split may feed the verifier: its judgement is part of what is evaluated."""
+def _refuse_evaluation_clips(tree: dict[str, Any], task: Task) -> None:
+    """Refuse texts about evaluation clips: the verifier's judgement of the policy must not have been trained on them."""
     if not task.clips:
         return
     if not tree.get("data"):

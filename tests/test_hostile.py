@@ -55,7 +55,7 @@ from erv.errors import ConfigError
 from erv.evaluation.judges.api import APIJudge
 from erv.evaluation.judges.local import LocalJudge
 from erv.evaluation.predictions import read_foreign
-from erv.labeling.labeler import Labeller
+from erv.labeling.labeler import LabelPrompt
 from erv.labeling.texts import read_texts
 from erv.llm import Chat
 from erv.policy.checkpoint import CheckpointError, read_state, read_tokenizer
@@ -408,7 +408,7 @@ def test_a_reply_that_is_no_answer_is_asked_for_again(judge, reply):
     with pytest.raises(ValueError):  # noqa: PT011 - of any kind: it says that the reply cannot be read
         judge._emotion(reply)
     with pytest.raises(ValueError):  # noqa: PT011
-        Labeller(DFEW).named(reply)
+        LabelPrompt(DFEW).parse(reply)
 
 
 @pytest.mark.parametrize("named", OFF_LIST, ids=short)
@@ -417,7 +417,7 @@ def test_a_reply_off_the_list_is_no_emotion(judge, named):
 
     verdict = judge._verdict(Reply("answered", json.dumps({"emotion": named})))
     assert (verdict.emotion, verdict.status) == (None, "off_list")
-    assert Labeller(DFEW).labels(Reply("answered", json.dumps({"emotions": [named]}))) == ([], "off_list")
+    assert LabelPrompt(DFEW).labels(Reply("answered", json.dumps({"emotions": [named]}))) == ([], "off_list")
 
 
 @pytest.mark.parametrize("text", FORMS, ids=short)
@@ -434,7 +434,7 @@ def test_an_explanation_that_gives_orders_is_data(judge, policy, text):
     assert json.loads(question.user) == {"text": text}
     assert "<" not in question.user
     assert question.system == judge._questions(["x"])[0].system
-    asked = Labeller(DFEW).question(text)
+    asked = LabelPrompt(DFEW).question(text)
     assert json.loads(asked.user) == {"text": text}
     tokenizer = policy.processor.tokenizer
     ids = policy.processor.target_ids(text)

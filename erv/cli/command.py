@@ -17,7 +17,7 @@ from erv.config.composition import conf_folder, config_dir, keys_of
 from erv.config.schema import ROOT
 from erv.distributed import signals
 from erv.distributed.ranks import end_with
-from erv.errors import ConfigError, did_you_mean
+from erv.errors import ConfigError, UserError, did_you_mean
 from erv.utils import secrets
 from erv.utils.sanitize import visible
 
@@ -55,7 +55,7 @@ def command(
             task = Task(f"erv.{config_name}", _chosen(main), _chosen(plan) if plan else None)
             try:
                 hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=config_name)(task)()
-            except ConfigError as error:
+            except UserError as error:
                 sys.exit(_refuse(str(error)))
             except HydraException as error:
                 sys.exit(_refuse(_explain_override(error, config_name)))

@@ -1,15 +1,15 @@
-"""Pseudo-labels: a language model says which emotions a text speaks of (paper, training data of the ERV)."""
+"""Pseudo-labels: a language model names the emotions that a text expresses (paper, training data of the ERV)."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from erv.labeling.texts import Text, read_texts
-from erv.llm.client import Chat, Question
-from erv.llm.prompts import Prompt, data
+from erv.llm.client import Chat, OnReply, Question
+from erv.llm.prompts import Prompt, quote_as_json
 from erv.llm.reply_cache import Reply
 from erv.taxonomy import Taxonomy, named_taxonomy
 from erv.types import Status
@@ -17,18 +17,23 @@ from erv.utils.sanitize import parse_json
 
 PROMPTS = Path(__file__).parent / "prompts"
 Row = dict[str, Any]
-OnReply = Callable[[Reply], None]
 
 
-class Labeller:
-    """Questions about texts and what the replies mean, for one taxonomy and one prompt."""
+class LabelPrompt:
+    """The labeling prompt for one taxonomy: makes the request for a text and reads the labels in a reply.
+
+    Args:
+        taxonomy: Labels to choose from.
+        prompt: Name of a file in prompts/.
+        most: Most emotions per text.
+    """
 
     def __init__(self, taxonomy: Taxonomy, prompt: str = "label-1", most: int = 2) -> None:
         if not 1 <= most <= len(taxonomy.labels):
             raise ValueError(f"task.most is how many emotions a text may have, 1 to {len(taxonomy.labels)}, got {most}")
         self.taxonomy, self.most = taxonomy, most
-        self.prompt = Prompt.load(PROMPTS, prompt)
-        self.system = self.prompt.fill(
+        self.template = Prompt.load(PROMPTS, prompt)
+        self.system = self.template.fill(
             least="1", most=str(most), labels=", ".join(taxonomy.labels), neutral=taxonomy.neutral
         )
         item = {"type": "string", "enum": list(taxonomy.labels)}
@@ -40,15 +45,19 @@ class Labeller:
         }
 
     def question(self, text: str) -> Question:
-        """The request for one text."""
+        """Make the request for one text."""
         return Question(
-            self.prompt.version, self.system, data(text=text), self.schema, expected_tokens=8 + 6 * self.most
+            self.template.version,
+            self.system,
+            quote_as_json(text=text),
+            self.schema,
+            expected_tokens=8 + 6 * self.most,
         )
 
-    def named(self, reply: str) -> list[str]:
-        """The emotions that a reply names, as it writes them; ValueError when it cannot be an answer."""
-        found = parse_json(reply)  # a JSONDecodeError is a ValueError
-        names = found.get("emotions") if isinstance(found, dict) else None
+    def parse(self, reply: str) -> list[str]:
+        """Read the emotions in a reply, as it spells them; ValueError if it cannot be an answer."""
+        content = parse_json(reply)  # a JSONDecodeError is a ValueError
+        names = content.get("emotions") if isinstance(content, dict) else None
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise ValueError("no list of emotions")
         if not 1 <= len(names) <= self.most:
@@ -56,28 +65,49 @@ class Labeller:
         return names
 
     def labels(self, reply: Reply) -> tuple[list[str], Status]:
-        """The labels and the status of a text; labels only when the status is "ok", and never any by default."""
+        """Read the labels of the taxonomy in a reply, and the status; no labels unless the status is "ok"."""
         if reply.status != "answered":
             return [], "refused" if reply.status == "refused" else "failed"
-        labels = [self.taxonomy.normalise(name) for name in self.named(reply.text)]
-        known = list(dict.fromkeys(label for label in labels if label is not None))
-        return ([], "off_list") if None in labels else (known, "ok")
+        labels: list[str] = []
+        for name in self.parse(reply.text):
+            label = self.taxonomy.normalise(name)
+            if label is None:
+                return [], "off_list"
+            if label not in labels:
+                labels.append(label)
+        return labels, "ok"
 
 
-class Labelling:
-    """Label every text of a file.
+class Labeler:
+    """Labels every text of a file.
 
-    `input` is JSONL, JSON, CSV or Parquet; `field` names the text and `clip` the clip it was written about (see
-    `erv.labeling.texts`). `unit="sentence"` labels each sentence by itself. `source` is what the rows are called in
-    `verifier.data.sources`.
+    Args:
+        input: JSONL, JSON, CSV, TSV or Parquet (`read_texts`).
+        taxonomy: Name of a built-in taxonomy.
+        source: Name of the rows in `verifier.data.sources`.
+        field: Column of the text.
+        clip: Column of the id of the clip that the text was written about.
+        unit: "text" labels each text as a whole, "sentence" each of its sentences.
+        language: ISO 639-1 code of the texts.
+        prompt: Name of the labeling prompt.
+        most: Most emotions per text.
+        limit: Number of texts, the first ones (default: all).
     """
 
     def __init__(
-        self, input: str, taxonomy: str, source: str = "pseudo", field: str = "text", clip: str = "clip",
-        unit: Literal["text", "sentence"] = "text", language: str = "en", prompt: str = "label-1", most: int = 2,
+        self,
+        input: str,
+        taxonomy: str,
+        source: str = "pseudo",
+        field: str = "text",
+        clip: str = "clip",
+        unit: Literal["text", "sentence"] = "text",
+        language: str = "en",
+        prompt: str = "label-1",
+        most: int = 2,
         limit: int | None = None,
-    ) -> None:  # fmt: skip
-        self.labeller = Labeller(named_taxonomy(taxonomy), prompt, most)
+    ) -> None:
+        self.prompt = LabelPrompt(named_taxonomy(taxonomy), prompt, most)
         self.source = source
         self.texts: list[Text] = read_texts(input, field, clip, unit, language)[:limit]
 
@@ -87,30 +117,26 @@ class Labelling:
         return {text.clip for text in self.texts if text.clip is not None}
 
     def questions(self) -> list[Question]:
-        """One for each text, repeated ones included."""
-        return [self.labeller.question(text.text) for text in self.texts]
+        """The request for each text, repeated ones included."""
+        return [self.prompt.question(text.text) for text in self.texts]
 
-    def readable(self, reply: str) -> None:
+    def validate(self, reply: str) -> None:
         """Raise ValueError for a reply that cannot be an answer."""
-        self.labeller.named(reply)
+        self.prompt.parse(reply)
 
     def run(self, chat: Chat, on_reply: OnReply | None = None) -> tuple[list[Row], Row]:
-        """The labelled rows, in the order of the input, and a summary."""
-        return self.rows(chat.ask(self.questions(), self.readable, on_reply))
-
-    def rows(self, replies: Sequence[Reply]) -> tuple[list[Row], Row]:
-        """The rows of replies to `questions()`."""
+        """Label the texts; returns the rows in the order of the input, and a summary."""
+        replies = chat.ask(self.questions(), self.validate, on_reply)
         rows = []
         for text, reply in zip(self.texts, replies, strict=True):
-            labels, status = self.labeller.labels(reply)
+            labels, status = self.prompt.labels(reply)
             row = {"text": text.text, "labels": labels, "status": status, "source": self.source, "clip": text.clip}
             rows.append(row if status == "ok" else {**row, "reason": reply.reason or reply.text})
-        return rows, {**summary(rows), "prompt": self.labeller.prompt.version}
+        return rows, {**summary(rows), "prompt": self.prompt.template.version}
 
 
-def summary(rows: Iterable[Mapping[str, Any]]) -> Row:
-    """Counts of rows by status, and of labels among those that are ok."""
-    rows = list(rows)
+def summary(rows: Sequence[Mapping[str, Any]]) -> Row:
+    """Count rows by status, and labels among those that have any."""
     return {
         "texts": len(rows),
         "distinct": len({row["text"] for row in rows}),

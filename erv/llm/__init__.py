@@ -1,4 +1,4 @@
-"""Language models behind an OpenAI-compatible endpoint: requests, retries, a cache of replies, prices."""
+"""Language models behind an OpenAI-compatible endpoint: client with retries, cache of replies, prices, the Batch API."""
 
 from erv.utils.lazy import lazy_exports
 

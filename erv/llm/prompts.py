@@ -1,4 +1,4 @@
-"""Prompts as versioned files, and texts as data inside them."""
+"""Prompts as versioned files, and the quoting of untrusted texts in requests."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Prompt:
-    """The text of a prompt file without its comment lines, and a version that changes whenever the text does."""
+    """The text of a prompt file without its comment lines."""
 
-    version: str
+    version: str  # NAME@HASH; changes whenever the text does
     text: str
 
     @classmethod
     def load(cls, folder: Path, name: str) -> Prompt:
-        """The prompt `name` of `folder`; ValueError listing the prompts there when it is absent."""
+        """Load the prompt `name` of `folder`; ValueError listing the folder's prompts if it is absent."""
         file = folder / f"{name}.txt"
         if not file.is_file():
-            known = ", ".join(sorted(f.stem for f in folder.glob("*.txt")))
-            raise ValueError(f"there is no prompt {name!r}; set it to one of {known}")
+            available = ", ".join(sorted(f.stem for f in folder.glob("*.txt")))
+            raise ValueError(f"there is no prompt {name!r}; set it to one of {available}")
         lines = [line for line in file.read_text().splitlines() if not line.startswith("#")]
         text = "\n".join(lines).strip()
         return cls(f"{name}@{hashlib.sha256(text.encode()).hexdigest()[:8]}", text)
 
     def fill(self, **values: str) -> str:
-        """The text with each `{name}` replaced; never used for texts from outside, which go through `data`."""
+        """Replace each `{name}`; only for trusted values: texts to be read go through `quote_as_json`."""
         filled = self.text
         for name, value in values.items():
             filled = filled.replace(f"{{{name}}}", value)
         return filled
 
 
-def data(**values: Any) -> str:
-    """Texts as one JSON object: however a text is written, it cannot close the string that it stands in.
+def quote_as_json(**values: Any) -> str:
+    """Encode untrusted texts as one JSON object, the whole message of the user, against prompt injection.
 
-    The message holds nothing else, and the prompt says that its strings are data to be read, never instructions. A "<", with
-    which most models' control tokens begin, is written as JSON's escape for it.
+    Whatever a text holds, it cannot close the string that it is in, and the prompt says that strings are data to be read,
+    never instructions. "<", with which most models' control tokens begin, is written as its JSON escape.
     """
     return json.dumps(values, ensure_ascii=False).replace("<", "\\u003c")

@@ -16,13 +16,13 @@ from erv.training.callbacks.nan_guard import NonFinite
 from erv.training.datamodule import SentenceData
 from erv.training.optim import Optim
 from erv.training.validation import Means
-from erv.verifier.baseline import difference, tfidf_probabilities
-from erv.verifier.calibration import best_threshold, calibrate, sigmoid, sweep
+from erv.verifier.baseline import macro_f1_difference, tfidf_probabilities
+from erv.verifier.calibration import best_threshold, calibrate, sigmoid, threshold_sweep
 from erv.verifier.calibration_plot import calibration_svg
-from erv.verifier.classifier import Verifier, export
+from erv.verifier.classifier import Verifier, export_verifier
 from erv.verifier.losses import Loss
 from erv.verifier.metrics import calibration_error, per_class, scores
-from erv.verifier.model_card import card, table
+from erv.verifier.model_card import model_card, scores_table
 
 Row = dict[str, Any]
 SPLITS = ("heldout", "audit", "withheld")
@@ -90,7 +90,7 @@ class VerifierTraining(pl.LightningModule):
 
     def measure(self, data: SentenceData) -> dict[str, Any]:
         """Figures on the held-out splits, threshold and temperature, the plot, and the model's folder with all of them."""
-        self.verifier.forget()
+        self.verifier.clear_cache()
         found = {split: self._scored(data.rows(split)) for split in SPLITS if data.rows(split)}
         logits, targets = found["heldout"]
         columns = list(self.columns.values())
@@ -109,11 +109,11 @@ class VerifierTraining(pl.LightningModule):
         baseline = self._baseline(data, found, best.threshold, last)
         curve = tuple(calibration_error(sigmoid(logits / s), targets) for s in (1.0, best.temperature))
         (self.folder / PLOT).write_text(calibration_svg(best, (curve[0], curve[1]), "held-out sentences"))
-        tables, facts = table(figures, classes), self._facts(data)
+        tables, facts = scores_table(figures, classes), self._facts(data)
         chosen["baseline"] = baseline
-        base_model, stock = self.verifier.base_model, self.verifier.stock
-        text = card(self.verifier.labels, tables, chosen, facts, data.provenance(), base_model, stock)
-        export(self.verifier, self.folder / "model", chosen, text)
+        base_model, stock = self.verifier.base_model, self.verifier.loads_without_erv
+        text = model_card(self.verifier.labels, tables, chosen, facts, data.provenance(), base_model, stock)
+        export_verifier(self.verifier, self.folder / "model", chosen, text)
         print(tables)
         print(
             f"threshold {best.threshold:.2f} and temperature {best.temperature:.2f}, chosen on held-out sentences; on {last} "
@@ -140,10 +140,12 @@ class VerifierTraining(pl.LightningModule):
             [row["text"] for row in rows], train_targets, [text for name in texts for text in texts[name]]
         )
         count = len(texts["heldout"])
-        baseline_threshold = best_threshold(sweep(probabilities[:count], scored["heldout"][1], self.top_k, columns))
+        baseline_threshold = best_threshold(
+            threshold_sweep(probabilities[:count], scored["heldout"][1], self.top_k, columns)
+        )
         logits, targets = scored[split]
         mine, other = _plain(logits), probabilities[-len(targets) :]
-        gain = difference(mine, other, targets, columns, (threshold, baseline_threshold), self.top_k)
+        gain = macro_f1_difference(mine, other, targets, columns, (threshold, baseline_threshold), self.top_k)
         figures = scores(other, targets, baseline_threshold, self.top_k, columns)
         return {
             "measured_on": split,
@@ -158,7 +160,7 @@ class VerifierTraining(pl.LightningModule):
 
     def _scored(self, rows: list[Row]) -> tuple[np.ndarray, np.ndarray]:
         targets = self.verifier.targets([row["labels"] for row in rows]).numpy().astype(np.int64)
-        return self.verifier.scored([row["text"] for row in rows]), targets
+        return self.verifier.predict_logits([row["text"] for row in rows]), targets
 
     def _facts(self, data: SentenceData) -> Mapping[str, Any]:
         rows = data.rows("train")

@@ -1,11 +1,11 @@
-"""The Emotional Rationale Verifier (paper, ERV): its sentences, classifier, losses, scores and gate."""
+"""The Emotional Rationale Verifier (paper, ERV): classifier, training set, losses, scores, calibration and gate."""
 
 from erv.utils.lazy import lazy_exports
 
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "LabelNoise": "erv.verifier.label_noise:Noise",
+        "LabelNoise": "erv.verifier.label_noise",
         "Loss": "erv.verifier.losses",
         "Sentences": "erv.verifier.dataset",
         "Verifier": "erv.verifier.classifier",

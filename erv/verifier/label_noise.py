@@ -1,4 +1,4 @@
-"""Wrong labels put in on purpose, to see how much of them a verifier bears."""
+"""Wrong labels put into training rows on purpose, to measure how much label noise a verifier tolerates."""
 
 from __future__ import annotations
 
@@ -8,19 +8,32 @@ import numpy as np
 
 from erv.taxonomy import Taxonomy, counterpart
 
-# Emotions that readers take for each other; the first of these that a taxonomy has is the wrong label.
-CONFUSED = {
-    "anger": ("disgust",), "disgust": ("anger",), "fear": ("surprise",), "surprise": ("fear",), "sadness": ("neutral",),
-    "neutral": ("sadness",), "happiness": ("surprise",), "contempt": ("disgust",), "anxiety": ("fear",),
-    "helplessness": ("sadness",), "disappointment": ("sadness",),
-}  # fmt: skip
+# Emotions that readers confuse; the first of these that a taxonomy has is the wrong label.
+CONFUSED_WITH = {
+    "anger": ("disgust",),
+    "disgust": ("anger",),
+    "fear": ("surprise",),
+    "surprise": ("fear",),
+    "sadness": ("neutral",),
+    "neutral": ("sadness",),
+    "happiness": ("surprise",),
+    "contempt": ("disgust",),
+    "anxiety": ("fear",),
+    "helplessness": ("sadness",),
+    "disappointment": ("sadness",),
+}
 
 
-class Noise:
-    """The share `rate` of rows gets one wrong label instead of its own.
+class LabelNoise:
+    """Replaces the labels of a share of rows by one wrong label each.
 
-    `shape` "uniform" draws it from all others; "confusion" takes the one that the emotion is most often taken for. What is
-    spoiled at a low rate is spoiled at a higher one too, so that runs differ in the noise added and in nothing else.
+    Rows that are changed at a low rate are changed at a higher one too, to the same label, so that runs at different rates
+    differ in the added noise only.
+
+    Args:
+        rate: Share of rows in [0, 1].
+        shape: "uniform" draws the wrong label from all others; "confusion" takes the one that the row's first emotion is
+            most often confused with.
     """
 
     def __init__(self, rate: float = 0.0, shape: Literal["uniform", "confusion"] = "uniform") -> None:
@@ -30,24 +43,31 @@ class Noise:
             raise ValueError(f"verifier.data.noise.shape is uniform or confusion, got {shape!r}")
         self.rate, self.shape = rate, shape
 
-    def spoil(self, rows: list[dict[str, Any]], taxonomy: Taxonomy, seed: int) -> list[dict[str, Any]]:
-        """The rows, some with another label; the same ones for the same seed."""
+    def apply(self, rows: list[dict[str, Any]], taxonomy: Taxonomy, seed: int) -> list[dict[str, Any]]:
+        """Return the rows, the changed ones with a wrong label and theirs as "clean_labels"; the same for the same seed."""
         rng = np.random.default_rng([seed, 73])
-        places, draws = rng.random(len(rows)), rng.random(len(rows))
-        spoiled = []
-        for row, place, draw in zip(rows, places, draws, strict=True):
-            wrong = self._wrong(row["labels"], taxonomy, draw) if place < self.rate else None
-            spoiled.append(row if wrong is None else {**row, "labels": [wrong], "clean_labels": row["labels"]})
-        return spoiled
+        # two draws for every row, changed or not: what happens to a row then depends on neither the rate nor the others
+        row_draws, label_draws = rng.random(len(rows)), rng.random(len(rows))
+        noisy = []
+        for row, row_draw, label_draw in zip(rows, row_draws, label_draws, strict=True):
+            if row_draw < self.rate:
+                wrong = self._wrong_label(row["labels"], taxonomy, label_draw)
+                noisy.append({**row, "labels": [wrong], "clean_labels": row["labels"]})
+            else:
+                noisy.append(row)
+        return noisy
 
-    def _wrong(self, labels: list[str], taxonomy: Taxonomy, draw: float) -> str:
+    def _wrong_label(self, labels: list[str], taxonomy: Taxonomy, draw: float) -> str:
+        """Choose one of the other labels by `draw` in [0, 1)."""
         others = [label for label in taxonomy.labels if label not in labels]
         if self.shape == "confusion":
-            table = {counterpart(k, taxonomy.labels): v for k, v in CONFUSED.items() if _has(k, taxonomy)}
-            confused = [counterpart(o, taxonomy.labels) for o in table.get(labels[0], ()) if _has(o, taxonomy)]
-            others = [label for label in confused if label in others] or others
+            confused_with = {
+                counterpart(emotion, taxonomy.labels): [
+                    counterpart(other, taxonomy.labels) for other in confused if taxonomy.normalise(other) is not None
+                ]
+                for emotion, confused in CONFUSED_WITH.items()
+                if taxonomy.normalise(emotion) is not None
+            }
+            confused = [label for label in confused_with.get(labels[0], []) if label in others]
+            others = confused or others
         return others[int(draw * len(others))]
-
-
-def _has(label: str, taxonomy: Taxonomy) -> bool:
-    return taxonomy.normalise(label) is not None

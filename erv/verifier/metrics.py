@@ -1,4 +1,4 @@
-"""How good a verifier is, and whether it is good enough to train a policy with."""
+"""Scores of a verifier, and the check that they allow training a policy with it."""
 
 from __future__ import annotations
 
@@ -16,72 +16,95 @@ from torchmetrics.functional.classification import (
     multilabel_recall,
 )
 
-CEILING = 0.95  # on templated text a bag of words is perfect, and a verifier beside it good enough without being better
+from erv.errors import UserError
+
+# Macro F1 from which a verifier passes without being better than the baseline: on templated text a bag of words is perfect.
+SUFFICIENT_F1 = 0.95
 
 
-class UnfitVerifier(Exception):
+class UnfitVerifier(UserError):
     """The verifier is too weak to be a reward."""
 
 
-def chosen(probabilities: np.ndarray, threshold: float, top_k: int) -> np.ndarray:
-    """The emotions `[S, E]` that the reward gives: above `threshold`, at most `top_k`, the likeliest when none is."""
+def predicted_labels(probabilities: np.ndarray, threshold: float, top_k: int) -> np.ndarray:
+    """Select the emotions that the explanation reward gives each sentence, as bool `[S, E]`.
+
+    These are the emotions above `threshold`, at most the `top_k` likeliest; the likeliest one where none is above.
+    """
+    # a double argsort gives ranks; stable, so that of equal probabilities the first counts, as in the reward
     rank = np.argsort(np.argsort(-probabilities, axis=1, kind="stable"), axis=1)
     return ((probabilities > threshold) & (rank < top_k)) | ((rank == 0) & (probabilities <= threshold))
 
 
-def macro_f1(picked: np.ndarray, targets: np.ndarray, columns: Sequence[int]) -> float:
-    """Macro F1 over the classes `columns` of what was picked `[S, E]`."""
-    p, t = (_tensor(values[:, list(columns)]) for values in (picked, targets))
+def macro_f1(predicted: np.ndarray, targets: np.ndarray, columns: Sequence[int]) -> float:
+    """Compute macro F1 of predicted labels and targets `[S, E]` over the classes `columns`."""
+    p, t = (_tensor(values[:, list(columns)]) for values in (predicted, targets))
     return float(multilabel_f1_score(p, t, len(columns), average="macro"))
 
 
 def scores(
-    probabilities: np.ndarray, targets: np.ndarray, threshold: float, top_k: int, columns: Sequence[int] | None = None
-) -> dict[str, float]:  # fmt: skip
-    """Figures of probabilities and multi-hot targets `[S, E]`.
+    probabilities: np.ndarray,
+    targets: np.ndarray,
+    threshold: float,
+    top_k: int,
+    columns: Sequence[int] | None = None,
+) -> dict[str, float]:
+    """Compute the scores of probabilities `[S, E]` against multi-hot targets `[S, E]`.
 
-    macro and micro F1, macro precision and recall with the emotions that the reward gives a sentence; mean average
-    precision over the classes that occur, expected calibration error over all entries, and emotions per sentence. Means are
-    over the classes `columns` (default: all), those that the sentences can be labelled with.
+    Args:
+        probabilities: Probability of each emotion.
+        targets: Multi-hot labels.
+        threshold: The reward's threshold (`predicted_labels`).
+        top_k: The reward's most emotions per sentence.
+        columns: Classes that sentences can be labelled with, over which means are taken (default: all).
+
+    Returns:
+        macro_f1, micro_f1, macro_precision, macro_recall of the predicted labels; map, the mean average precision over the
+        classes that occur; ece, the expected calibration error over all entries; labels_per_sentence.
     """
-    picked, kept = chosen(probabilities, threshold, top_k), list(columns or range(targets.shape[1]))
-    p, t, size = _tensor(picked[:, kept]), _tensor(targets[:, kept]), len(kept)
+    predicted, classes = predicted_labels(probabilities, threshold, top_k), list(columns or range(targets.shape[1]))
+    p, t, size = _tensor(predicted[:, classes]), _tensor(targets[:, classes]), len(classes)
     return {
         "macro_f1": float(multilabel_f1_score(p, t, size, average="macro")),
         "micro_f1": float(multilabel_f1_score(p, t, size, average="micro")),
         "macro_precision": float(multilabel_precision(p, t, size, average="macro")),
         "macro_recall": float(multilabel_recall(p, t, size, average="macro")),
-        "map": _mean_average_precision(probabilities[:, kept], targets[:, kept]),
-        "ece": calibration_error(probabilities[:, kept], targets[:, kept]),
-        "labels_per_sentence": float(picked.sum(1).mean()),
+        "map": _mean_average_precision(probabilities[:, classes], targets[:, classes]),
+        "ece": calibration_error(probabilities[:, classes], targets[:, classes]),
+        "labels_per_sentence": float(predicted.sum(1).mean()),
     }
 
 
 def per_class(
-    probabilities: np.ndarray, targets: np.ndarray, threshold: float, top_k: int, labels: Mapping[str, int]
-) -> dict[str, dict[str, float]]:  # fmt: skip
-    """Precision, recall, F1 and sentences of each class; `labels` maps names to columns."""
-    kept = list(labels.values())
-    p, t = _tensor(chosen(probabilities, threshold, top_k)[:, kept]), _tensor(targets[:, kept])
+    probabilities: np.ndarray,
+    targets: np.ndarray,
+    threshold: float,
+    top_k: int,
+    labels: Mapping[str, int],
+) -> dict[str, dict[str, float]]:
+    """Compute precision, recall, F1 and the number of sentences of each class; `labels` maps names to columns."""
+    columns = list(labels.values())
+    p = _tensor(predicted_labels(probabilities, threshold, top_k)[:, columns])
+    t = _tensor(targets[:, columns])
     rows: dict[str, Any] = {
-        "precision": multilabel_precision(p, t, len(kept), average="none"),
-        "recall": multilabel_recall(p, t, len(kept), average="none"),
-        "f1": multilabel_f1_score(p, t, len(kept), average="none"),
+        "precision": multilabel_precision(p, t, len(columns), average="none"),
+        "recall": multilabel_recall(p, t, len(columns), average="none"),
+        "f1": multilabel_f1_score(p, t, len(columns), average="none"),
         "sentences": t.sum(0),
     }
     return {label: {name: float(values[i]) for name, values in rows.items()} for i, label in enumerate(labels)}
 
 
 def calibration_error(probabilities: np.ndarray, targets: np.ndarray) -> float:
-    """Expected calibration error in [0, 1] over all entries `[S, E]`, 15 bins."""
+    """Compute the expected calibration error in [0, 1] over all entries of `[S, E]`, with 15 bins."""
     p, t = torch.from_numpy(probabilities.ravel().astype(np.float32)), _tensor(targets.ravel())
     return float(binary_calibration_error(p, t, n_bins=15, norm="l1"))
 
 
 def _mean_average_precision(probabilities: np.ndarray, targets: np.ndarray) -> float:
     p, t = torch.from_numpy(probabilities.astype(np.float32)), _tensor(targets)
-    found = [float(binary_average_precision(p[:, i], t[:, i])) for i in range(t.shape[1]) if t[:, i].any()]
-    return sum(found) / len(found) if found else float("nan")
+    precisions = [float(binary_average_precision(p[:, i], t[:, i])) for i in range(t.shape[1]) if t[:, i].any()]
+    return sum(precisions) / len(precisions) if precisions else float("nan")
 
 
 def _tensor(values: np.ndarray) -> Tensor:
@@ -94,13 +117,19 @@ def gate(
     macro_f1: float | None = None,
     labels_per_sentence: float | None = None,
 ) -> None:
-    """Raise UnfitVerifier unless a verifier's scores allow training a policy with it; None checks nothing.
+    """Refuse a verifier whose scores do not allow training a policy with it; a limit of None is not checked.
 
-    metrics: a verifier run's metrics.json. `margin_over_baseline` asks for that much more macro F1 than TF-IDF with logistic
-    regression has, trained on the same rows; a verifier is refused when the 95 % interval of the difference lies below it
-    and its own macro F1 below `CEILING`.
-    `macro_f1` and `labels_per_sentence` are absolute limits on held-out sentences at the reward's threshold. A verifier that
-    names every emotion everywhere still rewards, only not coherence, and nothing else would show it.
+    Args:
+        metrics: Content of metrics.json of the verifier's run.
+        margin_over_baseline: Macro F1 that the verifier must have above that of TF-IDF with logistic regression, trained on
+            the same rows. It is refused when the 95 % interval of the difference lies below the margin and its own macro F1
+            below `SUFFICIENT_F1`.
+        macro_f1: Least macro F1 on held-out sentences at the reward's threshold.
+        labels_per_sentence: Upper limit of emotions per held-out sentence. A verifier that names every emotion everywhere
+            rewards any text, which no other score would show.
+
+    Raises:
+        UnfitVerifier: Listing every limit that is missed, and the keys to change.
     """
     heldout: Mapping[str, float] = metrics["heldout"]
     baseline: Mapping[str, Any] | None = metrics.get("baseline")
@@ -108,7 +137,7 @@ def gate(
     if (
         margin_over_baseline is not None
         and baseline is not None
-        and baseline["verifier_macro_f1"] < CEILING
+        and baseline["verifier_macro_f1"] < SUFFICIENT_F1
         and baseline["high"] < margin_over_baseline
     ):
         problems.append(

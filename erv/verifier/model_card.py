@@ -1,4 +1,4 @@
-"""The model card that a trained verifier comes with, and the table that its training prints."""
+"""The model card of a trained verifier, and the table of scores that training prints."""
 
 from __future__ import annotations
 
@@ -7,46 +7,56 @@ from typing import Any
 
 import yaml
 
-FIGURES = ("macro_f1", "micro_f1", "macro_precision", "macro_recall", "map", "ece", "labels_per_sentence")
+SCORES = ("macro_f1", "micro_f1", "macro_precision", "macro_recall", "map", "ece", "labels_per_sentence")
 
 
-def table(figures: Mapping[str, Mapping[str, float]], classes: Mapping[str, Mapping[str, float]]) -> str:
-    """Markdown: the figures of each split, and those of each class on held-out sentences."""
-    rows = [["", *figures]]
-    rows += [[name, *(f"{figures[split][name]:.3f}" for split in figures)] for name in FIGURES]
-    head = ["held-out class", "precision", "recall", "f1", "sentences"]
-    found = [
-        [label, *(f"{row[name]:.3f}" for name in head[1:4]), f"{row['sentences']:.0f}"]
+def scores_table(
+    scores: Mapping[str, Mapping[str, float]],
+    classes: Mapping[str, Mapping[str, float]],
+) -> str:
+    """Format the scores of each split, and those of each class on held-out sentences, as two Markdown tables."""
+    by_split = [["", *scores]]
+    by_split += [[name, *(f"{scores[split][name]:.3f}" for split in scores)] for name in SCORES]
+    by_class = [["held-out class", "precision", "recall", "f1", "sentences"]]
+    by_class += [
+        [label, *(f"{row[name]:.3f}" for name in ("precision", "recall", "f1")), f"{row['sentences']:.0f}"]
         for label, row in classes.items()
     ]
-    return _grid(rows) + "\n" + _grid([head, *found])
+    return _markdown_table(by_split) + "\n" + _markdown_table(by_class)
 
 
-def _grid(rows: Sequence[Sequence[str]]) -> str:
+def _markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """Format rows, the first of which is the header, with columns aligned."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     lines.insert(1, " | ".join("-" * width for width in widths))
     return "".join(f"| {line} |\n" for line in lines)
 
 
-def card(
+def model_card(
     labels: Sequence[str],
     tables: str,
-    chosen: Mapping[str, Any],
+    calibration: Mapping[str, Any],
     training: Mapping[str, Any],
     sources: Sequence[Mapping[str, Any]],
     base_model: str | None = None,
-    stock: bool = True,
+    loads_without_erv: bool = True,
 ) -> str:
-    """README.md of a model folder: what it is for, its figures (`tables`), and what must be known before it is used.
+    """Write README.md of a model folder: purpose, scores, training, data and limits.
 
-    `sources` is `Sentences.provenance()`, `base_model` the hub id or folder name of the encoder (None: random weights) and
-    `stock` whether transformers alone loads the folder.
+    Args:
+        labels: The verifier's labels.
+        tables: `scores_table`.
+        calibration: Chosen "threshold" and "temperature".
+        training: Facts of the training, listed as they are; "threshold" and "top_k" are the reward's.
+        sources: `Sentences.provenance()`.
+        base_model: Hub id or folder name of the encoder; None for random weights.
+        loads_without_erv: `Verifier.loads_without_erv`.
     """
     facts = "".join(f"- {name}: {value}\n" for name, value in training.items())
-    loaded = (
+    loading = (
         "`AutoModelForSequenceClassification` of transformers loads it"
-        if stock
+        if loads_without_erv
         else (
             "The head reads the mean over the tokens, which transformers has no class for: read the folder with\n"
             "`erv.verifier.load_verifier(folder)`; `AutoModelForSequenceClassification` alone refuses it"
@@ -55,10 +65,10 @@ def card(
     return f"""{_front_matter(sources, base_model)}# Emotional Rationale Verifier
 
 A multi-label classifier that tells which emotions a sentence about a person speaks of ({", ".join(labels)}). Made to reward
-explanations of emotion recognition (arXiv 2510.23506), not to judge people. {loaded}.
+explanations of emotion recognition (arXiv 2510.23506), not to judge people. {loading}.
 
-Probabilities are `sigmoid(logits)`. Macro F1 on held-out sentences is best above the threshold {chosen["threshold"]:.2f};
-`sigmoid(logits / {chosen["temperature"]:.3f})` is calibrated. Both are in `erv.json` and in `config.json` (`erv`).
+Probabilities are `sigmoid(logits)`. Macro F1 on held-out sentences is best above the threshold {calibration["threshold"]:.2f};
+`sigmoid(logits / {calibration["temperature"]:.3f})` is calibrated. Both are in `erv.json` and in `config.json` (`erv`).
 
 ## Figures
 
@@ -72,32 +82,32 @@ none is. "heldout" chose threshold and temperature; "audit" chose nothing; "with
 {facts}
 ## Data
 
-{_data(sources)}
+{_data_table(sources)}
 ## Limits
 
-It knows its training text's language and phrases; figures on other text will be lower. {_labels_by_model(sources)}A sentence that
+It knows its training text's language and phrases; figures on other text will be lower. {_label_warning(sources)}A sentence that
 hedges between emotions may be given two, and a policy can learn to hedge.
 """
 
 
 def _front_matter(sources: Sequence[Mapping[str, Any]], base_model: str | None) -> str:
-    """The YAML that model hubs read; what is not known of every source is left out."""
-    matter: dict[str, Any] = {
+    """Write the YAML header that model hubs read; what is not recorded for every source is left out."""
+    header: dict[str, Any] = {
         "pipeline_tag": "text-classification",
         "tags": ["emotion", "multi-label", "rationale-verifier"],
     }
     if base_model is not None:
-        matter["base_model"] = base_model
+        header["base_model"] = base_model
     if languages := sorted({language for source in sources for language in source["languages"]}):
-        matter["language"] = languages
+        header["language"] = languages
     licences = {source["licence"] for source in sources}
     if len(licences) == 1 and (licence := licences.pop()):
-        matter["license"] = licence.lower().replace(" ", "-")  # the hub's spelling, such as cc-by-4.0
-    return f"---\n{yaml.safe_dump(matter, sort_keys=False, allow_unicode=True)}---\n"
+        header["license"] = licence.lower().replace(" ", "-")  # the hub's spelling, such as cc-by-4.0
+    return f"---\n{yaml.safe_dump(header, sort_keys=False, allow_unicode=True)}---\n"
 
 
-def _data(sources: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown: a row for each source."""
+def _data_table(sources: Sequence[Mapping[str, Any]]) -> str:
+    """Format the provenance of the training data, a row for each source."""
     unknown = "not recorded"
     rows = [["source", "file", "rows", "language", "licence", "labelled by"]]
     rows += [
@@ -111,10 +121,12 @@ def _data(sources: Sequence[Mapping[str, Any]]) -> str:
         ]
         for source in sources
     ]
-    return _grid(rows)
+    return _markdown_table(rows)
 
 
-def _labels_by_model(sources: Sequence[Mapping[str, Any]]) -> str:
-    """A warning where a source names its labeller and that is not people; erv.label writes the language model's name."""
-    models = [source["source"] for source in sources if source["labelled_by"] not in (None, "human")]
-    return f"Labels by a language model ({', '.join(models)}) hold that\nmodel's mistakes. " if models else ""
+def _label_warning(sources: Sequence[Mapping[str, Any]]) -> str:
+    """Name the sources that were labelled by a language model; erv.label writes the model's name into its rows."""
+    machine_labelled = [source["source"] for source in sources if source["labelled_by"] not in (None, "human")]
+    if not machine_labelled:
+        return ""
+    return f"Labels by a language model ({', '.join(machine_labelled)}) hold that\nmodel's mistakes. "

@@ -1,10 +1,10 @@
-"""A text classifier whose head reads the mean of the token embeddings, for encoders that were trained with it."""
+"""A text classifier with mean pooling, and how to tell the pooling that an encoder was trained with."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 from transformers import (
@@ -17,14 +17,15 @@ from transformers import (
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils.hub import cached_file
 
-POOLING_FILE = "1_Pooling/config.json"  # of sentence-transformers: how sentence embeddings are made of token embeddings
+Pooling = Literal["cls", "mean"]  # what the head reads: the first token, or the mean over the tokens
+POOLING_FILE = "1_Pooling/config.json"  # of sentence-transformers: how token embeddings become a sentence embedding
 
 
 class MeanPoolingConfig(PretrainedConfig):
-    """`encoder` is the encoder's own config.
+    """Config of a MeanPoolingClassifier; `encoder` is the config of its encoder.
 
-    The model type is one that transformers does not have: where erv is not imported, the Auto classes refuse the folder
-    instead of putting the stock head, which reads the first token, on the encoder.
+    The model type is deliberately unknown to transformers: where erv is not imported, the Auto classes refuse the folder
+    instead of putting their own head, which reads the first token, on the encoder.
     """
 
     model_type = "erv_mean_pooling"
@@ -36,20 +37,20 @@ class MeanPoolingConfig(PretrainedConfig):
 
     @property
     def hidden_size(self) -> int:
-        """Width of the token embeddings."""
+        """Width D of the token embeddings."""
         return int(self.encoder.hidden_size)
 
     @property
     def max_position_embeddings(self) -> int:
-        """Positions that the encoder has embeddings for."""
+        """Number of positions that the encoder has embeddings for."""
         return int(self.encoder.max_position_embeddings)
 
 
 @dataclass
 class MeanPoolingOutput(SequenceClassifierOutput):
-    """Logits `[S, E]` and the pooled embeddings `[S, D]` that they were computed from."""
+    """Logits `[S, E]` and the pooled embeddings that they were computed from."""
 
-    pooler_output: Tensor | None = None
+    pooler_output: Tensor | None = None  # [S, D], before dropout
 
 
 class MeanPoolingClassifier(PreTrainedModel):
@@ -63,17 +64,18 @@ class MeanPoolingClassifier(PreTrainedModel):
     def __init__(self, config: MeanPoolingConfig) -> None:
         super().__init__(config)
         self.encoder = _without_pooler(AutoModel.from_config(config.encoder, trust_remote_code=False))
-        sizes = config.encoder.to_dict()
-        rates = (sizes.get(name) for name in ("classifier_dropout", "hidden_dropout_prob", "dropout"))
+        # the encoder's own rate, under the name that its family gives it
+        settings = config.encoder.to_dict()
+        rates = (settings.get(name) for name in ("classifier_dropout", "hidden_dropout_prob", "dropout"))
         self.dropout = nn.Dropout(next((rate for rate in rates if rate is not None), 0.0))
         self.head = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
 
     @classmethod
     def on_encoder(cls, checkpoint: str, **settings: Any) -> MeanPoolingClassifier:
-        """The encoder of `checkpoint` (hub id or folder) under a new head; `settings` go to the config."""
+        """Put a new head on the encoder of `checkpoint` (hub id or folder); `settings` go to the config."""
         encoder = AutoModel.from_pretrained(checkpoint, trust_remote_code=False)
-        encoder.config._name_or_path = ""  # a path of this machine, which would be saved with the encoder's config
+        encoder.config._name_or_path = ""  # may be a path of this machine, and would be saved with the encoder's config
         model = cls(MeanPoolingConfig(encoder.config, **settings))
         model.encoder = _without_pooler(encoder)
         return model
@@ -84,7 +86,7 @@ class MeanPoolingClassifier(PreTrainedModel):
         attention_mask: Tensor,
         output_hidden_states: bool = False,
     ) -> MeanPoolingOutput:
-        """Logits of tokens `[S, T]`; `attention_mask` is 0 for padding."""
+        """Compute the logits of token ids `[S, T]`; `attention_mask` `[S, T]` is 0 for padding, which the mean leaves out."""
         output = self.encoder(
             input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=output_hidden_states
         )
@@ -94,8 +96,12 @@ class MeanPoolingClassifier(PreTrainedModel):
         return MeanPoolingOutput(logits=logits, hidden_states=output.hidden_states, pooler_output=pooled)
 
 
-def trained_with_mean_pooling(checkpoint: str) -> bool:
-    """Whether sentence-transformers' config in the folder or hub repository says that the encoder's pooling is the mean."""
+def sentence_pooling(checkpoint: str) -> Pooling | None:
+    """Read the pooling that the encoder of a folder or hub repository was trained with.
+
+    None without sentence-transformers' config, or when that names no pooling. Raises ValueError for a pooling, or a
+    concatenation of several, that the verifier does not have: with another one the encoder's training would be lost.
+    """
     file = cached_file(
         checkpoint,
         POOLING_FILE,
@@ -103,13 +109,24 @@ def trained_with_mean_pooling(checkpoint: str) -> bool:
         _raise_exceptions_for_connection_errors=False,
     )
     if file is None:
-        return False
-    with open(file, encoding="utf-8") as opened:
-        return bool(json.load(opened).get("pooling_mode_mean_tokens", False))
+        return None
+    with open(file, encoding="utf-8") as stream:
+        settings = json.load(stream)
+    modes = [name for name, enabled in settings.items() if name.startswith("pooling_mode_") and enabled]
+    if not modes:
+        return None
+    if modes == ["pooling_mode_cls_token"]:
+        return "cls"
+    if modes == ["pooling_mode_mean_tokens"]:
+        return "mean"
+    raise ValueError(
+        f"{checkpoint} was trained with another pooling than a verifier can have: {POOLING_FILE} sets {', '.join(modes)}; set "
+        "verifier.model.pooling=cls (first token) or verifier.model.pooling=mean (mean over the tokens)"
+    )
 
 
 def _without_pooler(encoder: Any) -> Any:
-    """Take BERT's pooler away: its weights would never get a gradient, which DDP takes for an error."""
+    """Remove BERT's pooler: its weights would never get a gradient, which DistributedDataParallel reports as an error."""
     if hasattr(encoder, "pooler"):
         encoder.pooler = None
     return encoder

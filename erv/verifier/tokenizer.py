@@ -1,4 +1,4 @@
-"""A tokenizer for a verifier that starts from nothing."""
+"""Tokenizer of a verifier with random weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 
 
 def train_tokenizer(texts: Sequence[str], vocab_size: int = 1000) -> PreTrainedTokenizerFast:
-    """A lower-casing byte-level BPE in the shape of RoBERTa's."""
+    """Train a lower-casing byte-level BPE tokenizer with the special tokens and template of RoBERTa's on `texts`."""
     core = ByteLevelBPETokenizer(lowercase=True)
     core.train_from_iterator(texts, vocab_size=vocab_size, special_tokens=_SPECIAL, show_progress=False)
     names = dict(zip(("bos_token", "pad_token", "eos_token", "unk_token", "mask_token"), _SPECIAL, strict=True))

@@ -19,7 +19,7 @@ from erv.report.table import grid
 from erv.report.verifiers import load_verifiers
 from erv.taxonomy import MELD, of_labels
 from erv.verifier import Sentences, load_verifier
-from erv.verifier.baseline import difference, tfidf_probabilities
+from erv.verifier.baseline import macro_f1_difference, tfidf_probabilities
 from erv.verifier.calibration import sigmoid
 from erv.verifier.metrics import calibration_error, per_class, scores
 
@@ -60,14 +60,14 @@ class OutOfDomain:
     def row(self) -> list[str]:
         """The figures on MELD."""
         rows = self.sets["MELD test"]
-        gold, logits = self._gold(rows), self.verifier.scored([row["text"] for row in rows])
+        gold, logits = self._gold(rows), self.verifier.predict_logits([row["text"] for row in rows])
         texts = [row["text"] for row in self.train]
         baseline = tfidf_probabilities(texts, self._gold(self.train), [row["text"] for row in rows])
         columns = range(len(self.verifier.labels))
         thresholds = (self.chosen["threshold"], self.run.metrics["baseline"]["threshold"])
         pairs = zip((sigmoid(logits), baseline), thresholds, strict=True)
         mine, other = (scores(probabilities, gold, threshold, self.top_k) for probabilities, threshold in pairs)
-        gain = difference(sigmoid(logits), baseline, gold, columns, thresholds, self.top_k)
+        gain = macro_f1_difference(sigmoid(logits), baseline, gold, columns, thresholds, self.top_k)
         return [
             self.run.label,
             "MELD test",
@@ -83,7 +83,7 @@ class OutOfDomain:
         """F1 of each class and how many sentences have it, on either set."""
         lines = []
         for place, rows in self.sets.items():
-            probabilities = sigmoid(self.verifier.scored([row["text"] for row in rows]))
+            probabilities = sigmoid(self.verifier.predict_logits([row["text"] for row in rows]))
             found = per_class(
                 probabilities,
                 self._gold(rows),

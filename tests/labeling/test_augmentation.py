@@ -5,8 +5,8 @@ import json
 import pytest
 from endpoint import Endpoint, reader
 
-from erv.labeling.augmentation import Augmentation
-from erv.labeling.dedup import Distinct
+from erv.labeling.augmentation import TextAugmentation
+from erv.labeling.dedup import NearDuplicateFilter
 from erv.llm import Chat
 from erv.taxonomy import MAFW
 
@@ -72,7 +72,7 @@ def chat(endpoint, tmp_path):
 
 def augment(labelled, **settings):
     given = {"target": 5, "classes": ["anger", "disgust", "contempt"], "per_call": 2, **settings}
-    return Augmentation(labelled, "mafw", **given)
+    return TextAugmentation(labelled, "mafw", **given)
 
 
 def test_short_classes_are_filled_with_sentences_that_are_new_and_agreed_on(endpoint, labelled, tmp_path):
@@ -109,7 +109,7 @@ def test_a_class_that_stays_short_is_named(endpoint, labelled, tmp_path):
     assert 1 < summary["after"]["contempt"] < 40
 
 
-def test_clips_of_the_existing_text_are_known(labelled):
+def test_clips_of_the_existing_texts_are_reported(labelled):
     assert augment(labelled).clips == {f"c{i}" for i in range(6)}
 
 
@@ -130,17 +130,20 @@ def test_bad_settings_are_refused(settings, message, labelled):
 @pytest.mark.parametrize(
     ("text", "new"),
     [
-        ("The brows draw together, and the jaw is set!", False), ("the brows draw together and the jaws are set", False),
-        ("The lips part and the eyes are wide.", True), ("Brows.", True), ("", True),
+        ("The brows draw together, and the jaw is set!", False),
+        ("the brows draw together and the jaws are set", False),
+        ("The lips part and the eyes are wide.", True),
+        ("Brows.", True),
+        ("", True),
     ],
-)  # fmt: skip
+)
 def test_near_duplicates(text, new):
-    assert Distinct(["The brows draw together and the jaw is set."]).add(text) is new
+    assert NearDuplicateFilter(["The brows draw together and the jaw is set."]).add(text) is new
 
 
 def test_what_was_added_counts_from_then_on():
-    known = Distinct(similarity=0.7)
-    assert [known.add(t) for t in ("She smiles broadly.", "She smiles broadly!", "He weeps.", "he  weeps")] == [
+    texts = NearDuplicateFilter(similarity=0.7)
+    assert [texts.add(t) for t in ("She smiles broadly.", "She smiles broadly!", "He weeps.", "he  weeps")] == [
         True,
         False,
     ] * 2

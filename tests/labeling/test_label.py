@@ -15,13 +15,13 @@ from commands import environment, warm
 from endpoint import Endpoint, completion, reader
 
 from erv.data.datasets.base import refuse_overlap
-from erv.labeling.labeler import Labeller, Labelling
+from erv.labeling.labeler import Labeler, LabelPrompt
 from erv.labeling.texts import read_texts
 from erv.llm import Chat
-from erv.llm.batch_api import read_results, write_requests
-from erv.llm.client import CircuitOpen
-from erv.llm.pricing import Price, estimate, tokens
-from erv.llm.prompts import data
+from erv.llm.batch_api import ForeignResults, read_results, write_requests
+from erv.llm.client import CircuitOpen, MissingKey
+from erv.llm.pricing import Price, approximate_tokens, estimate
+from erv.llm.prompts import quote_as_json
 from erv.llm.reply_cache import ReplyCache
 from erv.taxonomy import DFEW, MAFW
 from erv.types import Clip
@@ -50,8 +50,17 @@ def write_jsonl(path, rows):
 
 
 def label(root, server, *overrides, start=subprocess.run):
-    command = [sys.executable, "-m", "erv.label", f"llm.base_url={server.url}", f"llm.concurrency={CONCURRENCY}",
-               "llm.timeout_s=1", "llm.backoff_s=0.02", "llm.max_backoff_s=0.1", *overrides]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "erv.label",
+        f"llm.base_url={server.url}",
+        f"llm.concurrency={CONCURRENCY}",
+        "llm.timeout_s=1",
+        "llm.backoff_s=0.02",
+        "llm.max_backoff_s=0.1",
+        *overrides,
+    ]
     if start is subprocess.Popen:  # to be killed
         env = {**environment(root), "OPENAI_API_KEY": KEY}
         return start(command, cwd=root, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -78,11 +87,21 @@ def killed_with_all_calls_under_way(root, server, after, *overrides):
 def test_an_unreliable_endpoint_and_two_kills(endpoint, tmp_path, fault):
     texts = [f"Number {i} looks {DFEW.labels[i % 2]}." for i in range(60)]
     plan = {
-        texts[0]: [429], texts[1]: [500, 503], texts[2]: ["timeout"], texts[3]: ["garbage"], texts[4]: ["broken", 408],
-        texts[5]: ["drop", 409], texts[6]: ["empty"], texts[20]: [429, 429, 500], texts[21]: ["garbage"],
-        texts[50]: [502, "timeout"], texts[51]: ["broken"], texts[30]: ["off_list"], texts[31]: ["refused"],
+        texts[0]: [429],
+        texts[1]: [500, 503],
+        texts[2]: ["timeout"],
+        texts[3]: ["garbage"],
+        texts[4]: ["broken", 408],
+        texts[5]: ["drop", 409],
+        texts[6]: ["empty"],
+        texts[20]: [429, 429, 500],
+        texts[21]: ["garbage"],
+        texts[50]: [502, "timeout"],
+        texts[51]: ["broken"],
+        texts[30]: ["off_list"],
+        texts[31]: ["refused"],
         texts[55]: [500, "refused"],
-    }  # fmt: skip
+    }
     faults = sum(step not in ("off_list", "refused") for steps in plan.values() for step in steps)
     server = endpoint(plan=plan)
     rows = [{"text": text, "clip": str(i)} for i, text in enumerate(texts)] + [{"text": t} for t in texts[:7]]
@@ -93,9 +112,9 @@ def test_an_unreliable_endpoint_and_two_kills(endpoint, tmp_path, fault):
     assert done.returncode == 0, done.stdout + done.stderr
 
     (folder,) = (tmp_path / "runs" / "labels" / "labels").iterdir()
-    found = [json.loads(line) for line in (folder / "labels.jsonl").read_text().splitlines()]
-    assert [row["text"] for row in found] == [row["text"] for row in rows]
-    by_text = {row["text"]: (row["status"], tuple(row["labels"])) for row in found}
+    written = [json.loads(line) for line in (folder / "labels.jsonl").read_text().splitlines()]
+    assert [row["text"] for row in written] == [row["text"] for row in rows]
+    by_text = {row["text"]: (row["status"], tuple(row["labels"])) for row in written}
     special = {texts[30]: ("off_list", ()), texts[31]: ("refused", ()), texts[55]: ("refused", ())}
     for i, text in enumerate(texts):
         assert by_text[text] == special.get(text, ("ok", (DFEW.labels[i % 2],)))
@@ -176,11 +195,11 @@ def chat(server, tmp_path, **settings):
     return Chat("m", str(tmp_path / "replies.sqlite"), server.url, **given)
 
 
-LABELLER = Labeller(DFEW)
+PROMPT = LabelPrompt(DFEW)
 
 
 def ask(asked, texts):
-    return asked.ask([LABELLER.question(t) for t in texts], LABELLER.named)
+    return asked.ask([PROMPT.question(t) for t in texts], PROMPT.parse)
 
 
 def test_the_circuit_opens_and_what_was_answered_stays(endpoint, tmp_path):
@@ -196,7 +215,7 @@ def test_the_circuit_opens_and_what_was_answered_stays(endpoint, tmp_path):
 
 def keys_of(server, tmp_path, texts):
     asked = chat(server, tmp_path)
-    return [asked.key(LABELLER.question(t)) for t in texts]
+    return [asked.key(PROMPT.question(t)) for t in texts]
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
@@ -238,16 +257,16 @@ def test_no_more_calls_are_under_way_than_the_limit_says(endpoint, tmp_path):
 
 def test_the_cache_knows_model_parameters_prompt_and_text(endpoint, tmp_path):
     server = endpoint()
-    question = LABELLER.question("He is sad.")
+    question = PROMPT.question("He is sad.")
     base = chat(server, tmp_path)
     others = [
         chat(server, tmp_path, parameters={"temperature": 1}).key(question),
         Chat("other", str(tmp_path / "replies.sqlite")).key(question),
-        base.key(LABELLER.question("He is sad!")),
-        base.key(Labeller(DFEW, most=1).question("He is sad.")),
-        base.key(Labeller(MAFW).question("He is sad.")),
+        base.key(PROMPT.question("He is sad!")),
+        base.key(LabelPrompt(DFEW, most=1).question("He is sad.")),
+        base.key(LabelPrompt(MAFW).question("He is sad.")),
         base.key(replace(question, version="label-2@x")),
-    ]  # fmt: skip
+    ]
     assert len({base.key(question), *others}) == 7
     ask(base, ["He is sad."] * 5)
     ask(chat(server, tmp_path, concurrency=1), ["He is sad."])
@@ -257,22 +276,26 @@ def test_the_cache_knows_model_parameters_prompt_and_text(endpoint, tmp_path):
 @pytest.mark.parametrize(
     ("reply", "labels", "status"),
     [
-        (["sad"], ["sad"], "ok"), (["Happiness", "angry."], ["happy", "angry"], "ok"), (["sad", "sadness"], ["sad"], "ok"),
-        (["unhappy"], [], "off_list"), (["sad", "gloom"], [], "off_list"), (["happy or sad"], [], "off_list"),
+        (["sad"], ["sad"], "ok"),
+        (["Happiness", "angry."], ["happy", "angry"], "ok"),
+        (["sad", "sadness"], ["sad"], "ok"),
+        (["unhappy"], [], "off_list"),
+        (["sad", "gloom"], [], "off_list"),
+        (["happy or sad"], [], "off_list"),
         ([""], [], "off_list"),
     ],
-)  # fmt: skip
+)
 def test_what_a_reply_means(reply, labels, status, endpoint, tmp_path):
     server = endpoint(lambda request, user: {"emotions": reply})
-    (found,) = ask(chat(server, tmp_path), ["x"])
-    assert LABELLER.labels(found) == (labels, status)
+    (answer,) = ask(chat(server, tmp_path), ["x"])
+    assert PROMPT.labels(answer) == (labels, status)
 
 
 @pytest.mark.parametrize("reply", [[], ["sad", "happy", "fear"], "sad", [1], None])
 def test_a_reply_without_one_or_two_emotions_is_asked_for_again(reply, endpoint, tmp_path):
     server = endpoint(lambda request, user: {"emotions": reply})
-    (found,) = ask(chat(server, tmp_path, attempts=2), ["x"])
-    assert LABELLER.labels(found) == ([], "failed")
+    (answer,) = ask(chat(server, tmp_path, attempts=2), ["x"])
+    assert PROMPT.labels(answer) == ([], "failed")
     assert server.calls == {"x": 2}
 
 
@@ -288,7 +311,7 @@ def test_a_text_is_data_whatever_it_says(endpoint, tmp_path):
     schema = server.requests[0]["response_format"]["json_schema"]
     assert schema["strict"] is True
     assert schema["schema"]["properties"]["emotions"]["items"]["enum"] == list(DFEW.labels)
-    assert json.loads(data(a="{x}")) == {"a": "{x}"}
+    assert json.loads(quote_as_json(a="{x}")) == {"a": "{x}"}
 
 
 @pytest.mark.parametrize(
@@ -311,35 +334,44 @@ def test_bad_settings_are_refused_without_repeating_secrets(settings, message, t
 def test_a_missing_key_is_named_before_anything_is_sent(endpoint, tmp_path, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     server = endpoint()
-    with pytest.raises(ValueError, match=r"OPENAI_API_KEY is not set; export it, or set llm\.key_variable=null"):
+    with pytest.raises(MissingKey, match=r"OPENAI_API_KEY is not set; export it, or set llm\.key_variable=null"):
         ask(chat(server, tmp_path, key_variable="OPENAI_API_KEY"), ["x"])
     assert not server.calls
 
 
 def test_estimates(endpoint, tmp_path):
     asked = chat(endpoint(), tmp_path, price=Price(1.0, 2.0))
-    questions = [LABELLER.question(t) for t in ("He is sad.", "He is glad.")]
-    found = estimate(((asked.body(q), q.expected_tokens) for q in questions), asked.price)
-    assert (found.calls, found.output_tokens) == (2, 40)
-    assert found.usd == pytest.approx((found.input_tokens + 2 * 40) / 1e6)
-    assert 500 < found.input_tokens < 1500
-    assert (tokens("abcd efg"), tokens("他很")) == (2, 2)
+    questions = [PROMPT.question(t) for t in ("He is sad.", "He is glad.")]
+    cost = estimate(((asked.body(q), q.expected_tokens) for q in questions), asked.price)
+    assert (cost.calls, cost.output_tokens) == (2, 40)
+    assert cost.usd == pytest.approx((cost.input_tokens + 2 * 40) / 1e6)
+    assert 500 < cost.input_tokens < 1500
+    assert (approximate_tokens("abcd efg"), approximate_tokens("他很")) == (2, 2)
     assert "unknown: set llm.price.input" in str(estimate([], Price()))
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "settings", "found"),
+    ("name", "content", "settings", "expected"),
     [
         ("a.jsonl", '{"text": "One.", "clip": 7}\n\n{"text": ""}\n', {}, [("One.", "7")]),
-        ("emer.csv", "names,reasons\nc1,One. Two.\n", {"field": "reasons", "clip": "names", "unit": "sentence"},
-         [("One.", "c1"), ("Two.", "c1")]),
+        (
+            "emer.csv",
+            "names,reasons\nc1,One. Two.\n",
+            {"field": "reasons", "clip": "names", "unit": "sentence"},
+            [("One.", "c1"), ("Two.", "c1")],
+        ),
         ("merr.json", '{"c2": {"smp_reason_caption": "One."}}', {"field": "smp_reason_caption"}, [("One.", "c2")]),
-        ("p.jsonl", '{"text": "<think>One.</think><answer>sad</answer>", "clip_id": "3"}', {"clip": "clip_id"}, [("One.", "3")]),
+        (
+            "p.jsonl",
+            '{"text": "<think>One.</think><answer>sad</answer>", "clip_id": "3"}',
+            {"clip": "clip_id"},
+            [("One.", "3")],
+        ),
     ],
-)  # fmt: skip
-def test_files_with_texts(name, content, settings, found, tmp_path):
+)
+def test_files_with_texts(name, content, settings, expected, tmp_path):
     (tmp_path / name).write_text(content)
-    assert [(t.text, t.clip) for t in read_texts(str(tmp_path / name), **settings)] == found
+    assert [(t.text, t.clip) for t in read_texts(str(tmp_path / name), **settings)] == expected
 
 
 def test_what_a_policy_wrote_in_training(tmp_path):
@@ -348,8 +380,8 @@ def test_what_a_policy_wrote_in_training(tmp_path):
         {"clip_id": "4", "text": "no tags"},
     ]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "completions.parquet")
-    found = read_texts(str(tmp_path / "completions.parquet"), clip="clip_id", unit="sentence")
-    assert [(t.text, t.clip) for t in found] == [("One.", "3"), ("Two.", "3"), ("no tags", "4")]
+    texts = read_texts(str(tmp_path / "completions.parquet"), clip="clip_id", unit="sentence")
+    assert [(t.text, t.clip) for t in texts] == [("One.", "3"), ("Two.", "3"), ("no tags", "4")]
 
 
 @pytest.mark.parametrize(
@@ -365,7 +397,7 @@ def test_files_that_cannot_be_read(name, content, message, tmp_path):
     if content is not None:
         (tmp_path / name).write_text(content)
     with pytest.raises(ValueError, match=message):
-        Labelling(str(tmp_path / name), "dfew")
+        Labeler(str(tmp_path / name), "dfew")
 
 
 class Corpus:
@@ -390,8 +422,14 @@ def test_the_command_refuses_evaluation_clips(endpoint, corpus, tmp_path):
     file = write_jsonl(tmp_path / "t.jsonl", [{"text": "He is sad.", "clip": clip}])
     server = endpoint()
     p = corpus.parameters
-    given = ["data=synthetic", f"data.root={corpus.root}", f"seed={p['seed']}", "data.clips=48",
-             "data.dev=8", "data.test=8"]  # fmt: skip
+    given = [
+        "data=synthetic",
+        f"data.root={corpus.root}",
+        f"seed={p['seed']}",
+        "data.clips=48",
+        "data.dev=8",
+        "data.test=8",
+    ]
     done = label(tmp_path, server, f"task.input={file}", *given)
     assert done.returncode == 2
     assert f"1 of its clips are evaluation clips of this corpus, first {clip}" in done.stderr
@@ -400,11 +438,11 @@ def test_the_command_refuses_evaluation_clips(endpoint, corpus, tmp_path):
 
 def test_results_of_another_run_are_refused(endpoint, tmp_path):
     asked = chat(endpoint(), tmp_path)
-    questions = [LABELLER.question("x")]
+    questions = [PROMPT.question("x")]
     (file,) = write_requests(asked, questions, tmp_path)
     row = {**json.loads(file.read_text()), "custom_id": "f" * 64}
-    with pytest.raises(ValueError, match="custom_id ffffffffffffffff… is none of this run's questions"):
-        read_results(asked, questions, [write_jsonl(tmp_path / "r.jsonl", [row])], LABELLER.named)
+    with pytest.raises(ForeignResults, match="custom_id ffffffffffffffff… is none of this run's questions"):
+        read_results(asked, questions, [write_jsonl(tmp_path / "r.jsonl", [row])], PROMPT.parse)
 
 
 def test_labelling_loads_no_framework():

@@ -26,22 +26,40 @@ def choice(**parts):
     return body(choices=[{"index": 0, "finish_reason": "stop", **parts}])
 
 
-def said(content, **parts):
+def message(content, **parts):
     return choice(message={"role": "assistant", "content": content, **parts})
 
 
 ODD = {
-    "a list": b"[]", "null": b"null", "a number": b"3", "nothing": b"", "no UTF-8": b'{"a": "\xff', "nested": b"[" * 200_000,
-    "an error with status 200": b'{"error": {"message": "overloaded", "code": 529}}', "no choices": body(choices=None),
-    "choices of text": body(choices="abc"), "choices by name": body(choices={"a": 1}), "choice null": body(choices=[None]),
-    "no message": body(choices=[{}]), "message null": choice(message=None), "message text": choice(message="sad"),
-    "message empty": choice(message={}), "content of parts": said([{"type": "text", "text": GOOD}]),
-    "content an object": said({"emotion": "sad"}), "content a number": said(3), "content true": said(True),
-    "half a character": body('{"emotion": "\ud800"}'), "half a character, escaped": body(r'{"emotion": "\ud800"}'),
-    "content nested": body("[" * 200_000), "emotion null": body('{"emotion": null}'), "emotions": body('{"emotion": ["sad"]}'),
-    "a list inside": body('["sad"]'), "no JSON inside": body("sad"), "more than JSON": body(GOOD + " I hope this helps."),
+    "a list": b"[]",
+    "null": b"null",
+    "a number": b"3",
+    "nothing": b"",
+    "no UTF-8": b'{"a": "\xff',
+    "nested": b"[" * 200_000,
+    "an error with status 200": b'{"error": {"message": "overloaded", "code": 529}}',
+    "no choices": body(choices=None),
+    "choices of text": body(choices="abc"),
+    "choices by name": body(choices={"a": 1}),
+    "choice null": body(choices=[None]),
+    "no message": body(choices=[{}]),
+    "message null": choice(message=None),
+    "message text": choice(message="sad"),
+    "message empty": choice(message={}),
+    "content of parts": message([{"type": "text", "text": GOOD}]),
+    "content an object": message({"emotion": "sad"}),
+    "content a number": message(3),
+    "content true": message(True),
+    "half a character": body('{"emotion": "\ud800"}'),
+    "half a character, escaped": body(r'{"emotion": "\ud800"}'),
+    "content nested": body("[" * 200_000),
+    "emotion null": body('{"emotion": null}'),
+    "emotions": body('{"emotion": ["sad"]}'),
+    "a list inside": body('["sad"]'),
+    "no JSON inside": body("sad"),
+    "more than JSON": body(GOOD + " I hope this helps."),
     "cut off": body('{"emotion": "sa'),
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -62,17 +80,17 @@ def read(tmp_path):
 
 @pytest.mark.parametrize("name", ODD)
 def test_an_odd_body_fails_its_own_question_only(read, name):
-    found, server, chat = read(ODD[name])
-    assert [(v.status, v.emotion) for v in found] == [("ok", "angry"), ("failed", None), ("ok", "happy")]
-    assert found[1].reason.startswith("2 calls, the last: ")
-    json.dumps(found[1].reason, ensure_ascii=False).encode()
+    verdicts, server, chat = read(ODD[name])
+    assert [(v.status, v.emotion) for v in verdicts] == [("ok", "angry"), ("failed", None), ("ok", "happy")]
+    assert verdicts[1].reason.startswith("2 calls, the last: ")
+    json.dumps(verdicts[1].reason, ensure_ascii=False).encode()
     assert server.calls[TEXTS[1]] == 2
     assert (chat.ledger().calls, chat.ledger().interrupted) == (4, 0)
 
 
 def test_a_refusal_that_is_no_text_is_a_refusal(read):
-    found, _, _ = read(said(None, refusal={"why": "policy"}))
-    assert (found[1].status, found[1].emotion, found[1].reason) == ("refused", None, "{'why': 'policy'}")
+    verdicts, _, _ = read(message(None, refusal={"why": "policy"}))
+    assert (verdicts[1].status, verdicts[1].emotion, verdicts[1].reason) == ("refused", None, "{'why': 'policy'}")
 
 
 @pytest.mark.parametrize(
@@ -88,23 +106,23 @@ def test_a_refusal_that_is_no_text_is_a_refusal(read):
     ],
 )
 def test_counts_that_make_no_sense_are_no_counts(read, usage):
-    found, _, chat = read(body(usage=usage))
-    assert [v.emotion for v in found] == ["angry", "sad", "happy"]
+    verdicts, _, chat = read(body(usage=usage))
+    assert [v.emotion for v in verdicts] == ["angry", "sad", "happy"]
     assert chat.spent == 0
 
 
 def test_a_reply_that_comes_byte_by_byte_is_not_waited_for(read):
     """No single wait is long; the whole reply would take 20 seconds."""
     began = time.monotonic()
-    found, server, _ = read("drip")
+    verdicts, server, _ = read("drip")
     assert time.monotonic() - began < 6
-    assert [(v.status, v.emotion) for v in found] == [("ok", "angry"), ("failed", None), ("ok", "happy")]
+    assert [(v.status, v.emotion) for v in verdicts] == [("ok", "angry"), ("failed", None), ("ok", "happy")]
     assert server.calls[TEXTS[1]] == 2
 
 
 def test_a_body_in_a_file_of_results_is_read_alike():
     assert read_completion(completion(GOOD), json.loads) == Reply("answered", GOOD, "", 200, 10)
-    for odd in ({}, {"choices": {"a": 1}}, json.loads(said(3))):
+    for odd in ({}, {"choices": {"a": 1}}, json.loads(message(3))):
         assert read_completion(odd, json.loads) == Reply(
             "failed", reason="the reply is no completion (ValidationError)"
         )

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,15 +14,20 @@ from transformers import RobertaForSequenceClassification
 
 from erv.taxonomy import DFEW, GOEMOTIONS, MAFW
 from erv.verifier import Loss, Verifier, build_verifier, load_verifier
-from erv.verifier.baseline import difference, tfidf_probabilities
+from erv.verifier.baseline import macro_f1_difference, tfidf_probabilities
 from erv.verifier.metrics import UnfitVerifier, gate, per_class, scores
-from erv.verifier.model_card import card
+from erv.verifier.model_card import model_card
 from erv.verifier.pooling import MeanPoolingClassifier
 
 SIZES = {
-    "model_type": "roberta", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32,
-    "max_position_embeddings": 34, "initializer_range": 0.1,
-}  # fmt: skip
+    "model_type": "roberta",
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 34,
+    "initializer_range": 0.1,
+}
 AP_FIRST = 1 / 2 + 1 / 2 * 2 / 3  # the two positives of the first class are ranked first and third
 SENTENCES = ["The jaw drops.", "The nose wrinkles as the clip goes on.", "A person looks into the camera."]
 
@@ -34,7 +40,7 @@ def verifier():
 
 def test_probabilities_do_not_depend_on_company_or_order(verifier):
     together = verifier(SENTENCES)
-    verifier.forget()
+    verifier.clear_cache()
     alone = np.concatenate([verifier([s]) for s in SENTENCES[::-1]])[::-1]
     np.testing.assert_allclose(together, alone, atol=1e-6)
     assert together.shape == (3, 7)
@@ -42,12 +48,12 @@ def test_probabilities_do_not_depend_on_company_or_order(verifier):
 
 
 def test_each_distinct_sentence_is_scored_once(verifier, monkeypatch):
-    seen = []
-    plain = verifier._score
-    monkeypatch.setattr(verifier, "_score", lambda batch: seen.extend(batch) or plain(batch))
+    scored = []
+    tokenize = verifier._tokenize
+    monkeypatch.setattr(verifier, "_tokenize", lambda batch: scored.extend(batch) or tokenize(batch))
     verifier([*SENTENCES, *SENTENCES])
     verifier(SENTENCES)
-    assert sorted(seen) == sorted(SENTENCES)
+    assert sorted(scored) == sorted(SENTENCES)
 
 
 def test_batches_hold_sentences_of_one_length_within_the_budget(verifier, monkeypatch):
@@ -61,15 +67,15 @@ def test_batches_hold_sentences_of_one_length_within_the_budget(verifier, monkey
     assert [length for _, length in shapes] == sorted(length for _, length in shapes)
     whole = verifier(["the jaw " * 9])
     verifier.batch_tokens = 1
-    verifier.forget()
+    verifier.clear_cache()
     np.testing.assert_allclose(verifier(["the jaw " * 9]), whole, atol=1e-6)
 
 
 def test_memory_is_bounded(verifier):
-    verifier.remember = 3
+    verifier.cache_size = 3
     for i in range(5):
         verifier([f"sentence {i}", "The jaw drops."])
-    assert len(verifier._known) <= 4
+    assert len(verifier._cache) <= 4
 
 
 def test_bfloat16_gives_nearly_the_same(verifier):
@@ -97,7 +103,7 @@ def test_training_learns_two_sentences(verifier):
         optimiser.zero_grad()
         Loss()(verifier.logits(SENTENCES[:2])[0], targets).backward()
         optimiser.step()
-    verifier.forget()
+    verifier.clear_cache()
     assert [DFEW.labels[i] for i in verifier(SENTENCES[:2]).argmax(1)] == ["surprise", "disgust"]
 
 
@@ -109,15 +115,15 @@ def test_a_label_it_does_not_know_is_refused(verifier):
 def test_frozen_scores():
     p = np.array([[0.9, 0.2, 0.0], [0.05, 0.04, 0.01], [0.3, 0.2, 0.15]])
     t = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0]])
-    found = scores(p, t, threshold=0.1, top_k=2)
-    assert found["labels_per_sentence"] == pytest.approx(5 / 3)  # two, the likeliest alone, two
+    result = scores(p, t, threshold=0.1, top_k=2)
+    assert result["labels_per_sentence"] == pytest.approx(5 / 3)  # two, the likeliest alone, two
     # per class (tp, fp, fn): (2, 1, 0), (1, 1, 0), none at all
-    assert found["macro_f1"] == pytest.approx((0.8 + 2 / 3 + 0) / 3)
-    assert found["micro_f1"] == pytest.approx(3 * 2 / (3 * 2 + 2))
-    assert found["map"] == pytest.approx((AP_FIRST + 0.5) / 2)
-    kept = scores(p, t, threshold=0.1, top_k=2, columns=[0, 1])
-    assert kept["macro_f1"] == pytest.approx((0.8 + 2 / 3) / 2)
-    assert kept["labels_per_sentence"] == found["labels_per_sentence"]
+    assert result["macro_f1"] == pytest.approx((0.8 + 2 / 3 + 0) / 3)
+    assert result["micro_f1"] == pytest.approx(3 * 2 / (3 * 2 + 2))
+    assert result["map"] == pytest.approx((AP_FIRST + 0.5) / 2)
+    two_classes = scores(p, t, threshold=0.1, top_k=2, columns=[0, 1])
+    assert two_classes["macro_f1"] == pytest.approx((0.8 + 2 / 3) / 2)
+    assert two_classes["labels_per_sentence"] == result["labels_per_sentence"]
     classes = per_class(p, t, 0.1, 2, {"happy": 0, "sad": 1})
     assert classes["happy"] == pytest.approx({"precision": 2 / 3, "recall": 1, "f1": 0.8, "sentences": 2})
     assert classes["sad"]["precision"] == 0.5
@@ -177,17 +183,23 @@ def test_the_difference_is_that_of_macro_f1_and_its_interval_holds_it():
     rng = np.random.default_rng(1)
     targets = rng.integers(0, 2, (200, 3))
     better, worse = (np.clip(targets + rng.normal(0, noise, targets.shape), 0, 1) for noise in (0.3, 0.8))
-    gain = difference(better, worse, targets, [0, 1, 2], (0.5, 0.4), 2)
-    wanted = scores(better, targets, 0.5, 2)["macro_f1"] - scores(worse, targets, 0.4, 2)["macro_f1"]
-    assert gain.value == pytest.approx(wanted, abs=1e-6)
+    gain = macro_f1_difference(better, worse, targets, [0, 1, 2], (0.5, 0.4), 2)
+    expected = scores(better, targets, 0.5, 2)["macro_f1"] - scores(worse, targets, 0.4, 2)["macro_f1"]
+    assert gain.value == pytest.approx(expected, abs=1e-6)
     assert 0 < gain.low < gain.value < gain.high
 
 
 def saved(tmp_path, model_type, labels, **sizes):
     """A small random classifier of another family with our tokenizer, as a folder; what a hub id would bring."""
     torch.manual_seed(1)
-    common = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32,
-              "max_position_embeddings": 34, **sizes}  # fmt: skip
+    common = {
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "max_position_embeddings": 34,
+        **sizes,
+    }
     made = build_verifier(labels, config={"model_type": model_type, **common}, sentences=SENTENCES)
     folder = tmp_path / model_type
     made.save(folder)
@@ -234,7 +246,7 @@ def test_calibrated_loading_needs_a_temperature(verifier, tmp_path):
     with pytest.raises(ValueError, match=r"calibrated=true needs a temperature, and .* has no erv.json"):
         load_verifier(str(tmp_path), calibrated=True)
     (tmp_path / "erv.json").write_text('{"temperature": 0.5}')
-    logits = torch.from_numpy(verifier.scored(SENTENCES))
+    logits = torch.from_numpy(verifier.predict_logits(SENTENCES))
     np.testing.assert_allclose(
         load_verifier(str(tmp_path), calibrated=True)(SENTENCES), (logits / 0.5).sigmoid().numpy(), atol=1e-6
     )
@@ -291,14 +303,19 @@ def test_transformers_alone_refuses_a_verifier_with_mean_pooling(mean_verifier, 
         assert not missing & set(weights.keys())  # nor does the encoder's own class take a weight from it
 
 
+def write_pooling(folder, **settings):
+    """Write the config with which sentence-transformers says how an encoder was trained."""
+    file = Path(folder, "1_Pooling", "config.json")
+    file.parent.mkdir()
+    file.write_text(json.dumps({"word_embedding_dimension": 32, **settings}))
+
+
 @pytest.mark.parametrize(("file", "mean"), [(True, True), (False, False), (None, False)])
 @pytest.mark.parametrize("model_type", ["roberta", "bert"])
 def test_without_pooling_the_encoder_is_used_as_it_was_trained(model_type, file, mean, tmp_path):
     folder, made = saved(tmp_path, model_type, MAFW.labels)
     if file is not None:
-        pooling = tmp_path / model_type / "1_Pooling"
-        pooling.mkdir()
-        (pooling / "config.json").write_text(json.dumps({"pooling_mode_mean_tokens": file}))
+        write_pooling(folder, pooling_mode_mean_tokens=file)
     built = build_verifier(DFEW.labels, checkpoint=folder)
     assert isinstance(built.model, MeanPoolingClassifier) == mean
     assert built.base_model == model_type
@@ -310,6 +327,33 @@ def test_without_pooling_the_encoder_is_used_as_it_was_trained(model_type, file,
         weights = dict(made.model.base_model.named_parameters())
         for name, weight in chosen.base_model.named_parameters():
             assert torch.equal(weight, weights[name])
+
+
+def test_the_first_token_is_read_where_sentence_transformers_says_so(tmp_path):
+    folder, _ = saved(tmp_path, "roberta", MAFW.labels)
+    write_pooling(folder, pooling_mode_cls_token=True, pooling_mode_mean_tokens=False)
+    assert build_verifier(DFEW.labels, checkpoint=folder).loads_without_erv
+
+
+@pytest.mark.parametrize(
+    ("modes", "named"),
+    [
+        ({"max_tokens": True, "cls_token": False}, "pooling_mode_max_tokens"),
+        ({"mean_tokens": True, "max_tokens": True}, "pooling_mode_mean_tokens, pooling_mode_max_tokens"),
+        ({"lasttoken": True, "mean_tokens": False}, "pooling_mode_lasttoken"),
+    ],
+)
+def test_an_encoder_trained_with_another_pooling_is_refused_unless_one_is_set(modes, named, tmp_path):
+    """The first token of a max-pooled encoder means nothing: a verifier on it would be trained from a poor start, silently."""
+    folder, _ = saved(tmp_path, "roberta", MAFW.labels)
+    write_pooling(folder, **{f"pooling_mode_{name}": enabled for name, enabled in modes.items()})
+    with pytest.raises(
+        ValueError, match=rf"1_Pooling/config.json sets {named}; set verifier.model.pooling=cls \(first token\) or"
+    ):
+        build_verifier(DFEW.labels, checkpoint=folder)
+    for pooling in ("mean", "cls"):
+        built = build_verifier(DFEW.labels, checkpoint=folder, pooling=pooling)
+        assert built.loads_without_erv == (pooling == "cls")
 
 
 def test_pooling_that_does_not_fit_is_refused(tmp_path):
@@ -346,7 +390,9 @@ def test_a_batch_in_parts_has_the_logits_and_gradients_of_one_pass(pooling, monk
     for one, parts in zip(*results, strict=True):
         torch.testing.assert_close(one, parts, atol=1e-5, rtol=1e-4)
     made.batch_tokens = 10_000
-    assert torch.equal(made.logits(sentences)[0], made._run(**_batch(made, sentences)).logits)  # as it always was
+    assert torch.equal(
+        made.logits(sentences)[0], made._forward_fn(**_batch(made, sentences)).logits
+    )  # as it always was
 
 
 def _batch(verifier, sentences):
@@ -379,7 +425,7 @@ MODEL = {
 
 def read_card(sources, **settings):
     """The front matter and the text of a card."""
-    _, matter, text = card(DFEW.labels, "(tables)\n", CHOICE, TRAINING, sources, **settings).split("---\n", 2)
+    _, matter, text = model_card(DFEW.labels, "(tables)\n", CHOICE, TRAINING, sources, **settings).split("---\n", 2)
     return yaml.safe_load(matter), " ".join(text.split())
 
 
@@ -395,7 +441,7 @@ def test_the_card_of_human_labels_names_base_model_data_language_and_licence():
 
 
 def test_the_card_says_which_labels_are_a_language_models():
-    matter, text = read_card([HUMAN, MODEL], stock=False)
+    matter, text = read_card([HUMAN, MODEL], loads_without_erv=False)
     assert "Labels by a language model (pseudo) hold that model's mistakes." in text
     assert "| pseudo | labels.jsonl | 3 train, 1 heldout | not recorded | not recorded | model-1 |" in text
     assert "license" not in matter  # not known of all the data

@@ -56,10 +56,10 @@ def test_tables_of_every_kind_hold_the_same_rows(kind, tmp_path):
             CSV if kind == "csv" else CSV.replace('"sad, angry; fear"', "sad angry|fear").replace('"Well, yes."', "W")
         )
         put(file, text if kind == "csv" else text.replace(",", "\t").replace("W", "Well, yes."))
-    found = read(str(file))
-    assert pairs(found) == [("Well, yes.", ["happy"]), ("No!", ["sad", "angry", "fear"])]
-    assert pairs(found, "heldout") == [("Oh.", ["surprise"])]
-    assert pairs(found, "audit") == [("Ah.", ["surprise"])]
+    sentences = read(str(file))
+    assert pairs(sentences) == [("Well, yes.", ["happy"]), ("No!", ["sad", "angry", "fear"])]
+    assert pairs(sentences, "heldout") == [("Oh.", ["surprise"])]
+    assert pairs(sentences, "audit") == [("Ah.", ["surprise"])]
 
 
 def test_a_byte_order_mark_and_windows_line_ends_are_no_part_of_the_table(tmp_path):
@@ -114,8 +114,8 @@ def test_a_file_for_each_split(tmp_path):
     put(tmp_path / "other" / "train.tsv", "not\ta\ttable of this\tdata set\n")
     given = {name: str(tmp_path / f"{name}.tsv") for name in ("train", "dev", "test")}
     for source in (str(tmp_path), given):
-        found = read(source)
-        assert [pairs(found, split)[0][0] for split in ("train", "heldout", "audit")] == ["train", "dev", "test"]
+        sentences = read(source)
+        assert [pairs(sentences, split)[0][0] for split in ("train", "heldout", "audit")] == ["train", "dev", "test"]
     with pytest.raises(ValueError, match=r"mine: a file for each split is .*got rest"):
         read({"rest": given["train"]})
     with pytest.raises(ValueError, match=r"no table \(.csv, .tsv, .jsonl, .parquet\) lies in this folder"):
@@ -131,10 +131,10 @@ def goemotions(root, names="anger\njoy\nneutral", **splits):
 
 def test_goemotions(tmp_path):
     texts = {"train": '"Oh," he said.\t0,2\ta1\n"No\t1\ta2\n', "dev": "Ah.\t2\ta3\n", "test": "Yes.\t0,1,2\ta4\n"}
-    found = read(goemotions(tmp_path, **texts), DFEW, "goemotions")
-    assert pairs(found) == [('"Oh," he said.', ["angry", "neutral"]), ('"No', ["happy"])]
-    assert pairs(found, "audit") == [("Yes.", ["angry", "happy", "neutral"])]
-    assert found.provenance() == [
+    sentences = read(goemotions(tmp_path, **texts), DFEW, "goemotions")
+    assert pairs(sentences) == [('"Oh," he said.', ["angry", "neutral"]), ('"No', ["happy"])]
+    assert pairs(sentences, "audit") == [("Yes.", ["angry", "happy", "neutral"])]
+    assert sentences.provenance() == [
         {
             "source": "mine",
             "file": "dev.tsv, test.tsv, train.tsv",
@@ -154,9 +154,9 @@ def test_labels_without_counterpart_stop_the_run_or_leave_rows_out(tmp_path):
     folder = goemotions(tmp_path, "joy\ngratitude", train="Oh.\t0\t1\nThanks.\t0,1\t2\nTa.\t1\t3\n")
     with pytest.raises(ValueError, match=r"train.tsv:2: label 'gratitude' has no counterpart in taxonomy 'dfew'"):
         read(folder, DFEW, "goemotions").rows("train")
-    found = read(folder, DFEW, "goemotions", on_unknown="skip")
-    assert pairs(found) == [("Oh.", ["happy"])]
-    assert found.warnings() == [
+    sentences = read(folder, DFEW, "goemotions", on_unknown="skip")
+    assert pairs(sentences) == [("Oh.", ["happy"])]
+    assert sentences.warnings() == [
         "verifier.data: 2 rows left out: label 'gratitude' of mine has no counterpart in taxonomy 'dfew'"
     ]
     assert len(read(folder, GOEMOTIONS, "goemotions").rows("train")) == 3
@@ -166,10 +166,10 @@ def test_brighter(tmp_path):
     head = "id,text,anger,fear,joy\n"
     put(tmp_path / "train" / "chn.csv", f"{head}1,甲,1,1,0\n2,乙,0,0,0\n")
     put(tmp_path / "test" / "eng.csv", f"{head}3,Who knows,,,\n")
-    found = read(str(tmp_path), DFEW, "brighter")
-    assert pairs(found) == [("甲", ["angry", "fear"]), ("乙", ["neutral"])]
-    assert found.warnings() == ["verifier.data: 1 rows left out: mine has no labels for them"]
-    assert found.provenance()[0]["languages"] == ["zh"]
+    sentences = read(str(tmp_path), DFEW, "brighter")
+    assert pairs(sentences) == [("甲", ["angry", "fear"]), ("乙", ["neutral"])]
+    assert sentences.warnings() == ["verifier.data: 1 rows left out: mine has no labels for them"]
+    assert sentences.provenance()[0]["languages"] == ["zh"]
     put(tmp_path / "train" / "chn.csv", f"{head}1,甲,2,1,0\n")
     with pytest.raises(ValueError, match=r"chn.csv:2: an emotion of BRIGHTER's track A is 0 or 1, got anger 2"):
         read(str(tmp_path), DFEW, "brighter").rows("train")
@@ -179,9 +179,9 @@ def test_brighter(tmp_path):
 def test_meld_in_each_encoding_of_its_releases(text, encoding, tmp_path):
     head = "Sr No.,Utterance,Speaker,Emotion,Dialogue_ID,Utterance_ID\n"
     put(tmp_path / "train_sent_emo.csv", f'{head}1,"{text}, no.",Ann,joy,0,1\n', encoding)
-    found = read(str(tmp_path), MELD, "meld")
-    assert pairs(found) == [("It’s, no.", ["joy"])]
-    assert found.provenance()[0]["licence"] == "GPL-3.0"
+    sentences = read(str(tmp_path), MELD, "meld")
+    assert pairs(sentences) == [("It’s, no.", ["joy"])]
+    assert sentences.provenance()[0]["licence"] == "GPL-3.0"
 
 
 def test_emobank_is_valence(tmp_path):
@@ -202,8 +202,8 @@ def test_emobank_is_valence(tmp_path):
 
 def test_who_labelled_is_told_by_the_rows(tmp_path):
     file = put(tmp_path / "t.csv", "text,labels,split,labelled_by,language\nOh.,sad,train,model-1,de\nAh.,sad,dev,,\n")
-    found = read(file).provenance()[0]
-    assert (found["labelled_by"], found["languages"], found["licence"]) == ("model-1", ["de"], None)
+    record = read(file).provenance()[0]
+    assert (record["labelled_by"], record["languages"], record["licence"]) == ("model-1", ["de"], None)
 
 
 def test_unknown_formats_are_refused(tmp_path):
@@ -238,9 +238,16 @@ def test_a_verifier_is_trained_from_a_table_and_an_encoder_without_clips(encoder
     for split in ("train", "dev", "test"):
         put(tmp_path / "table" / f"{split}.tsv", "\n".join(["text\tlabels", *rows]))
     overrides = [
-        "data=labels", "data.taxonomy=dfew", "trainer=cpu", "verifier.data.augmentation=false", "algo.epochs=1",
-        "algo.batch_size=8", "trainer.val_check_interval=null", f"verifier.model.checkpoint={encoder}", "group=text",
-    ]  # fmt: skip
+        "data=labels",
+        "data.taxonomy=dfew",
+        "trainer=cpu",
+        "verifier.data.augmentation=false",
+        "algo.epochs=1",
+        "algo.batch_size=8",
+        "trainer.val_check_interval=null",
+        f"verifier.model.checkpoint={encoder}",
+        "group=text",
+    ]
     train(tmp_path, "+exp=verifier_roberta", *overrides, f"verifier.data.files.table={tmp_path / 'table'}")
     run = run_of(tmp_path, "verifier", "text")
     assert json.loads((run / "metrics.json").read_text())["sentences"]["rows"] == 43

@@ -26,11 +26,11 @@ from erv.taxonomy import DFEW, MAFW
 from erv.training.callbacks.nan_guard import NonFinite, SoundSteps
 from erv.training.optim import Optim
 from erv.verifier import Loss, Sentences, load_verifier
-from erv.verifier.calibration import calibrate, reliability, sigmoid, temperature
+from erv.verifier.calibration import calibrate, fit_temperature, reliability_curve, sigmoid
 from erv.verifier.calibration_plot import calibration_svg
-from erv.verifier.label_noise import Noise
+from erv.verifier.label_noise import LabelNoise
 from erv.verifier.losses import contrastive
-from erv.verifier.metrics import chosen
+from erv.verifier.metrics import predicted_labels
 
 
 def write(path, rows):
@@ -62,8 +62,8 @@ def test_sources_and_augmentation_are_the_ablation(files):
 
 
 def test_clips_are_held_out_whole_and_augmented_rows_never(files):
-    found = Sentences(files, DFEW, augmentation=True, heldout=0.2, audit=0.2)
-    by_split = {split: found.rows(split) for split in ("train", "heldout", "audit")}
+    sentences = Sentences(files, DFEW, augmentation=True, heldout=0.2, audit=0.2)
+    by_split = {split: sentences.rows(split) for split in ("train", "heldout", "audit")}
     clips = {split: {row["clip"] for row in rows if row.get("clip")} for split, rows in by_split.items()}
     assert not clips["train"] & clips["heldout"]
     assert not clips["train"] & clips["audit"]
@@ -71,7 +71,7 @@ def test_clips_are_held_out_whole_and_augmented_rows_never(files):
     assert 0.1 < len(clips["heldout"]) / 100 < 0.3
     assert sum(row["source"] == "augmented" for row in by_split["train"]) == 50
     assert sum(len(rows) for rows in by_split.values()) == 459  # failed, off_list and refused rows are nowhere
-    assert found.clips == {f"c{i}" for i in range(100)}
+    assert sentences.clips == {f"c{i}" for i in range(100)}
 
 
 def test_the_audit_verifier_sees_nothing_of_the_others_text(files):
@@ -118,31 +118,33 @@ ROWS = [{"text": str(i), "labels": [MAFW.labels[i % 11]]} for i in range(2000)]
 
 @pytest.mark.parametrize("shape", ["uniform", "confusion"])
 def test_noise_spoils_its_share_and_more_noise_spoils_more_of_the_same(shape):
-    low, high = (Noise(rate, shape).spoil(ROWS, MAFW, 3) for rate in (0.1, 0.3))
+    low, high = (LabelNoise(rate, shape).apply(ROWS, MAFW, 3) for rate in (0.1, 0.3))
     wrong = [[i for i, row in enumerate(rows) if row["labels"] != ROWS[i]["labels"]] for rows in (low, high)]
     assert (len(wrong[0]) / 2000, len(wrong[1]) / 2000) == (pytest.approx(0.1, abs=0.02), pytest.approx(0.3, abs=0.03))
     assert set(wrong[0]) < set(wrong[1])
     assert all(low[i] == high[i] for i in wrong[0])
     assert all(high[i]["clean_labels"] == ROWS[i]["labels"] for i in wrong[1])
-    assert Noise(0.1, shape).spoil(ROWS, MAFW, 3) == low
-    assert Noise(0.1, shape).spoil(ROWS, MAFW, 4) != low
-    assert Noise(0.0, shape).spoil(ROWS, MAFW, 3) == ROWS
+    assert LabelNoise(0.1, shape).apply(ROWS, MAFW, 3) == low
+    assert LabelNoise(0.1, shape).apply(ROWS, MAFW, 4) != low
+    assert LabelNoise(0.0, shape).apply(ROWS, MAFW, 3) == ROWS
 
 
 def test_the_shape_of_noise():
-    spoiled = {shape: Noise(1.0, shape).spoil(ROWS, MAFW, 3) for shape in ("uniform", "confusion")}
+    spoiled = {shape: LabelNoise(1.0, shape).apply(ROWS, MAFW, 3) for shape in ("uniform", "confusion")}
     of_anger = {
         shape: {r["labels"][0] for r in rows if r["clean_labels"] == ["anger"]} for shape, rows in spoiled.items()
     }
     assert of_anger == {"uniform": set(MAFW.labels) - {"anger"}, "confusion": {"disgust"}}
-    dfew = Noise(1.0, "confusion").spoil([{"text": "", "labels": ["sad"]}, {"text": "", "labels": ["fear"]}], DFEW, 0)
+    dfew = LabelNoise(1.0, "confusion").apply(
+        [{"text": "", "labels": ["sad"]}, {"text": "", "labels": ["fear"]}], DFEW, 0
+    )
     assert [row["labels"] for row in dfew] == [["neutral"], ["surprise"]]
 
 
 def test_sentences_are_spoiled_in_training_only(files):
-    found = Sentences(files, DFEW, noise=Noise(1.0), heldout=0.2)
-    assert all("clean_labels" in row for row in found.rows("train"))
-    assert all("clean_labels" not in row for row in found.rows("heldout"))
+    sentences = Sentences(files, DFEW, noise=LabelNoise(1.0), heldout=0.2)
+    assert all("clean_labels" in row for row in sentences.rows("train"))
+    assert all("clean_labels" not in row for row in sentences.rows("heldout"))
 
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [-3.0, 0.0, 1.0]])
@@ -200,16 +202,16 @@ def test_every_loss_learns(name):
     model = torch.nn.Linear(8, 8), torch.nn.Linear(8, 3)
     loss, optimiser = Loss(name, balance="inverse"), torch.optim.Adam([p for m in model for p in m.parameters()], 0.05)
     weights = loss.weights(targets)
-    found = []
+    losses = []
     for _ in range(60):
         hidden = model[0](x).tanh()
         value = loss(model[1](hidden), targets, hidden, weights)
         optimiser.zero_grad()
         value.backward()
         optimiser.step()
-        found.append(value.item())
-    assert np.isfinite(found).all()
-    assert found[-1] < 0.8 * found[0]
+        losses.append(value.item())
+    assert np.isfinite(losses).all()
+    assert losses[-1] < 0.8 * losses[0]
 
 
 def test_balancing_weights():
@@ -246,21 +248,21 @@ def drawn(scale, seed=0):
 @pytest.mark.parametrize("scale", [0.4, 1.0, 3.0])
 def test_the_temperature_undoes_over_and_underconfidence(scale):
     logits, targets = drawn(scale)
-    assert temperature(logits, targets) == pytest.approx(scale, rel=0.06)
-    found = calibrate(logits, targets, 3, range(3))
-    gap = [max(abs(p - t) for p, t, n in curve if n > 200) for curve in (found.before, found.after)]
+    assert fit_temperature(logits, targets) == pytest.approx(scale, rel=0.06)
+    calibration = calibrate(logits, targets, 3, range(3))
+    gap = [max(abs(p - t) for p, t, n in curve if n > 200) for curve in (calibration.before, calibration.after)]
     assert gap[1] < 0.06
     assert gap[1] <= gap[0] + 0.02
 
 
 def test_the_threshold_is_the_best_of_the_sweep():
     logits, targets = drawn(1.0)
-    found = calibrate(logits, targets, 3, range(3))
-    by_threshold = {t: f for t, f, _ in found.sweep}
-    assert by_threshold[found.threshold] == pytest.approx(max(by_threshold.values()))
-    per_sentence = [n for _, _, n in found.sweep]
+    calibration = calibrate(logits, targets, 3, range(3))
+    by_threshold = {t: f for t, f, _ in calibration.sweep}
+    assert by_threshold[calibration.threshold] == pytest.approx(max(by_threshold.values()))
+    per_sentence = [n for _, _, n in calibration.sweep]
     assert per_sentence == sorted(per_sentence, reverse=True)
-    assert len(reliability(np.array([[0.05, 1.0]]), np.array([[0, 1]]))) == 2
+    assert len(reliability_curve(np.array([[0.05, 1.0]]), np.array([[0, 1]]))) == 2
 
 
 @given(st.lists(st.floats(0, 1, width=32), min_size=7, max_size=7, unique=True), st.floats(0, 1), st.integers(1, 3))
@@ -268,8 +270,8 @@ def test_scores_pick_the_emotions_that_the_reward_finds(p, threshold, top_k):
     values = np.array([p], np.float32)
     reward = ExplanationReward(threshold=threshold, top_k=top_k).emotions(values[0], DFEW.labels)
     if len(set(values[0].tolist())) == 7:
-        picked = chosen(values, np.float32(threshold), top_k)
-        assert set(reward) == {DFEW.labels[i] for i in picked[0].nonzero()[0]}
+        predicted = predicted_labels(values, np.float32(threshold), top_k)
+        assert set(reward) == {DFEW.labels[i] for i in predicted[0].nonzero()[0]}
 
 
 def test_the_plot_is_a_picture():
@@ -307,30 +309,41 @@ def test_the_exported_folder_is_an_ordinary_classifier(trained):
     root, _ = trained
     folder = run_of(root, "verifier") / "model"
     model = AutoModelForSequenceClassification.from_pretrained(folder)
-    chosen_there = json.loads((folder / "erv.json").read_text())
+    calibration = json.loads((folder / "erv.json").read_text())
     assert tuple(model.config.id2label.values()) == DFEW.labels
-    assert model.config.erv == chosen_there
-    assert 0 < chosen_there["threshold"] < 1
+    assert model.config.erv == calibration
+    assert 0 < calibration["threshold"] < 1
     batch = AutoTokenizer.from_pretrained(folder)(["The jaw drops."], return_tensors="pt")
     plain = model.eval()(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.detach()
     np.testing.assert_allclose(load_verifier(str(folder))(["The jaw drops."]), plain.sigmoid().numpy(), atol=1e-6)
     calibrated = load_verifier(str(folder), calibrated=True)(["The jaw drops."])
-    np.testing.assert_allclose(calibrated, (plain / chosen_there["temperature"]).sigmoid().numpy(), atol=1e-5)
+    np.testing.assert_allclose(calibrated, (plain / calibration["temperature"]).sigmoid().numpy(), atol=1e-5)
     card = (folder / "README.md").read_text()
     assert "pipeline_tag: text-classification" in card
-    assert f"threshold {chosen_there['threshold']:.2f}" in card
+    assert f"threshold {calibration['threshold']:.2f}" in card
     assert "| heldout | audit | withheld |" in card
 
 
 def test_another_head_loss_and_noise_through_the_command(trained):
     """A local checkpoint of another family takes the taxonomy's head."""
     root, _ = trained
-    small = ["data.clips=48", "data.dev=8", "data.test=8", "+trainer.limit_train_batches=3",
-             "trainer.val_check_interval=2"]  # fmt: skip
+    small = [
+        "data.clips=48",
+        "data.dev=8",
+        "data.test=8",
+        "+trainer.limit_train_batches=3",
+        "trainer.val_check_interval=2",
+    ]
     base = str(run_of(root, "verifier") / "model")
-    other = ["verifier=bert_large", f"verifier.model.checkpoint={base}", "algo.loss.name=supcon+bce",
-             "algo.loss.balance=effective", "verifier.data.noise.rate=0.2", "verifier.data.noise.shape=confusion",
-             "verifier.data.files.pseudo=${data.root}/labels.jsonl"]  # fmt: skip
+    other = [
+        "verifier=bert_large",
+        f"verifier.model.checkpoint={base}",
+        "algo.loss.name=supcon+bce",
+        "algo.loss.balance=effective",
+        "verifier.data.noise.rate=0.2",
+        "verifier.data.noise.shape=confusion",
+        "verifier.data.files.pseudo=${data.root}/labels.jsonl",
+    ]
     train(root, "+exp=verifier_demo", *small, "name=other", *other)
     metrics = json.loads((run_of(root, "other") / "metrics.json").read_text())
     assert metrics["sentences"]["loss"] == "supcon+bce"
@@ -377,11 +390,11 @@ def test_training_text_without_held_out_rows_is_refused(tree, tmp_path):
 def test_other_content_at_the_same_path_is_another_run(tree, tmp_path):
     assert training_files(tree) == {}  # the corpus' own files are told by the corpus
     tree["verifier"]["data"]["files"]["pseudo"] = str(tmp_path / "own.jsonl")
-    found = []
+    hashes = []
     for count in (1, 2):
         write(tmp_path / "own.jsonl", [{"text": "x", "labels": ["sad"]}] * count)
-        found.append(training_files(tree)["verifier.data.files.pseudo"])
-    assert len(set(found)) == 2
+        hashes.append(training_files(tree)["verifier.data.files.pseudo"])
+    assert len(set(hashes)) == 2
 
 
 @pytest.mark.parametrize(("limit", "left"), [(0.5, 0.5), (10.0, 5.0), (0.0, 5.0)])
@@ -392,7 +405,7 @@ def test_steps_that_lightning_takes_are_clipped(tmp_path, limit, left):
     trainer = SimpleNamespace(strategy=None, fit_loop=loop, default_root_dir=tmp_path)
     module = SimpleNamespace(
         automatic_optimization=True, optim=Optim(1.0, max_grad_norm=limit), nonfinite=NonFinite(1), trainer=trainer
-    )  # fmt: skip
+    )
     steps = SoundSteps()
     steps.loss = 1.0
     steps.on_before_optimizer_step(trainer, module, torch.optim.SGD([weight], 1.0))

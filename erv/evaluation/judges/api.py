@@ -8,7 +8,7 @@ from typing import Any
 from erv.evaluation.judges.base import OnVerdict, prompt_for, refused
 from erv.llm.client import Chat, Question
 from erv.llm.pricing import Estimate, estimate
-from erv.llm.prompts import data
+from erv.llm.prompts import quote_as_json
 from erv.llm.reply_cache import Reply
 from erv.taxonomy import Taxonomy
 from erv.types import Verdict
@@ -42,11 +42,11 @@ class APIJudge:
 
     def waiting(self, texts: Sequence[str]) -> int:
         """How many have no reply yet."""
-        return len(self.llm.new(self._questions(texts)))
+        return len(self.llm.unanswered(self._questions(texts)))
 
     def cost(self, texts: Sequence[str]) -> Estimate:
         """Calls, tokens and USD for the texts that have no reply yet."""
-        new = self.llm.new(self._questions(texts)).values()
+        new = self.llm.unanswered(self._questions(texts)).values()
         return estimate(((self.llm.body(q), q.expected_tokens) for q in new), self.llm.price)
 
     def describe(self) -> dict[str, Any]:
@@ -59,11 +59,13 @@ class APIJudge:
 
     async def read(self, texts: Sequence[str], on_verdict: OnVerdict = lambda: None) -> list[Verdict | None]:
         """One verdict per text. Raises CircuitOpen when the endpoint does not work."""
-        replies = await self.llm.replies(self._questions(texts), self._emotion, lambda _: on_verdict())
+        replies = await self.llm.ask_async(self._questions(texts), self._emotion, lambda _: on_verdict())
         return [self._verdict(reply) for reply in replies]
 
     def _questions(self, texts: Sequence[str]) -> list[Question]:
-        return [Question(self.prompt.version, self._system, data(text=text), self._schema, 10) for text in texts]
+        return [
+            Question(self.prompt.version, self._system, quote_as_json(text=text), self._schema, 10) for text in texts
+        ]
 
     def _emotion(self, reply: str) -> str:
         """What a reply names, as it writes it; ValueError when it cannot be an answer."""

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from erv.evaluation.judges.base import OnVerdict, prompt_for, refused
-from erv.llm.prompts import data
+from erv.llm.prompts import quote_as_json
 from erv.llm.reply_cache import Reply, ReplyCache
 from erv.taxonomy import Taxonomy, counterpart
 from erv.types import Verdict
@@ -155,7 +155,7 @@ class LocalJudge:
 
     def _prompted(self, text: str) -> str:
         _, tokenizer = self.loaded
-        quoted = data(text=text)
+        quoted = quote_as_json(text=text)
         for token in (
             tokenizer.all_special_tokens
         ):  # in a text it is text: in JSON every character can be written in another way

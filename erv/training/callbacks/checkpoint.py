@@ -140,7 +140,7 @@ class VerifierMemory(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What each process' verifier remembers."""
-        return {"ranks": gathered(self.verifier.memory())}
+        return {"ranks": gathered(self.verifier.cache_state())}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Remember it; with another number of processes, each remembers everything."""
@@ -148,4 +148,4 @@ class VerifierMemory(pl.Callback):
 
         ranks = state["ranks"]
         for memory in [ranks[collectives.rank()]] if len(ranks) == collectives.size() else ranks:
-            self.verifier.recall(memory)
+            self.verifier.load_cache_state(memory)
