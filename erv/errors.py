@@ -6,8 +6,12 @@ import difflib
 from collections.abc import Iterable
 
 
-class ConfigError(Exception):
-    """A config that cannot be run; the message lists every problem and is all the user needs to see."""
+class UserError(Exception):
+    """An error whose message is all that a user needs to see."""
+
+
+class ConfigError(UserError):
+    """A config that cannot be run; the message lists every problem."""
 
 
 def did_you_mean(key: str, known: Iterable[str]) -> str:
