@@ -23,7 +23,7 @@ from erv.data.datasets.mer2023 import EMERCorpus, MERRCorpus
 from erv.data.datasets.mixture import Mixture
 from erv.data.datasets.r1omni import InstructionCorpus
 from erv.data.datasets.ravdess import RAVDESSCorpus
-from erv.data.datasets.subset import first, held_out
+from erv.data.datasets.subset import stratified_holdout, stratified_subset
 from erv.data.media.container import Limits
 from erv.data.media.decode import decode
 from erv.doctor import leakage
@@ -204,15 +204,17 @@ CLIPS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 6)), min_size=
 @given(CLIPS, st.floats(0.02, 0.5))
 def test_whole_subjects_are_held_out_and_others_do_not_move(drawn, share):
     clips = [Clip(str(i), "", label, "train", subject=f"s{s}") for i, (label, s) in enumerate(drawn)]
-    held = held_out(clips, share)
+    held = stratified_holdout(clips, share)
     subjects = {clip.subject for clip in clips if clip.id in held}
     assert not subjects & {clip.subject for clip in clips if clip.id not in held}
     alone = [Clip(c.id, "", c.label, "train") for c in clips]
     for label, count in Counter(c.label for c in alone).items():
-        taken = sum(c.label == label and c.id in held_out(alone, share) for c in alone)
+        taken = sum(c.label == label and c.id in stratified_holdout(alone, share) for c in alone)
         assert abs(taken - share * count) <= 1
-    assert [c.id for c in first(alone, 5)] == [c.id for c in alone if c.id in {d.id for d in first(alone, 5)}]
-    assert len(first(alone, 5)) == min(5, len(alone))
+    assert [c.id for c in stratified_subset(alone, 5)] == [
+        c.id for c in alone if c.id in {d.id for d in stratified_subset(alone, 5)}
+    ]
+    assert len(stratified_subset(alone, 5)) == min(5, len(alone))
 
 
 def test_mafw_with_spaces_in_its_paths_and_labels_in_a_spreadsheet(tmp_path, one):
