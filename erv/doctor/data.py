@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any
 
 from erv.data.datasets.base import SPLITS, Corpus, CorpusError, CorpusMissing
-from erv.data.datasets.subset import first
+from erv.data.datasets.subset import stratified_subset
 from erv.data.media.decode import Facts
 from erv.data.media.decode_pool import Decoders
 from erv.data.media.defects import Note, refusal, tally
@@ -43,7 +43,7 @@ def describe(
         clips = {split: corpus.clips(split) for split in SPLITS}
     except (CorpusMissing, CorpusError):
         return {**here, "fails": fails}
-    checked = [clip for split in SPLITS for clip in first(clips[split], sample)]
+    checked = [clip for split in SPLITS for clip in stratified_subset(clips[split], sample)]
     every = [clip for split in SPLITS for clip in clips[split]]
     hashes = Hashes(f"{media.cache}/hashes")
     keys = {clip.id: hashes.of(clip.video, clip.audio) for clip in every}
