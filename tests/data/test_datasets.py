@@ -40,7 +40,7 @@ def one(tmp_path_factory):
 
 
 def opens(clip):
-    facts = decode(clip.video, clip.audio, Wanted(side=16), Limits()).facts
+    facts = decode(clip.video, clip.audio, Wanted(side=16), Limits()).info
     return facts.video is not None and facts.video_problem is None and not facts.missing
 
 
