@@ -58,7 +58,7 @@ def read(tree, policy, cache, **given):
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")  # the facts about files are found once
+    return tmp_path_factory.mktemp("cache")  # files are decoded once for all tests
 
 
 LEFT_OUT = {("zero", "corrupt", "skip"), ("truncated", "corrupt", "skip"), ("text", "corrupt", "skip"),
@@ -137,4 +137,4 @@ def test_a_film_of_four_hours_and_an_8k_clip_are_refused_by_name_at_once(tmp_pat
         "lasts 14,399 s, at most 600 are read; cut the clip, or raise media.max_seconds" in found["film"].video_problem
     )
     assert "has pictures of 33,177,600 pixels, at most 9,437,184" in found["master"].video_problem
-    assert all(facts.settled for facts in found.values())
+    assert all(info.settled for info in found.values())

@@ -1,5 +1,6 @@
 """Decoding: the right pictures of any file, sound as it is, and every defect named."""
 
+import pickle
 import shutil
 import subprocess
 import sys
@@ -23,15 +24,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from erv.data.clip_reader import UnusableClips
+from erv.data.datasets.base import CorpusError, CorpusMissing
 from erv.data.media.audio import read_audio
 from erv.data.media.augmentation import Augmentation
 from erv.data.media.container import Limits
 from erv.data.media.decode import MediaInfo, decode
+from erv.data.media.decode_pool import DecodersDie
 from erv.data.media.defects import DefectActions, Note, refusal, tally
-from erv.data.media.errors import CorruptMedia, MissingMedia, NoVideo
+from erv.data.media.errors import CorruptMedia, MediaError, MissingMedia, NoVideo
+from erv.data.media.feature_cache import CacheTooLarge
 from erv.data.media.frames import frame_indices, read_frames
 from erv.data.media.resize import fit
 from erv.data.media.settings import MediaSettings
+from erv.errors import ConfigError, UserError
 from erv.types import Wanted
 
 SMALL = Wanted(side=32)
@@ -224,11 +230,11 @@ def test_a_film_an_8k_picture_and_a_huge_file_are_refused_by_name(tmp_path):
         read_frames(write_folder(tmp_path / "00001"), 8, Limits(max_pixels=100))
 
 
-def test_facts_say_what_a_file_holds(tmp_path):
-    facts = decode(write_clip(tmp_path / "a.mp4", frames=50, rate=48000), None, SMALL, Limits()).info
-    assert (facts.video, facts.audio, facts.frames, facts.width, facts.height) == ("h264", "aac", 50, 64, 48)
-    assert (facts.fps, facts.seconds, facts.rate, facts.channels) == (25.0, 2.0, 48000, 2)
-    assert MediaInfo.from_row(facts.row()) == facts
+def test_media_info_says_what_a_file_holds(tmp_path):
+    info = decode(write_clip(tmp_path / "a.mp4", frames=50, rate=48000), None, SMALL, Limits()).info
+    assert (info.video, info.audio, info.frames, info.width, info.height) == ("h264", "aac", 50, 64, 48)
+    assert (info.fps, info.seconds, info.rate, info.channels) == (25.0, 2.0, 48000, 2)
+    assert MediaInfo.from_row(info.row()) == info
     both = decode(write_folder(tmp_path / "00001"), write_wav(tmp_path / "a.wav"), SMALL, Limits())
     assert (both.info.video, both.info.audio, both.info.rate) == ("pictures", "pcm_16", 22050)
     assert both.frames.shape == (8, 32, 32, 3)
@@ -252,7 +258,7 @@ BOTH = ("video", "audio")
 
 
 @pytest.mark.parametrize(
-    ("facts", "chosen", "kept", "noted"),
+    ("info", "chosen", "kept", "noted"),
     [
         (GOOD, {}, BOTH, []),
         (MediaInfo(missing=BOTH), {}, (), [("missing", "error"), ("missing", "error")]),
@@ -273,8 +279,8 @@ BOTH = ("video", "audio")
         (MediaInfo(video="h264", audio="aac", frames=5, seconds=2), {"short": "error"}, (), [("short", "error")]),
     ],
 )  # fmt: skip
-def test_each_defect_has_its_policy(facts, chosen, kept, noted):
-    names, notes = DefectActions(**chosen).apply("7", "train", facts, BOTH, 8)
+def test_each_defect_has_its_policy(info, chosen, kept, noted):
+    names, notes = DefectActions(**chosen).apply("7", "train", info, BOTH, 8)
     assert names == kept
     assert [(note.defect, note.action) for note in notes] == noted
 
@@ -397,3 +403,11 @@ def test_decoding_needs_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+def test_errors_that_a_user_can_put_right_are_user_errors():
+    kinds = (CorpusMissing, CorpusError, UnusableClips, CacheTooLarge, DecodersDie, MediaError, ConfigError)
+    assert all(issubclass(kind, UserError) for kind in kinds)
+    error = NoVideo("a.mp4", "has no picture track", "use another")
+    copy = pickle.loads(pickle.dumps(error))  # as it comes from a decoding process
+    assert (type(copy), str(copy), copy.reason) == (NoVideo, str(error), error.reason)

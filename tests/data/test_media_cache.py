@@ -1,4 +1,4 @@
-"""What is kept of media: tower outputs, hashes and facts, by any number of processes, killed at any moment."""
+"""What is kept of media: tower outputs, hashes and media information, by any number of processes, killed at any moment."""
 
 import json
 import os
@@ -167,16 +167,16 @@ def test_bad_clips_are_known_the_next_time(tmp_path):
         seen.extend(d.info.frames for d in decoded)
         return [{"video": torch.zeros(1)} for _ in decoded]
 
-    cache, book = FeatureCache(str(tmp_path / "cache"), "w", "p"), MediaInfoStore(tmp_path / "facts", "8")
+    cache, store = FeatureCache(str(tmp_path / "cache"), "w", "p"), MediaInfoStore(tmp_path / "facts", "8")
     with DecoderPool(SMALL, Limits(), 1) as pool:
-        facts = build_features(clips, pool, book, TowerEncoding(cache, encode, 1000))
+        infos = build_features(clips, pool, store, TowerEncoding(cache, encode, 1000))
     assert sorted(seen) == [7, 25]
-    assert (facts["b"].audio, facts["c"].video_problem is None) == (None, False)
+    assert (infos["b"].audio, infos["c"].video_problem is None) == (None, False)
     again = build_features(
         clips, None, MediaInfoStore(tmp_path / "facts", "8"), TowerEncoding(cache, encode, 1000)
     )  # decodes nothing
-    assert again == facts
-    assert probe(clips, DecoderPool(SMALL, Limits(), 1), MediaInfoStore(tmp_path / "facts", "8")) == facts
+    assert again == infos
+    assert probe(clips, DecoderPool(SMALL, Limits(), 1), MediaInfoStore(tmp_path / "facts", "8")) == infos
     other = MediaInfoStore(tmp_path / "facts", "other limits")
     assert other.get(clips) == {}
 

@@ -18,11 +18,11 @@ from erv.data.media.decode_pool import DecoderPool, DecodersDie
 from erv.data.media.frames import frame_indices
 from erv.types import Wanted
 
-SMALL = Wanted(side=48, aspect="squash")
+SPEC = Wanted(side=48, aspect="squash")
 
 
 def decoders(workers=2, **settings):
-    return DecoderPool(SMALL, Limits(), workers, **settings)
+    return DecoderPool(SPEC, Limits(), workers, **settings)
 
 
 def test_clips_come_in_order_with_their_keys(tmp_path):
@@ -184,10 +184,10 @@ def test_500_damaged_files_cost_themselves_and_nothing_else(tmp_path):
     assert sorted(found) == list(range(500))
     classes = {"whole": 0, "damaged": 0, "part": 0}
     for number, _, _ in clips:
-        facts, decoded = found[number].info, found[number]
+        info, decoded = found[number].info, found[number]
         tracks = [
-            (facts.video, facts.video_problem, decoded.frames),
-            (facts.audio, facts.audio_problem, decoded.waveform),
+            (info.video, info.video_problem, decoded.frames),
+            (info.audio, info.audio_problem, decoded.waveform),
         ]
         for codec, problem, content in tracks:
             assert (content is not None) <= (codec is not None and problem is None)
@@ -197,6 +197,6 @@ def test_500_damaged_files_cost_themselves_and_nothing_else(tmp_path):
         if decoded.waveform is not None:
             assert np.isfinite(decoded.waveform).all()
         problems = [problem for _, problem, _ in tracks if problem is not None]
-        assert any(usable) or problems or facts.missing or facts.audio is None
+        assert any(usable) or problems or info.missing or info.audio is None
         classes["whole" if all(usable) else "part" if any(usable) else "damaged"] += 1
     assert all(count > 20 for count in classes.values()), classes

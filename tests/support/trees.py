@@ -1,4 +1,4 @@
-"""Data sets' trees in their published layouts, with real clips, at any size."""
+"""Write data sets in their published layouts, with real clips, at any size."""
 
 import csv
 import json

@@ -25,8 +25,8 @@ A new data set is an adapter, a YAML and a test.
 
 2. `conf/data/mine.yaml`: `_target_: erv.data.Mine`, `root` and the adapter's own keys. Its defaults list
    `base/files@_here_` and `_self_`, which adds the keys that all data sets in files share. The public name goes into
-   `erv/data/__init__.py` and into COMPONENTS of `erv/config/targets.py`. Outside of this repository the adapter lies in a
-   package that ERV_PLUGINS names and the YAML in a folder for --config-dir (docs/extending.md).
+   `erv/data/__init__.py` and into COMPONENTS of `erv/config/targets.py`. Outside of this repository, the adapter lies in a
+   package that ERV_PLUGINS names, and the YAML in a folder for --config-dir.
 
 3. The test, in `tests/data/test_datasets.py`: a small tree in the published layout (`tests/support/trees.py`); which clips
    with which labels are read from it, and which message names a missing or wrong file. `test_configs_compose_for_every_corpus`

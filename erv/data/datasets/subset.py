@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from erv.types import Clip
 
 
-def stratified_holdout(clips: Sequence[Clip], share: float) -> set[str]:
-    """Ids of about `share` of `clips`, with each label about as frequent as in all.
+def stratified_holdout(clips: Sequence[Clip], fraction: float) -> set[str]:
+    """Ids of about a `fraction` of `clips`, with each label about as frequent as in all.
 
     Subjects (a clip without one is a subject) are visited in the order of their hash, so that adding or removing clips moves
     no others. One is taken when that brings the counts of the labels nearer to the target counts (squared distance).
@@ -18,7 +18,7 @@ def stratified_holdout(clips: Sequence[Clip], share: float) -> set[str]:
     groups: dict[str, list[Clip]] = defaultdict(list)
     for clip in clips:
         groups[f"subject {clip.subject}" if clip.subject else f"clip {clip.id}"].append(clip)
-    target = {label: share * count for label, count in Counter(clip.label for clip in clips).items()}
+    target = {label: fraction * count for label, count in Counter(clip.label for clip in clips).items()}
     taken: Counter[str] = Counter()
     held_out: set[str] = set()
     for name in sorted(groups, key=_hash):

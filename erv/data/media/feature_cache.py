@@ -48,10 +48,6 @@ class FeatureCache:
         self._listed: set[Path] = set()  # shards whose entries are in _entries
         self._open_shards: dict[Path, Any] = {}
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Without open shards: mapped files cannot be pickled, and a loading process maps them again."""
-        return {**self.__dict__, "_open_shards": {}}
-
     def missing(self, keys: Iterable[str]) -> list[str]:
         """The `keys` (sha256 of clips' bytes) without an entry, each once; other processes' new shards count."""
         self._list_new_shards()

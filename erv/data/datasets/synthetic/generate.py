@@ -30,8 +30,8 @@ def strengths(rng: np.random.Generator, emotion: str) -> tuple[dict[str, float],
     """
     intensity = rng.uniform(0.7, 1.2)
     shown, sounded = {emotion: intensity}, {emotion: intensity}
-    choice, share = rng.random(), rng.uniform(0.35, 0.65)
-    blend = {emotion: intensity * (1 - share), grammar.CONFUSED_WITH[emotion]: intensity * share}
+    choice, portion = rng.random(), rng.uniform(0.35, 0.65)
+    blend = {emotion: intensity * (1 - portion), grammar.CONFUSED_WITH[emotion]: intensity * portion}
     if choice < FACE_BLENDED:
         shown = blend
     elif choice < FACE_BLENDED + VOICE_BLENDED:
