@@ -224,7 +224,7 @@ def test_sound_that_claims_more_than_it_is(tmp_path, sound):
         found = read_audio(str(tmp_path / "x.wav"))
     except MediaError:
         return
-    assert found is None or len(found.wave) < 10_000
+    assert found is None or len(found.waveform) < 10_000
 
 
 def test_what_is_no_file_is_not_opened(tmp_path):
