@@ -206,7 +206,7 @@ def test_sound_is_the_mean_of_its_channels(tmp_path):
     wave = AUDIO["wave"].numpy()
     soundfile.write(tmp_path / "stereo.wav", np.stack([wave, -wave / 2], axis=1), 16000, subtype="FLOAT")
     soundfile.write(tmp_path / "mono.wav", wave, 16000, subtype="FLOAT")
-    stereo, mono = (torch.from_numpy(read_audio(str(tmp_path / f"{kind}.wav")).wave) for kind in ("stereo", "mono"))
+    stereo, mono = (torch.from_numpy(read_audio(str(tmp_path / f"{kind}.wav")).waveform) for kind in ("stereo", "mono"))
     close(stereo[:64], AUDIO["stereo_mean_first_64"])
     close(mono, AUDIO["train_raw"])
 

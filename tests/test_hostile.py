@@ -45,7 +45,7 @@ from report_runs import prediction, write_run
 from erv import config
 from erv.config import validate
 from erv.data.datasets.base import CorpusError
-from erv.data.datasets.file_index import inside as below
+from erv.data.datasets.file_index import path_below
 from erv.data.datasets.mafw import MAFWCorpus
 from erv.data.datasets.manifest import ManifestCorpus
 from erv.data.media.audio import read_audio
@@ -137,7 +137,7 @@ def test_a_manifest_names_nothing_outside_its_root(tmp_path, path):
 
 @pytest.mark.parametrize("path", ODD_PATHS, ids=short)
 def test_a_manifest_names_files_not_addresses(tmp_path, path):
-    full = below(tmp_path, path, "m.csv:2")
+    full = path_below(tmp_path, path, "m.csv:2")
     assert full.is_relative_to(tmp_path)
     if "\n" not in path and len(path) < 256:
         with pytest.raises(MediaError):
@@ -224,7 +224,7 @@ def test_sound_that_claims_more_than_it_is(tmp_path, sound):
         found = read_audio(str(tmp_path / "x.wav"))
     except MediaError:
         return
-    assert found is None or len(found.wave) < 10_000
+    assert found is None or len(found.waveform) < 10_000
 
 
 def test_what_is_no_file_is_not_opened(tmp_path):

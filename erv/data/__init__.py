@@ -5,8 +5,8 @@ from erv.utils.lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "Augmentation": "erv.data.media.augmentation:Augment",
-        "ClipFiles": "erv.data.datasets.clip_files:LooseClips",
+        "Augmentation": "erv.data.media.augmentation",
+        "ClipFiles": "erv.data.datasets.clip_files",
         "DFEW": "erv.data.datasets.dfew:DFEWCorpus",
         "EMER": "erv.data.datasets.mer2023:EMERCorpus",
         "Instructions": "erv.data.datasets.r1omni:InstructionCorpus",

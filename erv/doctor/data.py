@@ -10,12 +10,12 @@ from statistics import median
 from typing import Any
 
 from erv.data.datasets.base import SPLITS, Corpus, CorpusError, CorpusMissing
-from erv.data.datasets.subset import first
-from erv.data.media.decode import Facts
-from erv.data.media.decode_pool import Decoders
+from erv.data.datasets.subset import stratified_subset
+from erv.data.media.decode import MediaInfo
+from erv.data.media.decode_pool import DecoderPool
 from erv.data.media.defects import Note, refusal, tally
-from erv.data.media.feature_builder import screen
-from erv.data.media.file_facts import FactBook, Hashes, fingerprint
+from erv.data.media.feature_builder import probe
+from erv.data.media.file_records import FileHashes, MediaInfoStore, fingerprint
 from erv.data.media.settings import MediaSettings
 from erv.doctor import leakage
 from erv.types import Clip, Split, Wanted
@@ -43,10 +43,10 @@ def describe(
         clips = {split: corpus.clips(split) for split in SPLITS}
     except (CorpusMissing, CorpusError):
         return {**here, "fails": fails}
-    checked = [clip for split in SPLITS for clip in first(clips[split], sample)]
+    checked = [clip for split in SPLITS for clip in stratified_subset(clips[split], sample)]
     every = [clip for split in SPLITS for clip in clips[split]]
-    hashes = Hashes(f"{media.cache}/hashes")
-    keys = {clip.id: hashes.of(clip.video, clip.audio) for clip in every}
+    hashes = FileHashes(f"{media.cache}/hashes")
+    keys = {clip.id: hashes.of_clip(clip.video, clip.audio) for clip in every}
     facts = _facts(checked, keys, media, wanted)
     notes = _notes(checked, facts, media, wanted)
     fails += filter(None, [refusal(notes, SHOWN)])
@@ -65,19 +65,19 @@ def describe(
 
 def _facts(
     clips: Sequence[Clip], keys: Mapping[str, str | None], media: MediaSettings, wanted: Wanted
-) -> dict[str, Facts]:
+) -> dict[str, MediaInfo]:
     """The facts about each clip, by its id."""
-    book = FactBook.of(media, wanted)
+    store = MediaInfoStore.of(media, wanted)
     files = {key: (clip.video, clip.audio) for clip in clips if (key := keys[clip.id]) is not None}
-    with Decoders[str](wanted, media.limits, media.processes, media.timeout_s, media.memory_gb) as decoders:
-        found = screen(files, decoders, book)
-    absent = Facts(missing=tuple(media.modalities))
+    with DecoderPool[str](wanted, media.limits, media.num_workers, media.timeout_s, media.memory_gb) as decoders:
+        found = probe(files, decoders, store)
+    absent = MediaInfo(missing=tuple(media.modalities))
     return {clip.id: found[key] if (key := keys[clip.id]) is not None else absent for clip in clips}
 
 
-def _notes(clips: Sequence[Clip], facts: Mapping[str, Facts], media: MediaSettings, wanted: Wanted) -> list[Note]:
+def _notes(clips: Sequence[Clip], facts: Mapping[str, MediaInfo], media: MediaSettings, wanted: Wanted) -> list[Note]:
     names = tuple(media.modalities)
-    settled = (media.defects.settle(c.id, c.split, facts[c.id], names, wanted.num_frames) for c in clips)
+    settled = (media.defect_actions.apply(c.id, c.split, facts[c.id], names, wanted.num_frames) for c in clips)
     return [note for _, notes in settled for note in notes]
 
 
@@ -86,7 +86,7 @@ def _classes(corpus: Corpus, clips: Sequence[Clip]) -> dict[str, int]:
     return {label: counts[label] for label in corpus.taxonomy.labels}
 
 
-def _media(facts: Iterable[Facts]) -> dict[str, Any]:
+def _media(facts: Iterable[MediaInfo]) -> dict[str, Any]:
     """Codecs, and the least, middle and greatest of what can be measured."""
     known = list(facts)
     pictures = [f for f in known if f.video is not None]
@@ -119,7 +119,7 @@ def _write(
     corpus: Corpus,
     clips: Mapping[Split, Sequence[Clip]],
     keys: Mapping[str, str | None],
-    facts: Mapping[str, Facts],
+    facts: Mapping[str, MediaInfo],
 ) -> dict[str, Any]:
     """Write the manifest, one clip a line, and its summary, whose hashes later runs record as well."""
     digest = corpus.digest()

@@ -9,7 +9,7 @@ from typing import Any
 from erv.data.clip_reader import ClipReader, Sample, Samples
 from erv.data.datasets.base import Corpus
 from erv.data.media.defects import Note, as_row, tally
-from erv.data.media.file_facts import fingerprint
+from erv.data.media.file_records import fingerprint
 from erv.policy.policy import Policy
 from erv.runs.environment import note_environment
 from erv.runs.run import MEDIA
@@ -61,7 +61,7 @@ class Reading:
         write_lines(self.folder / MEDIA, [as_row(note) for note in self.notes])
         for split in {clip.split for clip in clips} - self._splits.keys():
             mine = [clip for clip in clips if clip.split == split]
-            names = ((self.corpus.identity(c), reader.hashes.of(c.video, c.audio)) for c in mine)
+            names = ((self.corpus.identity(c), reader.hashes.of_clip(c.video, c.audio)) for c in mine)
             self._splits[split] = {"clips": len(mine), "sha256": fingerprint(names)}
             data = {"corpus": self.corpus.name, "digest": self.corpus.digest(), **self._splits}
             note_environment(self.folder, data=data)

@@ -15,7 +15,7 @@ from erv.config.rules import validation_interval_problem
 from erv.config.validate import at
 from erv.data.datasets.base import CorpusError, CorpusMissing
 from erv.data.datasets.labels_only import LabelsCorpus
-from erv.data.media.augmentation import Augment
+from erv.data.media.augmentation import Augmentation
 from erv.distributed.ranks import _number
 from erv.distributed.strategies import SHARING, processes, strategy
 from erv.errors import ConfigError
@@ -129,8 +129,8 @@ def _settings(tree: Mapping[str, Any]) -> Iterator[str]:
     ):
         yield message
     elif tree.get("policy") and tree["stage"] != "towers":
-        augmented = bool(tree.get("augment")) and config.build(tree["augment"]) != Augment()
-        if message := config.build(tree["media"]).contradiction(train, augmented):
+        augmented = bool(tree.get("augment")) and config.build(tree["augment"]) != Augmentation()
+        if message := config.build(tree["media"]).cache_conflict(train, augmented):
             yield message
 
 

@@ -45,7 +45,7 @@ def load(clips: int) -> tuple[Policy, list[tuple[Clip, dict[str, Tensor]]], Medi
 
 def _media(policy: Policy, clip: Clip) -> dict[str, Tensor]:
     decoded = decode(clip.video, clip.audio, policy.processor.wanted(), Limits())
-    return policy.processor.tensors(decoded.pictures, decoded.wave)
+    return policy.processor.tensors(decoded.frames, decoded.waveform)
 
 
 def encoder(policy: Policy, media: Media) -> Callable[[Any, int], Tensor]:

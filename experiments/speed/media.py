@@ -26,7 +26,7 @@ from media_clips import make
 
 from erv.data.media.container import Limits
 from erv.data.media.decode import decode
-from erv.data.media.decode_pool import Decoders
+from erv.data.media.decode_pool import DecoderPool
 from erv.data.media.frames import frame_indices, read_frames
 from erv.data.media.resize import fit
 from erv.types import Wanted
@@ -80,9 +80,9 @@ def run(engine: str, paths: list[str], threads: int, with_sound: bool) -> None:
         if threads == 1:
             found = [decode(path, None, wanted, Limits()) for path in paths]
         else:
-            with Decoders[str](wanted, Limits(), threads) as decoders:
+            with DecoderPool[str](wanted, Limits(), threads) as decoders:
                 found = [decoded for _, decoded in decoders.map((path, path, None) for path in paths)]
-        if not all(d.pictures is not None and (d.wave is not None or not with_sound) for d in found):
+        if not all(d.frames is not None and (d.waveform is not None or not with_sound) for d in found):
             raise SystemExit("a clip was not read")
         return
     frames, sound = (decord_frames, decord_sound) if engine == "decord" else (pyav_frames, pyav_sound)

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from erv.data.clip_reader import ClipReader, UnusableClips
 from erv.data.datasets.synthetic import SyntheticCorpus
-from erv.data.media.augmentation import Augment
+from erv.data.media.augmentation import Augmentation
 from erv.data.media.settings import MediaSettings
 from erv.runs import provenance
 from erv.training.sampler import StepBatches
@@ -194,7 +194,7 @@ def test_one_modality_is_read_and_encoded_alone(policy, odd, tmp_path):
 
 def test_augmentation_changes_training_alone_and_needs_no_cache(policy, corpus, tmp_path):
     clips = corpus.clips("train")[:3]
-    strong = Augment(0.5, 0.4, 0.2, 0.04, 10, 0.1, 0.5)
+    strong = Augmentation(0.5, 0.4, 0.2, 0.04, 10, 0.1, 0.5)
     with pytest.raises(UnusableClips, match=r"clips are augmented, so the towers see .* set media.cache_towers=false"):
         ClipReader(settings(tmp_path), policy, strong).samples(clips, training=True)
     reader = ClipReader(settings(tmp_path, cache_towers=False), policy, strong, seed=3)
@@ -204,7 +204,7 @@ def test_augmentation_changes_training_alone_and_needs_no_cache(policy, corpus, 
     assert not torch.equal(samples.raw(1, 4)[1]["mel"], samples.raw(1, 5)[1]["mel"])
     plain_one = ClipReader(settings(tmp_path, cache_towers=False), policy).samples(clips)
     assert torch.equal(dev.raw(1, 4)[1]["pixels"], plain_one.raw(1)[1]["pixels"])
-    off = ClipReader(settings(tmp_path), policy, Augment())  # augment=none
+    off = ClipReader(settings(tmp_path), policy, Augmentation())  # augment=none
     assert set(off.samples(clips, training=True).raw(0)[1]) == {"video", "audio"}
 
 

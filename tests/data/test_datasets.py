@@ -2,9 +2,13 @@
 
 import json
 import shutil
+import textwrap
 import unicodedata
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,8 +18,11 @@ from clips import write_wav
 from hypothesis import given
 from hypothesis import strategies as st
 
+from erv.data.datasets import base
 from erv.data.datasets.base import CorpusError, CorpusMissing
 from erv.data.datasets.dfew import DFEWCorpus
+from erv.data.datasets.file_corpus import FileCorpus
+from erv.data.datasets.file_index import FileIndex
 from erv.data.datasets.mafw import MAFWCorpus
 from erv.data.datasets.manifest import TEMPLATE, ManifestCorpus
 from erv.data.datasets.meld import MELDCorpus
@@ -23,12 +30,13 @@ from erv.data.datasets.mer2023 import EMERCorpus, MERRCorpus
 from erv.data.datasets.mixture import Mixture
 from erv.data.datasets.r1omni import InstructionCorpus
 from erv.data.datasets.ravdess import RAVDESSCorpus
-from erv.data.datasets.subset import first, held_out
+from erv.data.datasets.subset import stratified_holdout, stratified_subset
 from erv.data.media.container import Limits
 from erv.data.media.decode import decode
 from erv.doctor import leakage
 from erv.taxonomy import DFEW, MAFW, Taxonomy, of_labels
 from erv.types import Clip, Wanted
+from erv.utils.tables import read_table
 
 ROWS = {"train": [(1, 4), (2, 1), (3, 7), (5, 1)], "test": [(4, 2)]}
 PART = {"expect": "none", "dev": 0.0}
@@ -40,8 +48,8 @@ def one(tmp_path_factory):
 
 
 def opens(clip):
-    facts = decode(clip.video, clip.audio, Wanted(side=16), Limits()).facts
-    return facts.video is not None and facts.video_problem is None and not facts.missing
+    info = decode(clip.video, clip.audio, Wanted(side=16), Limits()).info
+    return info.video is not None and info.video_problem is None and not info.missing
 
 
 def labels(corpus, split):
@@ -204,15 +212,17 @@ CLIPS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 6)), min_size=
 @given(CLIPS, st.floats(0.02, 0.5))
 def test_whole_subjects_are_held_out_and_others_do_not_move(drawn, share):
     clips = [Clip(str(i), "", label, "train", subject=f"s{s}") for i, (label, s) in enumerate(drawn)]
-    held = held_out(clips, share)
+    held = stratified_holdout(clips, share)
     subjects = {clip.subject for clip in clips if clip.id in held}
     assert not subjects & {clip.subject for clip in clips if clip.id not in held}
     alone = [Clip(c.id, "", c.label, "train") for c in clips]
     for label, count in Counter(c.label for c in alone).items():
-        taken = sum(c.label == label and c.id in held_out(alone, share) for c in alone)
+        taken = sum(c.label == label and c.id in stratified_holdout(alone, share) for c in alone)
         assert abs(taken - share * count) <= 1
-    assert [c.id for c in first(alone, 5)] == [c.id for c in alone if c.id in {d.id for d in first(alone, 5)}]
-    assert len(first(alone, 5)) == min(5, len(alone))
+    assert [c.id for c in stratified_subset(alone, 5)] == [
+        c.id for c in alone if c.id in {d.id for d in stratified_subset(alone, 5)}
+    ]
+    assert len(stratified_subset(alone, 5)) == min(5, len(alone))
 
 
 def test_mafw_with_spaces_in_its_paths_and_labels_in_a_spreadsheet(tmp_path, one):
@@ -512,6 +522,32 @@ def test_dfew_and_mafw_together(tmp_path, one):
         Mixture(parts=parts, taxonomy="mafw").require()
 
 
+def test_the_example_of_the_contract_is_a_data_set(tmp_path):
+    """The adapter in the docstring of base.py, run as it stands there."""
+    lines = base.__doc__.split("\n")
+    begin = next(i for i, line in enumerate(lines) if line.strip() == "@dataclass(kw_only=True)")
+    end = next(i for i, line in enumerate(lines) if line.strip().startswith("Optional:"))
+    names = {"Path": Path, "dataclass": dataclass, "ClassVar": ClassVar, "Iterator": Iterator, "Taxonomy": Taxonomy,
+             "of_labels": of_labels, "FileCorpus": FileCorpus, "Row": base.Row, "FileIndex": FileIndex,
+             "read_table": read_table, "CorpusMissing": CorpusMissing, "__name__": __name__}  # fmt: skip
+    exec(textwrap.dedent("\n".join(lines[begin:end])), names)
+    corpus = names["MyCorpus"](root=str(tmp_path), session=2, dev=0.25)
+    with pytest.raises(CorpusMissing, match=r"session_2.csv is expected there; Mine is at https://example.org"):
+        corpus.require()
+    trees.table(tmp_path / "session_2.csv", ["id", "emotion"], [[i, "anger" if i % 2 else "calm"] for i in range(16)])
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "3.avi").touch()
+    corpus = names["MyCorpus"](root=str(tmp_path), session=2, dev=0.25)
+    corpus.require()
+    clips = {split: corpus.clips(split) for split in ("train", "dev", "test")}
+    assert {split: Counter(clip.label for clip in clips[split]) for split in clips} == {
+        "train": {"calm": 6, "angry": 6}, "dev": {"calm": 2, "angry": 2}, "test": {},
+    }  # fmt: skip
+    (third,) = (clip for split in clips for clip in clips[split] if clip.id == "3")
+    assert third.video == str(tmp_path / "clips" / "3.avi")
+    assert (third.source, corpus.identity(third)) == (f"{tmp_path / 'session_2.csv'}:5", "mine/3")
+
+
 def test_configs_compose_for_every_corpus():
     import hydra
 
@@ -521,6 +557,7 @@ def test_configs_compose_for_every_corpus():
 
     names = sorted(file.stem for file in (conf_folder() / "data").glob("*.yaml"))
     assert len(names) >= 11
+    assert "files" not in names  # the shared keys are no data set: --help lists the files of this folder
     for name in names:
         with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
             cfg = hydra.compose("train", overrides=[f"data={name}", "algo=sft", "name=a", "group=b", "stage=sft"])

@@ -10,7 +10,7 @@ from clips import cut, without_pictures, write_clip, write_folder, write_wav
 from erv.data.clip_reader import ClipReader, UnusableClips
 from erv.data.datasets.dfew import DFEWCorpus
 from erv.data.media.container import Limits
-from erv.data.media.decode_pool import Decoders
+from erv.data.media.decode_pool import DecoderPool
 from erv.data.media.settings import MediaSettings
 from erv.types import Wanted
 
@@ -58,7 +58,7 @@ def read(tree, policy, cache, **given):
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")  # the facts about files are found once
+    return tmp_path_factory.mktemp("cache")  # files are decoded once for all tests
 
 
 LEFT_OUT = {("zero", "corrupt", "skip"), ("truncated", "corrupt", "skip"), ("text", "corrupt", "skip"),
@@ -131,10 +131,10 @@ def test_pictures_without_their_sound_file_and_sound_without_pictures(tmp_path, 
 def test_a_film_of_four_hours_and_an_8k_clip_are_refused_by_name_at_once(tmp_path):
     film = write_clip(tmp_path / "film.mkv", frames=3, times=[0, 7200, 14399], audio=None)
     master = write_clip(tmp_path / "master.mp4", frames=2, size=(7680, 4320), video="mpeg4", audio=None)
-    with Decoders[str](Wanted(), Limits(), 1, timeout_s=20.0) as decoders:
-        found = {key: decoded.facts for key, decoded in decoders.map([("film", film, None), ("master", master, None)])}
+    with DecoderPool[str](Wanted(), Limits(), 1, timeout_s=20.0) as decoders:
+        found = {key: decoded.info for key, decoded in decoders.map([("film", film, None), ("master", master, None)])}
     assert (
         "lasts 14,399 s, at most 600 are read; cut the clip, or raise media.max_seconds" in found["film"].video_problem
     )
     assert "has pictures of 33,177,600 pixels, at most 9,437,184" in found["master"].video_problem
-    assert all(facts.settled for facts in found.values())
+    assert all(info.settled for info in found.values())

@@ -1,5 +1,6 @@
 """Decoding: the right pictures of any file, sound as it is, and every defect named."""
 
+import pickle
 import shutil
 import subprocess
 import sys
@@ -23,15 +24,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from erv.data.clip_reader import UnusableClips
+from erv.data.datasets.base import CorpusError, CorpusMissing
 from erv.data.media.audio import read_audio
-from erv.data.media.augmentation import Augment
+from erv.data.media.augmentation import Augmentation
 from erv.data.media.container import Limits
-from erv.data.media.decode import Facts, decode
-from erv.data.media.defects import Defects, Note, refusal, tally
-from erv.data.media.errors import CorruptMedia, MissingMedia, NoVideo
+from erv.data.media.decode import MediaInfo, decode
+from erv.data.media.decode_pool import DecodersDie
+from erv.data.media.defects import DefectActions, Note, refusal, tally
+from erv.data.media.errors import CorruptMedia, MediaError, MissingMedia, NoVideo
+from erv.data.media.feature_cache import CacheTooLarge
 from erv.data.media.frames import frame_indices, read_frames
 from erv.data.media.resize import fit
 from erv.data.media.settings import MediaSettings
+from erv.errors import ConfigError, UserError
 from erv.types import Wanted
 
 SMALL = Wanted(side=32)
@@ -94,8 +100,8 @@ def test_a_clip_of_a_telephone_is_shown_upright(tmp_path, degrees, quarters):
     for threads in (1, 2):
         assert np.array_equal(read_frames(path, 8, threads=threads), upright)
     found = decode(path, None, SMALL, Limits())
-    assert (found.facts.height, found.facts.width) == upright.shape[1:3]
-    assert np.array_equal(found.pictures, fit(upright, 32, "pad"))
+    assert (found.info.height, found.info.width) == upright.shape[1:3]
+    assert np.array_equal(found.frames, fit(upright, 32, "pad"))
 
 
 def test_frames_that_have_no_time_are_counted(tmp_path):
@@ -143,11 +149,11 @@ def test_sound_is_16_khz_mono_at_its_own_pitch(tmp_path, rate, channels, video):
     path = write_clip(tmp_path / "a.mkv", frames=frames, video=video or "libx264", rate=rate, channels=channels)
     sound = read_audio(path)
     assert (sound.codec, sound.rate, sound.channels) == ("aac", rate, channels)
-    assert len(sound.wave) == pytest.approx(16000 * (2 if frames else 1), abs=1600)
-    spectrum = np.abs(np.fft.rfft(sound.wave[2000:14000]))
+    assert len(sound.waveform) == pytest.approx(16000 * (2 if frames else 1), abs=1600)
+    spectrum = np.abs(np.fft.rfft(sound.waveform[2000:14000]))
     loudest = np.argsort(spectrum)[-channels:] * 16000 / 12000
     assert sorted(loudest) == pytest.approx([440, 880][:channels], abs=2)
-    assert np.array_equal(read_audio(path, seconds=0.5).wave, sound.wave[:8000])
+    assert np.array_equal(read_audio(path, seconds=0.5).waveform, sound.waveform[:8000])
 
 
 def test_wav_and_flac_are_read_by_libsndfile_whatever_their_rate(tmp_path):
@@ -155,10 +161,10 @@ def test_wav_and_flac_are_read_by_libsndfile_whatever_their_rate(tmp_path):
     for suffix, subtype in ((".wav", "FLOAT"), (".flac", "PCM_16")):
         soundfile.write(tmp_path / f"a{suffix}", wave.T, 44100, subtype=subtype)
         sound = read_audio(str(tmp_path / f"a{suffix}"))
-        assert (sound.rate, sound.channels, len(sound.wave)) == (44100, 2, 24000)
+        assert (sound.rate, sound.channels, len(sound.waveform)) == (44100, 2, 24000)
         assert sound.codec == subtype.lower()
     soundfile.write(tmp_path / "mono.wav", wave[0], 16000, subtype="FLOAT")
-    assert np.abs(read_audio(str(tmp_path / "mono.wav")).wave - wave[0]).max() < 1e-6
+    assert np.abs(read_audio(str(tmp_path / "mono.wav")).waveform - wave[0]).max() < 1e-6
     shutil.copy(write_clip(tmp_path / "a.mp4"), tmp_path / "lies.wav")
     assert read_audio(str(tmp_path / "lies.wav")).codec == "aac"
 
@@ -217,71 +223,77 @@ def test_a_film_an_8k_picture_and_a_huge_file_are_refused_by_name(tmp_path):
     ):
         with pytest.raises(CorruptMedia, match=f"a.mp4: .*{message}"):
             read_frames(clip, 8, limits)
-        assert message.split(",")[0] in decode(clip, None, SMALL, limits).facts.video_problem
+        assert message.split(",")[0] in decode(clip, None, SMALL, limits).info.video_problem
     with pytest.raises(CorruptMedia, match="lasts 3 s"):
         read_audio(write_wav(tmp_path / "a.wav", 3.0), limits=Limits(max_seconds=2))
     with pytest.raises(CorruptMedia, match="pixels"):
         read_frames(write_folder(tmp_path / "00001"), 8, Limits(max_pixels=100))
 
 
-def test_facts_say_what_a_file_holds(tmp_path):
-    facts = decode(write_clip(tmp_path / "a.mp4", frames=50, rate=48000), None, SMALL, Limits()).facts
-    assert (facts.video, facts.audio, facts.frames, facts.width, facts.height) == ("h264", "aac", 50, 64, 48)
-    assert (facts.fps, facts.seconds, facts.rate, facts.channels) == (25.0, 2.0, 48000, 2)
-    assert Facts.from_row(facts.row()) == facts
+def test_media_info_says_what_a_file_holds(tmp_path):
+    info = decode(write_clip(tmp_path / "a.mp4", frames=50, rate=48000), None, SMALL, Limits()).info
+    assert (info.video, info.audio, info.frames, info.width, info.height) == ("h264", "aac", 50, 64, 48)
+    assert (info.fps, info.seconds, info.rate, info.channels) == (25.0, 2.0, 48000, 2)
+    assert MediaInfo.from_row(info.row()) == info
     both = decode(write_folder(tmp_path / "00001"), write_wav(tmp_path / "a.wav"), SMALL, Limits())
-    assert (both.facts.video, both.facts.audio, both.facts.rate) == ("pictures", "pcm_16", 22050)
-    assert both.pictures.shape == (8, 32, 32, 3)
-    assert len(both.wave) == 16000
+    assert (both.info.video, both.info.audio, both.info.rate) == ("pictures", "pcm_16", 22050)
+    assert both.frames.shape == (8, 32, 32, 3)
+    assert len(both.waveform) == 16000
     gone = decode(str(tmp_path / "absent.mp4"), str(tmp_path / "a.wav"), SMALL, Limits())
-    assert (gone.facts.missing, gone.pictures, len(gone.wave)) == (("video",), None, 16000)
+    assert (gone.info.missing, gone.frames, len(gone.waveform)) == (("video",), None, 16000)
 
 
 def test_only_what_is_wanted_is_decoded(tmp_path):
     clip = write_clip(tmp_path / "a.mp4")
     picture_only = decode(clip, None, Wanted(side=32, modalities=("video",)), Limits())
-    assert picture_only.wave is None
-    assert picture_only.facts.audio is None
+    assert picture_only.waveform is None
+    assert picture_only.info.audio is None
     sound_only = decode(clip, None, Wanted(modalities=("audio",)), Limits())
-    assert sound_only.pictures is None
-    assert sound_only.facts.seconds == pytest.approx(1, abs=0.1)
+    assert sound_only.frames is None
+    assert sound_only.info.seconds == pytest.approx(1, abs=0.1)
 
 
-GOOD = Facts(video="h264", audio="aac", frames=25, seconds=2.0)
+GOOD = MediaInfo(video="h264", audio="aac", frames=25, seconds=2.0)
 BOTH = ("video", "audio")
 
 
 @pytest.mark.parametrize(
-    ("facts", "chosen", "kept", "noted"),
+    ("info", "chosen", "kept", "noted"),
     [
         (GOOD, {}, BOTH, []),
-        (Facts(missing=BOTH), {}, (), [("missing", "error"), ("missing", "error")]),
-        (Facts(missing=BOTH), {"missing": "skip"}, (), [("missing", "skip"), ("missing", "skip")]),
-        (Facts(audio="aac", missing=("video",)), {"missing": "mask"}, ("audio",), [("missing", "mask")]),
-        (Facts(missing=BOTH), {"missing": "mask"}, (), [("missing", "skip"), ("missing", "skip")]),
-        (Facts(video_problem="x", audio="aac"), {}, (), [("corrupt", "error")]),
-        (Facts(video_problem="x", audio="aac"), {"corrupt": "skip"}, (), [("corrupt", "skip")]),
-        (Facts(video_problem="x", audio="aac"), {"corrupt": "mask"}, ("audio",), [("corrupt", "mask")]),
-        (Facts(video_problem="x"), {"corrupt": "mask"}, (), [("corrupt", "skip"), ("no_audio", "skip")]),
-        (Facts(video="h264", frames=9, seconds=2, audio_problem="x"), {"corrupt": "mask"}, ("video",), [("corrupt", "mask")]),
-        (Facts(video="h264", frames=9, seconds=2), {}, ("video",), [("no_audio", "mask")]),
-        (Facts(video="h264", frames=9, seconds=2), {"no_audio": "error"}, (), [("no_audio", "error")]),
-        (Facts(video="h264", frames=9, seconds=2), {"no_audio": "skip"}, (), [("no_audio", "skip")]),
-        (Facts(video="h264", frames=9, seconds=2), {"no_audio": "silence"}, BOTH, [("no_audio", "silence")]),
-        (Facts(video="h264", audio="aac", frames=5, seconds=2), {}, BOTH, [("short", "repeat")]),
-        (Facts(video="h264", audio="aac", frames=20, seconds=0.8), {"short": "skip"}, (), [("short", "skip")]),
-        (Facts(video="h264", audio="aac", frames=5, seconds=2), {"short": "error"}, (), [("short", "error")]),
+        (MediaInfo(missing=BOTH), {}, (), [("missing", "error"), ("missing", "error")]),
+        (MediaInfo(missing=BOTH), {"missing": "skip"}, (), [("missing", "skip"), ("missing", "skip")]),
+        (MediaInfo(audio="aac", missing=("video",)), {"missing": "mask"}, ("audio",), [("missing", "mask")]),
+        (MediaInfo(missing=BOTH), {"missing": "mask"}, (), [("missing", "skip"), ("missing", "skip")]),
+        (MediaInfo(video_problem="x", audio="aac"), {}, (), [("corrupt", "error")]),
+        (MediaInfo(video_problem="x", audio="aac"), {"corrupt": "skip"}, (), [("corrupt", "skip")]),
+        (MediaInfo(video_problem="x", audio="aac"), {"corrupt": "mask"}, ("audio",), [("corrupt", "mask")]),
+        (MediaInfo(video_problem="x"), {"corrupt": "mask"}, (), [("corrupt", "skip"), ("no_audio", "skip")]),
+        (MediaInfo(video="h264", frames=9, seconds=2, audio_problem="x"), {"corrupt": "mask"}, ("video",), [("corrupt", "mask")]),
+        (MediaInfo(video="h264", frames=9, seconds=2), {}, ("video",), [("no_audio", "mask")]),
+        (MediaInfo(video="h264", frames=9, seconds=2), {"no_audio": "error"}, (), [("no_audio", "error")]),
+        (MediaInfo(video="h264", frames=9, seconds=2), {"no_audio": "skip"}, (), [("no_audio", "skip")]),
+        (MediaInfo(video="h264", frames=9, seconds=2), {"no_audio": "silence"}, BOTH, [("no_audio", "silence")]),
+        (MediaInfo(video="h264", audio="aac", frames=5, seconds=2), {}, BOTH, [("short", "repeat")]),
+        (MediaInfo(video="h264", audio="aac", frames=20, seconds=0.8), {"short": "skip"}, (), [("short", "skip")]),
+        (MediaInfo(video="h264", audio="aac", frames=5, seconds=2), {"short": "error"}, (), [("short", "error")]),
     ],
 )  # fmt: skip
-def test_each_defect_has_its_policy(facts, chosen, kept, noted):
-    names, notes = Defects(**chosen).settle("7", "train", facts, BOTH, 8)
+def test_each_defect_has_its_policy(info, chosen, kept, noted):
+    names, notes = DefectActions(**chosen).apply("7", "train", info, BOTH, 8)
     assert names == kept
     assert [(note.defect, note.action) for note in notes] == noted
 
 
 def test_a_modality_that_is_not_used_may_be_as_it_likes():
-    assert Defects().settle("7", "train", Facts(video="h264", frames=9, seconds=2), ("video",), 8) == (("video",), [])
-    assert Defects().settle("7", "train", Facts(video_problem="x", audio="aac"), ("audio",), 8) == (("audio",), [])
+    assert DefectActions().apply("7", "train", MediaInfo(video="h264", frames=9, seconds=2), ("video",), 8) == (
+        ("video",),
+        [],
+    )
+    assert DefectActions().apply("7", "train", MediaInfo(video_problem="x", audio="aac"), ("audio",), 8) == (
+        ("audio",),
+        [],
+    )
 
 
 def test_what_was_done_is_counted_by_clip():
@@ -324,7 +336,7 @@ def test_padding_and_squashing():
     assert (squashed == 200).all()
 
 
-STRONG = Augment(0.5, 0.4, 0.3, 0.04, 10, 0.1, 0.5)
+STRONG = Augmentation(0.5, 0.4, 0.3, 0.04, 10, 0.1, 0.5)
 
 
 def test_augmentation_depends_on_seed_turn_and_clip_alone(tmp_path):
@@ -332,43 +344,43 @@ def test_augmentation_depends_on_seed_turn_and_clip_alone(tmp_path):
     plain = decode(clip, None, SMALL, Limits())
 
     def seen(*draw):
-        return decode(clip, None, SMALL, Limits(), STRONG.of(*draw))
+        return decode(clip, None, SMALL, Limits(), STRONG.transform_for(*draw))
 
     first = seen(0, 0, "a")
     again = seen(0, 0, "a")
-    assert np.array_equal(first.pictures, again.pictures)
-    assert np.array_equal(first.wave, again.wave)
+    assert np.array_equal(first.frames, again.frames)
+    assert np.array_equal(first.waveform, again.waveform)
     for other in (plain, seen(1, 0, "a"), seen(0, 1, "a"), seen(0, 0, "b")):
-        assert not np.array_equal(first.pictures, other.pictures)
-        assert not np.array_equal(first.wave, other.wave)
-    assert first.pictures.shape == plain.pictures.shape
-    assert first.wave.shape == plain.wave.shape
-    off = decode(clip, None, SMALL, Limits(), Augment().of(0, 0, "a"))
-    assert np.array_equal(off.pictures, plain.pictures)
-    assert np.array_equal(off.wave, plain.wave)
+        assert not np.array_equal(first.frames, other.frames)
+        assert not np.array_equal(first.waveform, other.waveform)
+    assert first.frames.shape == plain.frames.shape
+    assert first.waveform.shape == plain.waveform.shape
+    off = decode(clip, None, SMALL, Limits(), Augmentation().transform_for(0, 0, "a"))
+    assert np.array_equal(off.frames, plain.frames)
+    assert np.array_equal(off.waveform, plain.waveform)
 
 
 def test_each_property_is_changed_by_its_own_key():
     pictures = np.stack([picture(i) for i in range(4)])
     wave = tone(1, 16000, 1)[0]
     rng = np.random.default_rng
-    assert np.array_equal(Augment(flip=1).pictures(rng(0), pictures), pictures[:, :, ::-1])
-    cropped = Augment(crop=0.4).pictures(rng(2), pictures)
+    assert np.array_equal(Augmentation(flip=1).augment_frames(rng(0), pictures), pictures[:, :, ::-1])
+    cropped = Augmentation(crop=0.4).augment_frames(rng(2), pictures)
     assert 0.2 * 48 <= cropped.shape[1] < 48
     assert 0.2 * 64 <= cropped.shape[2] < 64
-    coloured = Augment(colour=0.4).pictures(rng(0), pictures).astype(int)
+    coloured = Augmentation(colour=0.4).augment_frames(rng(0), pictures).astype(int)
     ratio = coloured[:, 5, 5].mean(-1) / pictures[:, 5, 5].mean(-1)
     assert not np.allclose(ratio, 1, atol=0.05)  # one change for all pictures of a clip
-    noisy = Augment(noise=0.05).pictures(rng(0), pictures).astype(int) - pictures
+    noisy = Augmentation(noise=0.05).augment_frames(rng(0), pictures).astype(int) - pictures
     assert 5 < noisy.std() < 15
-    louder = Augment(gain_db=6).sound(rng(1), wave)
+    louder = Augmentation(gain_db=6).augment_waveform(rng(1), wave)
     factor = louder[100] / wave[100]
     assert 0.5 <= factor <= 2
     assert np.allclose(louder, wave * factor, atol=1e-6)
-    shifted = Augment(shift_s=0.2).sound(rng(3), wave)
+    shifted = Augmentation(shift_s=0.2).augment_waveform(rng(3), wave)
     offset = next(s for s in range(-3200, 3201) if np.array_equal(shifted, moved(wave, s)))
     assert offset != 0
-    assert 0 < np.abs(Augment(sound_noise=0.1).sound(rng(0), wave) - wave).std() < 0.05
+    assert 0 < np.abs(Augmentation(sound_noise=0.1).augment_waveform(rng(0), wave) - wave).std() < 0.05
 
 
 def moved(wave, by):
@@ -381,7 +393,7 @@ def moved(wave, by):
 @pytest.mark.parametrize(("name", "value"), [("flip", 2), ("crop", 0.5), ("gain_db", -1), ("noise", 1.5)])
 def test_augmentation_that_leaves_nothing_is_refused(name, value):
     with pytest.raises(ValueError, match=f"augment.{name} is between 0 and .*, got {value}"):
-        Augment(**{name: value})
+        Augmentation(**{name: value})
 
 
 def test_decoding_needs_no_torch():
@@ -391,3 +403,11 @@ def test_decoding_needs_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+def test_errors_that_a_user_can_put_right_are_user_errors():
+    kinds = (CorpusMissing, CorpusError, UnusableClips, CacheTooLarge, DecodersDie, MediaError, ConfigError)
+    assert all(issubclass(kind, UserError) for kind in kinds)
+    error = NoVideo("a.mp4", "has no picture track", "use another")
+    copy = pickle.loads(pickle.dumps(error))  # as it comes from a decoding process
+    assert (type(copy), str(copy), copy.reason) == (NoVideo, str(error), error.reason)

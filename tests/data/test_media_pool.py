@@ -14,30 +14,30 @@ from clips import number_of, tone, write_clip, write_wav
 
 from erv.data.media import decode_pool
 from erv.data.media.container import Limits
-from erv.data.media.decode_pool import Decoders, DecodersDie
+from erv.data.media.decode_pool import DecoderPool, DecodersDie
 from erv.data.media.frames import frame_indices
 from erv.types import Wanted
 
-SMALL = Wanted(side=48, aspect="squash")
+SPEC = Wanted(side=48, aspect="squash")
 
 
 def decoders(workers=2, **settings):
-    return Decoders(SMALL, Limits(), workers, **settings)
+    return DecoderPool(SPEC, Limits(), workers, **settings)
 
 
 def test_clips_come_in_order_with_their_keys(tmp_path):
     lengths = [60, 10, 30, 9, 45, 8, 20, 12, 11, 33]
     clips = [(n, write_clip(tmp_path / f"{n}.mp4", frames=n), None) for n in lengths]
-    with decoders() as pool_:
-        found = list(pool_.map([*clips, ("absent", str(tmp_path / "absent.mp4"), None)]))
+    with decoders() as pool:
+        found = list(pool.map([*clips, ("absent", str(tmp_path / "absent.mp4"), None)]))
         assert [key for key, _ in found] == [*lengths, "absent"]
         for key, decoded in found[:-1]:
-            assert decoded.facts.frames == key
-            assert number_of(decoded.pictures) == frame_indices(key, 8)
-        assert found[-1][1].facts.missing == ("video", "audio")
-        assert [key for key, _ in pool_.map(clips[:3])] == lengths[:3]  # the same workers again
-        assert list(pool_.map([])) == []
-        pids = [worker.process.pid for worker in pool_._alive]
+            assert decoded.info.frames == key
+            assert number_of(decoded.frames) == frame_indices(key, 8)
+        assert found[-1][1].info.missing == ("video", "audio")
+        assert [key for key, _ in pool.map(clips[:3])] == lengths[:3]  # the same workers again
+        assert list(pool.map([])) == []
+        pids = [worker.process.pid for worker in pool._workers]
     assert all(not alive(pid) for pid in pids)
 
 
@@ -52,30 +52,30 @@ def alive(pid):
 @pytest.mark.faults
 def test_a_killed_worker_is_replaced_and_its_clip_tried_again(tmp_path, fault):
     clips = [(i, write_clip(tmp_path / f"{i}.mp4", frames=40), None) for i in range(30)]
-    with decoders() as pool_:
+    with decoders() as pool:
         found = []
-        for key, decoded in pool_.map(clips):
-            found.append((key, decoded.facts.frames))
+        for key, decoded in pool.map(clips):
+            found.append((key, decoded.info.frames))
             if key in (3, 11, 19):  # so far apart that no clip meets two of them: it would be taken for a killer
-                os.kill(pool_._alive[0].process.pid, signal.SIGKILL)
+                os.kill(pool._workers[0].process.pid, signal.SIGKILL)
         assert found == [(i, 40) for i in range(30)]
-        assert len(pool_._alive) <= 2
+        assert len(pool._workers) <= 2
     fault("SIGKILL of a decoding worker", "replaced, the clip tried again", "all clips decoded")
 
 
 @pytest.mark.faults
 def test_a_worker_that_hangs_is_given_up_and_its_clip_tried_again(tmp_path, fault):
     clips = [(i, write_clip(tmp_path / f"{i}.mp4", frames=20), None) for i in range(12)]
-    with decoders(1, timeout_s=1.0) as pool_:
+    with decoders(1, timeout_s=1.0) as pool:
         found, hung = [], None
-        for key, decoded in pool_.map(clips):
-            found.append((key, decoded.facts.frames))
+        for key, decoded in pool.map(clips):
+            found.append((key, decoded.info.frames))
             if key == 4:
-                hung = pool_._alive[0].process.pid
+                hung = pool._workers[0].process.pid
                 os.kill(hung, signal.SIGSTOP)
                 begun = time.monotonic()
         assert found == [(i, 20) for i in range(12)]
-        assert pool_._alive[0].process.pid != hung
+        assert pool._workers[0].process.pid != hung
     assert 0.5 < time.monotonic() - begun < 20
     assert not alive(hung)
     fault("a decoding worker hangs", "given up, the clip tried again", "all clips decoded")
@@ -83,19 +83,19 @@ def test_a_worker_that_hangs_is_given_up_and_its_clip_tried_again(tmp_path, faul
 
 def test_a_clip_that_takes_too_long_says_so_and_is_not_remembered(tmp_path):
     clip = write_clip(tmp_path / "long.mp4", frames=250, size=(640, 480))
-    with decoders(1, timeout_s=0.02) as pool_:
-        ((_, found),) = pool_.map([("long", clip, None)])
-    assert found.facts.video_problem == "takes longer than 0.02 s to decode; raise media.timeout_s"
-    assert not found.facts.settled
+    with decoders(1, timeout_s=0.02) as pool:
+        ((_, found),) = pool.map([("long", clip, None)])
+    assert found.info.video_problem == "takes longer than 0.02 s to decode; raise media.timeout_s"
+    assert not found.info.settled
 
 
 def test_a_worker_has_its_share_of_memory_and_no_more(tmp_path):
     clip = write_clip(tmp_path / "a.mp4", size=(1920, 1080), frames=9)
-    with decoders(1, memory_gb=0.35) as pool_:
-        ((_, small),) = pool_.map([("a", write_clip(tmp_path / "b.mp4"), None)])
-        ((_, large),) = pool_.map([("a", clip, None)])
-    assert small.facts.video_problem is None
-    assert large.facts.video_problem is not None
+    with decoders(1, memory_gb=0.35) as pool:
+        ((_, small),) = pool.map([("a", write_clip(tmp_path / "b.mp4"), None)])
+        ((_, large),) = pool.map([("a", clip, None)])
+    assert small.info.video_problem is None
+    assert large.info.video_problem is not None
 
 
 def die(*_):
@@ -105,8 +105,8 @@ def die(*_):
 def test_a_machine_that_kills_every_worker_is_suspected_not_the_files(tmp_path, monkeypatch):
     clip = write_clip(tmp_path / "a.mp4")
     monkeypatch.setattr(decode_pool, "_serve", die)
-    with decoders(2) as pool_, pytest.raises(DecodersDie, match=r"8 decoding processes in a row ended \(SIGABRT\)"):
-        list(pool_.map([(i, clip, None) for i in range(20)]))
+    with decoders(2) as pool, pytest.raises(DecodersDie, match=r"8 decoding processes in a row ended \(SIGABRT\)"):
+        list(pool.map([(i, clip, None) for i in range(20)]))
 
 
 def test_workers_end_with_the_process_that_began_them(tmp_path):
@@ -115,11 +115,11 @@ def test_workers_end_with_the_process_that_began_them(tmp_path):
         "import sys, time\n"
         "from erv.data.media.container import Limits\n"
         "from erv.data.media.decode import Wanted\n"
-        "from erv.data.media.decode_pool import Decoders\n"
+        "from erv.data.media.decode_pool import DecoderPool\n"
         "if __name__ == '__main__':\n"
-        "    pool = Decoders(Wanted(), Limits(), 2)\n"
-        f"    list(decode_pool.map([(i, {clip!r}, None) for i in range(8)]))\n"
-        "    print(*(w.process.pid for w in decode_pool._alive), flush=True)\n"
+        "    pool = DecoderPool(Wanted(), Limits(), 2)\n"
+        f"    list(pool.map([(i, {clip!r}, None) for i in range(8)]))\n"
+        "    print(*(w.process.pid for w in pool._workers), flush=True)\n"
         "    time.sleep(60)\n"
     )
     script = tmp_path / "begin.py"
@@ -178,25 +178,25 @@ def test_500_damaged_files_cost_themselves_and_nothing_else(tmp_path):
         file.write_bytes(mutated(rng, source.read_bytes()))
         clips.append((number, str(file), None))
     begun = time.monotonic()
-    with decoders(2, timeout_s=10.0) as pool_:
-        found = dict(pool_.map(clips))
+    with decoders(2, timeout_s=10.0) as pool:
+        found = dict(pool.map(clips))
     assert time.monotonic() - begun < 300
     assert sorted(found) == list(range(500))
     classes = {"whole": 0, "damaged": 0, "part": 0}
     for number, _, _ in clips:
-        facts, decoded = found[number].facts, found[number]
+        info, decoded = found[number].info, found[number]
         tracks = [
-            (facts.video, facts.video_problem, decoded.pictures),
-            (facts.audio, facts.audio_problem, decoded.wave),
+            (info.video, info.video_problem, decoded.frames),
+            (info.audio, info.audio_problem, decoded.waveform),
         ]
         for codec, problem, content in tracks:
             assert (content is not None) <= (codec is not None and problem is None)
         usable = [codec is not None and problem is None for codec, problem, _ in tracks]
-        if decoded.pictures is not None:
-            assert decoded.pictures.shape == (8, 48, 48, 3)
-        if decoded.wave is not None:
-            assert np.isfinite(decoded.wave).all()
+        if decoded.frames is not None:
+            assert decoded.frames.shape == (8, 48, 48, 3)
+        if decoded.waveform is not None:
+            assert np.isfinite(decoded.waveform).all()
         problems = [problem for _, problem, _ in tracks if problem is not None]
-        assert any(usable) or problems or facts.missing or facts.audio is None
+        assert any(usable) or problems or info.missing or info.audio is None
         classes["whole" if all(usable) else "part" if any(usable) else "damaged"] += 1
     assert all(count > 20 for count in classes.values()), classes

@@ -31,7 +31,7 @@ def test_the_same_seed_gives_the_same_bytes_at_any_number_of_workers(corpus, tmp
 def test_clips_are_real_files_with_picture_and_sound(corpus):
     clip = corpus.clips("test")[0]
     assert read_frames(clip.video, 4).shape == (4, 64, 64, 3)
-    wave = read_audio(clip.video).wave
+    wave = read_audio(clip.video).waveform
     assert wave.shape[0] == pytest.approx(1.5 * 16000, abs=2100)  # aac pads to whole frames
     assert 0.01 < np.abs(wave).max() <= 1.0
 

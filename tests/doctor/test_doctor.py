@@ -20,7 +20,7 @@ from erv.cli.command import conf_folder
 from erv.config.instantiate import plain
 from erv.data.datasets.dfew import DFEWCorpus
 from erv.data.datasets.manifest import ManifestCorpus
-from erv.data.media.file_facts import fingerprint
+from erv.data.media.file_records import fingerprint
 from erv.engine.logprobs import completion_logps
 from erv.errors import ConfigError
 from erv.policy import Policy

@@ -1,4 +1,4 @@
-"""Real media files with every property and defect that loaders must meet; pictures tell their own number."""
+"""Write media files with every property and defect that loaders must handle; each frame shows its own number."""
 
 import struct
 import wave as wave_files
@@ -24,8 +24,23 @@ def tone(seconds, rate=44100, channels=2, pitch=440.0):
     return np.stack([0.3 * np.sin(2 * np.pi * pitch * (c + 1) * time) for c in range(channels)]).astype(np.float32)
 
 
-def write_clip(path, frames=25, fps=25, size=(64, 48), video="libx264", audio="aac", rate=44100, channels=2, gop=None,
-               times=None, faststart=False, bframes=2, form=None, seed=0, sound_s=None):  # fmt: skip
+def write_clip(
+    path,
+    frames=25,
+    fps=25,
+    size=(64, 48),
+    video="libx264",
+    audio="aac",
+    rate=44100,
+    channels=2,
+    gop=None,
+    times=None,
+    faststart=False,
+    bframes=2,
+    form=None,
+    seed=0,
+    sound_s=None,
+):
     """A file with `frames` pictures (None: no picture track) and as many seconds (or `sound_s`) of a tone (audio None: none).
 
     `times`: presentation times in seconds, for a variable frame rate.
@@ -91,7 +106,7 @@ def cut(source, target, share):
 
 
 def turned(path, degrees):
-    """The mp4 at `path` as a telephone held otherwise writes it: to be shown turned clockwise by 90, 180 or 270 degrees."""
+    """Mark the mp4 at `path` as recorded on a rotated phone: to be shown turned clockwise by 90, 180 or 270 degrees."""
     data = bytearray(path.read_bytes())
     matrix = data.index(b"tkhd") + 4 + 4 + 20 + 16  # of a header of version 0
     whole = struct.unpack(">9i", data[matrix : matrix + 36])

@@ -9,7 +9,7 @@ from erv.data.media.decode import decode
 def load_media(processor, path):
     """What the towers take of a file; a file without sound has no "audio"."""
     decoded = decode(path, None, processor.wanted(), Limits())
-    return processor.tensors(decoded.pictures, decoded.wave)
+    return processor.tensors(decoded.frames, decoded.waveform)
 
 
 @torch.no_grad()

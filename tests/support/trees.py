@@ -1,4 +1,4 @@
-"""Data sets' trees in their published layouts, with real clips, at any size."""
+"""Write data sets in their published layouts, with real clips, at any size."""
 
 import csv
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 from clips import write_clip, write_folder
 from openpyxl import Workbook
 
-from erv.data.datasets.mafw import _COMPOUND, _SINGLE, _SINGLE_5
+from erv.data.datasets.mafw import COMPOUND_COUNTS, SINGLE_5_BY_LABEL, SINGLE_COUNTS
 from erv.taxonomy import DFEW, MAFW
 
 
@@ -81,12 +81,12 @@ def mafw(root, rows, source=None, kind="single", fold=5, spreadsheet=None):
 
 def published_mafw():
     number, rows = 0, {}
-    for split, by_class in _SINGLE_5.items():
+    for split, by_class in SINGLE_5_BY_LABEL.items():
         rows[split] = []
         for label, count in zip(MAFW.labels, by_class, strict=True):
             rows[split] += [(f"{number + i:05d}.mp4", label) for i in range(count)]
             number += count
-    assert (len(rows["train"]), len(rows["test"])) == _SINGLE[5]
+    assert (len(rows["train"]), len(rows["test"])) == SINGLE_COUNTS[5]
     return rows
 
 
@@ -97,7 +97,7 @@ def published_compound():
     ]
     labels = [*MAFW.labels, *pairs, "anger_disgust_anxiety"]
     rows, number = {}, 0
-    for split, count in zip(("train", "test"), _COMPOUND[1], strict=True):
+    for split, count in zip(("train", "test"), COMPOUND_COUNTS[1], strict=True):
         rows[split] = [(f"{number + i:05d}.mp4", labels[i % len(labels)]) for i in range(count)]
         number += count
     return rows

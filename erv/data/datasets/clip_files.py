@@ -1,4 +1,4 @@
-"""Clips that are no data set: files somebody has, without splits and mostly without labels."""
+"""Clips that are no data set: files of a user, without splits and mostly without labels (`erv.predict`)."""
 
 from __future__ import annotations
 
@@ -12,26 +12,30 @@ from erv.taxonomy import named_taxonomy, of_labels
 from erv.types import Clip, Split
 
 
-class LooseClips:
-    """The clips `paths`, files or folders of files; of one `taxonomy` (a name, or a list of labels).
+class ClipFiles:
+    """The clips in `paths`, which are files or folders of files.
 
-    `gold` is the label of them all, "" in their records where it is unknown.
+    Args:
+        paths: Video files, or folders whose video files are taken (subfolders are not).
+        taxonomy: A built-in name, or a list of labels.
+        gold: The label of all clips; None where it is unknown, which is "" in their records.
     """
 
     name: ClassVar[str] = "loose"
     root = "."
 
     def __init__(self, paths: Sequence[str], taxonomy: str | Sequence[str] = "dfew", gold: str | None = None) -> None:
-        self.taxonomy = (
-            named_taxonomy(taxonomy) if isinstance(taxonomy, str) else of_labels("loose_labels", tuple(taxonomy))
-        )
+        if isinstance(taxonomy, str):
+            self.taxonomy = named_taxonomy(taxonomy)
+        else:
+            self.taxonomy = of_labels("loose_labels", tuple(taxonomy))
         label = self.taxonomy.normalise(gold) or gold or ""
         if label:
-            self.taxonomy.index(label)
+            self.taxonomy.index(label)  # raises for a label that the taxonomy has not
         self.paths, self.gold = [Path(path) for path in paths], label
 
     def require(self) -> None:
-        """Raise CorpusMissing for a path that is not there, or a folder without clips."""
+        """Raise CorpusMissing for a path that does not exist, or a folder without clips."""
         if not self.paths:
             raise CorpusMissing("no clip is given; name files or folders, such as clip.mp4 or clips/")
         for path in self.paths:
@@ -43,23 +47,23 @@ class LooseClips:
                 )
 
     def prepare(self) -> None:
-        """Nothing: the files are there."""
+        """Do nothing: the files cannot be made."""
 
     def clips(self, split: Split) -> list[Clip]:
-        """All clips, whatever the split; a clip is called by its path."""
+        """All clips, whatever the split; a clip's id is its path."""
         files = [file for path in self.paths for file in self._files(path)]
         return [Clip(str(file), str(file), self.gold, split, source="files") for file in dict.fromkeys(files)]
 
     def digest(self) -> str:
-        """The paths and the label: such clips are no data set."""
+        """The paths and the label: unlike a data set's, the clips' location is part of what they are."""
         return f"{[str(path) for path in self.paths]} {self.gold}"
 
     def identity(self, clip: Clip) -> str:
-        """Its path."""
+        """The path: it has no data set to be named after."""
         return clip.id
 
     def warnings(self) -> list[str]:
-        """None."""
+        """Nothing is left out."""
         return []
 
     @staticmethod

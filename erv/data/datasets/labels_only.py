@@ -17,26 +17,32 @@ _NOT_GIVEN = Taxonomy("not given", ())
 
 @dataclass(kw_only=True)
 class LabelsCorpus:
-    """`taxonomy` and no clips: a built-in name, or a list of labels of which `neutral` is the one of no emotion."""
+    """A `taxonomy` and no clips.
+
+    Args:
+        taxonomy: A built-in name, or a list of labels. Required; without it `require` says what to set.
+        neutral: Of a list of labels, the one of no emotion.
+        root: There are no files; every data set has the key.
+    """
 
     name: ClassVar[str] = "labels"
 
-    taxonomy: Taxonomy = None  # type: ignore[assignment] # what is given is made one below
+    taxonomy: Taxonomy = None  # type: ignore[assignment] # a name, a list or None until __post_init__ has made it one
     neutral: str = "neutral"
     root: str = ""
 
     def __post_init__(self) -> None:
         """Make the taxonomy."""
-        given: Taxonomy | str | Sequence[str] | None = self.taxonomy
-        if given is None:
+        labels: Taxonomy | str | Sequence[str] | None = self.taxonomy
+        if labels is None:
             self.taxonomy = _NOT_GIVEN
-        elif isinstance(given, str):
-            self.taxonomy = named_taxonomy(given)
-        elif not isinstance(given, Taxonomy):
-            self.taxonomy = replace(of_labels(self.name, tuple(given)), neutral=self.neutral)
+        elif isinstance(labels, str):
+            self.taxonomy = named_taxonomy(labels)
+        elif not isinstance(labels, Taxonomy):
+            self.taxonomy = replace(of_labels(self.name, tuple(labels)), neutral=self.neutral)
 
     def require(self) -> None:
-        """Raise CorpusMissing without a taxonomy; there are no files."""
+        """Raise CorpusMissing without a taxonomy."""
         if self.taxonomy is _NOT_GIVEN:
             raise CorpusMissing(
                 "data=labels is a label set: set data.taxonomy to a built-in one, such as data.taxonomy=goemotions, or to your "
@@ -44,10 +50,10 @@ class LabelsCorpus:
             )
 
     def prepare(self) -> None:
-        """Nothing: there is nothing to make."""
+        """Do nothing: there are no files."""
 
     def clips(self, split: Split) -> list[Clip]:
-        """None, in any split."""
+        """No clips, in any split."""
         return []
 
     def digest(self) -> str:
@@ -56,9 +62,9 @@ class LabelsCorpus:
         return hashlib.sha256(json.dumps(labels, ensure_ascii=False).encode()).hexdigest()
 
     def identity(self, clip: Clip) -> str:
-        """As in every corpus; there is no clip to ask it of."""
+        """As of every data set, though there are no clips."""
         return f"{self.name}/{clip.id}"
 
     def warnings(self) -> list[str]:
-        """None: nothing can be left out."""
+        """Nothing is left out."""
         return []

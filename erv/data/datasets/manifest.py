@@ -1,4 +1,4 @@
-"""Anyone's own clips: a CSV, JSONL or Parquet file with a line per clip."""
+"""A user's own clips: a CSV, JSONL or Parquet file with a line per clip."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from erv.data.datasets.base import CorpusError, CorpusMissing
-from erv.data.datasets.file_corpus import FileCorpus, Row
-from erv.data.datasets.file_index import VIDEO_SUFFIXES, Places, existing, inside
+from erv.data.datasets.base import CorpusError, CorpusMissing, Row
+from erv.data.datasets.file_corpus import FileCorpus
+from erv.data.datasets.file_index import VIDEO_SUFFIXES, FileIndex, as_on_disk, path_below
 from erv.taxonomy import Taxonomy
 from erv.types import Split
 from erv.utils.tables import read_table
@@ -20,15 +20,22 @@ TEMPLATE = """\
 video,label,split,subject,rationale
 clips/anna_01.mp4,happy,train,anna,The corners of her mouth rise and her voice is bright. All of this points to joy.
 clips/ben_04.mp4,sad,test,ben,"""
-_SPLITS: dict[str, Split] = {
-    "": "train", "train": "train", "training": "train", "dev": "dev", "val": "dev", "valid": "dev", "validation": "dev",
-    "test": "test", "testing": "test",
-}  # fmt: skip
+_SPLIT_NAMES: dict[str, Split] = {
+    "": "train",
+    "train": "train",
+    "training": "train",
+    "dev": "dev",
+    "val": "dev",
+    "valid": "dev",
+    "validation": "dev",
+    "test": "test",
+    "testing": "test",
+}
 
 
 @dataclass(kw_only=True)
 class ManifestCorpus(FileCorpus):
-    """The clips of `file`. Only video and label are needed; the first line of a CSV names the columns.
+    """The clips of one file. Only video and label are needed; the first line of a CSV names the columns.
 
     | column | |
     |---|---|
@@ -42,12 +49,16 @@ class ManifestCorpus(FileCorpus):
     | id | default: video without its suffix |
     | weight | how often a pass over the data shows the clip, on average (default 1) |
 
-    `columns` says what a column is called in the file: {video: name, label: discrete}. `taxonomy` must be given: a name, or your
-    list of labels, of which `neutral` is the one of no emotion.
+    Args:
+        file: The manifest; required.
+        root: Folder that paths in the file begin at; empty: the file's.
+        taxonomy: A built-in name, or a list of labels; required.
+        columns: Column -> what it is called in the file: {video: name, label: discrete}.
+        neutral: Of a list of labels, the one of no emotion.
     """
 
     name: ClassVar[str] = "manifest"
-    own: ClassVar[Taxonomy] = Taxonomy("not given", ())
+    default_taxonomy: ClassVar[Taxonomy] = Taxonomy("not given", ())
     how_to_get: ClassVar[str] = f"it begins like this:\n{TEMPLATE}"
 
     root: str = ""
@@ -56,16 +67,16 @@ class ManifestCorpus(FileCorpus):
     neutral: str = "neutral"
 
     def __post_init__(self) -> None:
-        """Check the columns; find the root."""
+        """Check the columns, and make the root."""
         unknown = [name for name in self.columns if name not in COLUMNS]
         if unknown:
             raise ValueError(f"data.columns names some of {', '.join(COLUMNS)}; got {', '.join(unknown)}")
         super().__post_init__()
         self.root = self.root or (str(Path(self.file).parent) if self.file else "")
 
-    def _taxonomy(self, given: Taxonomy | str | Sequence[str] | None) -> Taxonomy:
-        found = super()._taxonomy(given)
-        return found if given is None or isinstance(given, str) else replace(found, neutral=self.neutral)
+    def _make_taxonomy(self, labels: Taxonomy | str | Sequence[str] | None) -> Taxonomy:
+        taxonomy = super()._make_taxonomy(labels)
+        return taxonomy if labels is None or isinstance(labels, str) else replace(taxonomy, neutral=self.neutral)
 
     def rows(self) -> Iterator[Row]:
         """The lines of the file."""
@@ -79,43 +90,49 @@ class ManifestCorpus(FileCorpus):
             raise CorpusError(str(error)) from error
         if not lines:
             raise CorpusMissing(f"{self.file} holds no clips; {self.how_to_get}")
-        if self.taxonomy is self.own:
+        if self.taxonomy is self.default_taxonomy:  # none was given
             counts = Counter(str(line.get(self.columns.get("label", "label"), "")).strip() for _, line in lines)
             labels = ",".join(sorted(counts))
             raise CorpusError(
                 f"{self.file} holds the labels {', '.join(f'{label} ({n})' for label, n in counts.most_common())}; say which "
                 f"labels there are: data.taxonomy=[{labels}], or a built-in one such as data.taxonomy=dfew"
             )
-        for place, line in lines:
-            yield self._row(line, place)
+        for source, line in lines:
+            yield self._row(line, source)
 
     def _row(self, line: Mapping[str, Any], source: str) -> Row:
-        def of(name: str) -> str:
-            value = line.get(self.columns.get(name, name))
-            return "" if value is None else str(value).strip()
-
-        if not of("video") or not of("label"):
+        cells = {name: line.get(self.columns.get(name, name)) for name in COLUMNS}
+        values = {name: "" if cell is None else str(cell).strip() for name, cell in cells.items()}
+        video, split = values["video"], values["split"].lower()
+        if not video or not values["label"]:
             raise CorpusError(
                 f"{source}: a line needs {self.columns.get('video', 'video')} and {self.columns.get('label', 'label')}; "
                 f"got { ({k: str(v)[:40] for k, v in line.items() if k}) }"
             )
-        if of("split").lower() not in _SPLITS:
-            raise CorpusError(f"{source}: split is train, dev or test; got {of('split')!r}")
+        if split not in _SPLIT_NAMES:
+            raise CorpusError(f"{source}: split is train, dev or test; got {values['split']!r}")
         try:
-            weight = float(of("weight") or 1)
+            weight = float(values["weight"] or 1)
         except ValueError:
             weight = -1.0
         if not 0 < weight < 1000:
-            raise CorpusError(f"{source}: weight is a number above 0, got {of('weight')!r}")
-        id_ = of("id") or str(Path(of("video")).with_suffix("") if Path(of("video")).suffix else of("video"))
-        audio = str(existing(inside(self.root, of("audio"), source))) if of("audio") else None
+            raise CorpusError(f"{source}: weight is a number above 0, got {values['weight']!r}")
         return Row(
-            id_, self._video(of("video"), source), of("label"), _SPLITS[of("split").lower()], source, of("rationale") or None,
-            of("subject") or None, of("language") or "en", audio, weight,
-        )  # fmt: skip
+            id=values["id"] or str(Path(video).with_suffix("") if Path(video).suffix else video),
+            video=self._video_path(video, source),
+            label=values["label"],
+            split=_SPLIT_NAMES[split],
+            source=source,
+            rationale=values["rationale"] or None,
+            subject=values["subject"] or None,
+            language=values["language"] or "en",
+            audio=str(as_on_disk(path_below(self.root, values["audio"], source))) if values["audio"] else None,
+            weight=weight,
+        )
 
-    def _video(self, name: str, source: str) -> str:
-        path = existing(inside(self.root, name, source))
+    def _video_path(self, name: str, source: str) -> str:
+        """The file that a line names, with or without its suffix."""
+        path = as_on_disk(path_below(self.root, name, source))
         if path.suffix.lower() in VIDEO_SUFFIXES or path.exists():
             return str(path)
-        return Places(path.parent, (".",)).find(path.name)
+        return FileIndex(path.parent, (".",)).path_of(path.name)

@@ -1,1 +1,1 @@
-"""Decoding clips and keeping the frozen towers' outputs."""
+"""Decoding clips, recording what their files hold, and caching the frozen towers' outputs."""

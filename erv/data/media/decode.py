@@ -1,6 +1,6 @@
-"""One clip, decoded: its pictures and sound where they can be had, and the facts about its files either way.
+"""Decoding one clip: its frames and waveform as far as they can be decoded, and what its files hold either way.
 
-What is done about a defect is decided elsewhere (`erv.data.media.defects`); here nothing is replaced and nothing raised.
+Nothing is replaced or raised here. What is done about a defect is decided by `erv.data.media.defects`.
 """
 
 from __future__ import annotations
@@ -14,110 +14,124 @@ import av
 import numpy as np
 
 from erv.data.media.audio import read_audio
-from erv.data.media.container import Limits, opened
+from erv.data.media.container import Limits, open_container
 from erv.data.media.errors import MediaError, MissingMedia
-from erv.data.media.frames import frame_files, pictures_of, read_frames
+from erv.data.media.frames import image_files, read_frames, read_frames_of
 from erv.data.media.resize import fit
 from erv.types import Wanted
 
-Pair = tuple[np.ndarray | None, np.ndarray | None]
-Change = Callable[[np.ndarray | None, np.ndarray | None], Pair]  # pictures and sound -> the same, changed
-FOLDER_FPS = 3.0  # of a folder of pictures (spec: policy.md section 5)
+FramesAndWaveform = tuple[np.ndarray | None, np.ndarray | None]
+Transform = Callable[[np.ndarray | None, np.ndarray | None], FramesAndWaveform]  # an augmentation of both
+FOLDER_FPS = 3.0  # of a folder of images (spec: policy.md section 5)
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """What the files of a clip hold.
-
-    `video` and `audio` are the codecs, None where there is no such track; `video_problem` and `audio_problem` say why a track
-    cannot be used. `frames` counts pictures, `seconds` is the length of the picture track (of the sound, without one), `fps`
-    the mean rate. `missing` lists modalities whose file is not there. `settled` is False where another try may find something
-    else.
-    """
+class MediaInfo:
+    """What the files of a clip hold. The field names are those of the rows on disk."""
 
     video: str | None = None
+    """Codec of the picture track ("pictures" for a folder of images); None without one."""
     audio: str | None = None
+    """Codec of the sound track; None without one."""
     frames: int = 0
+    """Frames of the picture track."""
     width: int = 0
     height: int = 0
+    """Pixels of a frame, upright."""
     fps: float = 0.0
+    """Mean frames per second."""
     seconds: float = 0.0
+    """Duration of the picture track; of the sound, without one."""
     rate: int = 0
+    """Samples per second of the sound."""
     channels: int = 0
+    """Channels of the sound."""
     video_problem: str | None = None
+    """Why the picture track cannot be used."""
     audio_problem: str | None = None
+    """Why the sound cannot be used."""
     missing: tuple[str, ...] = ()
+    """Modalities whose file does not exist."""
     settled: bool = True
+    """Whether decoding again would give the same; False after a time limit or a crash, and then it is not recorded."""
 
     def row(self) -> dict[str, Any]:
-        """The facts as a JSON-serialisable dict."""
+        """The record as a JSON-serialisable dict."""
         return {**asdict(self), "missing": list(self.missing)}
 
     @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> Facts:
+    def from_row(cls, row: Mapping[str, Any]) -> MediaInfo:
         """The inverse of `row`."""
         return cls(**{**row, "missing": tuple(row["missing"])})
 
 
 @dataclass(frozen=True, slots=True)
-class Decoded:
-    """Pictures uint8 `[T, S, S, 3]` and sound float32 `[S]`, None where there are none; and the facts."""
+class DecodedClip:
+    """A decoded clip."""
 
-    facts: Facts
-    pictures: np.ndarray | None = None
-    wave: np.ndarray | None = None
+    info: MediaInfo
+    frames: np.ndarray | None = None
+    """uint8 RGB `[num_frames, side, side, 3]`; None without a usable picture track."""
+    waveform: np.ndarray | None = None
+    """float32 `[samples]`, mono; None without a usable sound track."""
 
 
 def decode(
-    video: str, audio: str | None, wanted: Wanted, limits: Limits, change: Change | None = None
-) -> Decoded:  # fmt: skip
-    """Decode a clip whose sound is in `audio`, or with the picture in `video`. Raises nothing that a file can cause.
+    video: str, audio: str | None, spec: Wanted, limits: Limits, transform: Transform | None = None
+) -> DecodedClip:
+    """Decode a clip. Raises nothing that a file can cause: problems are in the result's `info`.
 
-    `change` gets the pictures before they are brought to size, and the sound.
+    Args:
+        video: Path of the video file or of a folder of images.
+        audio: Path of the sound; None: in `video`.
+        spec: What the policy takes of a clip: modalities, number and size of frames, seconds and rate of sound.
+        limits: The largest files that are read.
+        transform: An augmentation; it gets the frames before they are resized, and the waveform.
     """
-    facts: dict[str, Any] = {}
-    pictures, wave = None, None
+    info: dict[str, Any] = {}
+    frames, waveform = None, None
     missing = []
-    if "video" in wanted.modalities:
+    if "video" in spec.modalities:
         try:
-            pictures = _pictures(video, wanted, limits, facts)
+            frames = _decode_frames(video, spec, limits, info)
         except MissingMedia:
             missing.append("video")
-        except Exception as error:  # a hostile file can make a decoder raise anything; its kind and text are kept
-            facts["video_problem"] = _reason(error)
-    if "audio" in wanted.modalities:
+        except Exception as error:  # a damaged file can make a decoder raise anything; its type and text are recorded
+            info["video_problem"] = _reason(error)
+    if "audio" in spec.modalities:
         try:
-            sound = read_audio(audio or video, wanted.rate, wanted.seconds, limits)
+            sound = read_audio(audio or video, spec.rate, spec.seconds, limits)
         except MissingMedia:
             missing.append("audio")
-        except Exception as error:
-            facts["audio_problem"] = _reason(error)
+        except Exception as error:  # as above
+            info["audio_problem"] = _reason(error)
         else:
             if sound is not None:
-                wave = sound.wave
-                facts |= {"audio": sound.codec, "rate": sound.rate, "channels": sound.channels}
-                facts.setdefault("seconds", len(wave) / wanted.rate)
-    if change is not None:
-        pictures, wave = change(pictures, wave)
-    if pictures is not None:
-        pictures = fit(pictures, wanted.side, wanted.aspect)
-    return Decoded(Facts(**facts, missing=tuple(missing)), pictures, wave)
+                waveform = sound.waveform
+                info |= {"audio": sound.codec, "rate": sound.rate, "channels": sound.channels}
+                info.setdefault("seconds", len(waveform) / spec.rate)
+    if transform is not None:
+        frames, waveform = transform(frames, waveform)
+    if frames is not None:
+        frames = fit(frames, spec.side, spec.aspect)
+    return DecodedClip(MediaInfo(**info, missing=tuple(missing)), frames, waveform)
 
 
-def _pictures(path: str, wanted: Wanted, limits: Limits, facts: dict[str, Any]) -> np.ndarray:
+def _decode_frames(path: str, spec: Wanted, limits: Limits, info: dict[str, Any]) -> np.ndarray:
+    """The sampled frames uint8 `[num_frames, H, W, 3]`; what the file holds is entered in `info`."""
     if Path(path).is_dir():
-        frames = read_frames(path, wanted.num_frames, limits)
-        count = len(frame_files(Path(path)))
-        facts |= {"video": "pictures", "frames": count, "fps": FOLDER_FPS, "seconds": count / FOLDER_FPS}
+        frames = read_frames(path, spec.num_frames, limits)
+        count = len(image_files(Path(path)))
+        info |= {"video": "pictures", "frames": count, "fps": FOLDER_FPS, "seconds": count / FOLDER_FPS}
     else:
-        with opened(path, limits) as container:
-            frames, count = pictures_of(container, path, wanted.num_frames, limits)
+        with open_container(path, limits) as container:
+            frames, count = read_frames_of(container, path, spec.num_frames, limits)
             stream = container.streams.video[0]
             fps = float(stream.average_rate or stream.guessed_rate or 0)
-            length = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
-            length = length or (container.duration or 0) / av.time_base
-            facts |= {"video": stream.codec_context.name, "frames": count, "fps": fps, "seconds": length}
-    facts |= {"height": frames.shape[1], "width": frames.shape[2]}
+            seconds = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
+            seconds = seconds or (container.duration or 0) / av.time_base
+            info |= {"video": stream.codec_context.name, "frames": count, "fps": fps, "seconds": seconds}
+    info |= {"height": frames.shape[1], "width": frames.shape[2]}
     return frames
 
 

@@ -1,115 +1,131 @@
-"""Screening clips, and filling the tower cache: every clip is decoded once, by whichever process comes to it first."""
+"""Decoding every clip of a data set once, and filling the feature cache, by any number of processes at once."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from filelock import Timeout
 from tqdm import tqdm
 
-from erv.data.media.decode import Decoded, Facts
-from erv.data.media.decode_pool import Decoders
-from erv.data.media.feature_cache import Features, TowerCache
-from erv.data.media.file_facts import FactBook
+from erv.data.media.decode import DecodedClip, MediaInfo
+from erv.data.media.decode_pool import DecoderPool
+from erv.data.media.feature_cache import FeatureCache, Features
+from erv.data.media.file_records import MediaInfoStore
 
-Files = tuple[str, str | None]  # where the picture is, and the sound if elsewhere
-Encode = Callable[[Sequence[Decoded]], list[Features]]
-PART = 256  # clips that one process claims at a time
-_SHARD_BYTES = 256 * 2**20  # held in memory before a shard is written
+ClipPaths = tuple[str, str | None]  # path of the video, and of the sound where that is another file
+PART_SIZE = 256  # clips that one process claims at a time
+_SHARD_BYTES = 256 * 2**20  # features that are held in memory before a shard is written
 
 
 @dataclass(frozen=True, slots=True)
-class Towers:
-    """The cache to fill, the towers that fill it `batch_size` clips at a time, and bytes of an entry."""
+class TowerEncoding:
+    """How the feature cache is filled."""
 
-    cache: TowerCache
-    encode: Encode
+    cache: FeatureCache
+    encode: Callable[[Sequence[DecodedClip]], list[Features]]
+    """Runs the towers on a batch of clips."""
     bytes_each: int
+    """Size of a clip's features."""
     batch_size: int = 32
+    """Clips that the towers take at a time."""
 
 
-def screen(clips: Mapping[str, Files], decoders: Decoders[str], book: FactBook) -> dict[str, Facts]:
-    """The facts about each clip, by its key; those not yet in `book` are decoded."""
-    facts = book.get(clips)
-    todo = [key for key in clips if key not in facts]
-    for key, decoded in _progress(decoders.map((key, *clips[key]) for key in todo), len(todo), "decoding"):
-        book.put(key, decoded.facts)
-        facts[key] = decoded.facts
-    return facts
+def probe(clips: Mapping[str, ClipPaths], decoders: DecoderPool[str], store: MediaInfoStore) -> dict[str, MediaInfo]:
+    """What the files of each clip hold, by the clip's key; clips that are not in `store` are decoded, and entered.
 
-
-def build(clips: Mapping[str, Files], decoders: Decoders[str], book: FactBook, towers: Towers) -> dict[str, Facts]:
-    """As `screen`, with the tower features of every clip that can be decoded in the cache afterwards.
-
-    Clips are cut into parts by their keys. A process makes the parts that no other is making; then it waits for those. Killed
-    at any moment, all but the last shard is kept, and others take over its part. Raises CacheTooLarge before anything is decoded.
+    Args:
+        clips: sha256 of the clip's bytes -> its paths.
+        decoders: Decodes the clips.
+        store: Information of earlier decoding.
     """
-    facts = book.get(clips)
-    todo = _todo(clips, facts, towers.cache)
+    infos = store.get(clips)
+    todo = [key for key in clips if key not in infos]
+    decoded_clips = decoders.map((key, *clips[key]) for key in todo)
+    for key, decoded in tqdm(decoded_clips, total=len(todo), desc="decoding", unit="clip", disable=not todo):
+        store.put(key, decoded.info)
+        infos[key] = decoded.info
+    return infos
+
+
+def build_features(
+    clips: Mapping[str, ClipPaths], decoders: DecoderPool[str], store: MediaInfoStore, encoding: TowerEncoding
+) -> dict[str, MediaInfo]:
+    """As `probe`; afterwards the tower features of every clip that can be decoded are in the cache.
+
+    Clips are cut into parts by their keys. A process makes the parts that no other process is making; then it waits for
+    those. Killed at any moment, it keeps all but its last shard, and others take over its part.
+
+    Raises:
+        CacheTooLarge: Before anything is decoded.
+    """
+    infos = store.get(clips)
+    todo = _without_features(clips, infos, encoding.cache)
     if not todo:
-        return facts
-    towers.cache.require_space(len(todo), towers.bytes_each)
-    parts = math.ceil(len(clips) / PART)  # of all clips, so that processes with the same clips cut them alike
-    cut: dict[int, list[str]] = {}
+        return infos
+    encoding.cache.require_space(len(todo), encoding.bytes_each)
+    num_parts = math.ceil(len(clips) / PART_SIZE)  # of all clips, so that processes with the same clips cut them alike
+    parts: dict[int, list[str]] = {}
     for key in todo:
-        cut.setdefault(int(key[:8], 16) % parts, []).append(key)
-    with tqdm(total=len(todo), desc="towers", unit="clip", smoothing=0.05) as bar:
+        parts.setdefault(int(key[:8], 16) % num_parts, []).append(key)
+    with tqdm(total=len(todo), desc="towers", unit="clip", smoothing=0.05) as progress:
         for wait in (False, True):
-            for part in [*cut]:
+            for part in [*parts]:
                 try:
-                    with towers.cache.claim(part, parts, wait):
-                        _make({key: clips[key] for key in cut[part]}, facts, decoders, book, towers, bar)
-                except Timeout:  # another process is at it
+                    with encoding.cache.claim(part, num_parts, wait):
+                        paths = {key: clips[key] for key in parts[part]}
+                        _build_part(paths, infos, decoders, store, encoding, progress)
+                except Timeout:  # another process has claimed it
                     continue
-                del cut[part]
-    return facts
+                del parts[part]
+    return infos
 
 
-def _todo(clips: Mapping[str, Files], facts: Mapping[str, Facts], cache: TowerCache) -> list[str]:
+def _without_features(clips: Mapping[str, ClipPaths], infos: Mapping[str, MediaInfo], cache: FeatureCache) -> list[str]:
+    """The keys of clips that have not been decoded, or can be decoded and have no features."""
     missing = set(cache.missing(clips))
-    return [key for key in clips if key not in facts or (key in missing and _decodes(facts[key]))]
+    return [key for key in clips if key not in infos or (key in missing and _is_decodable(infos[key]))]
 
 
-def _decodes(facts: Facts) -> bool:
-    return (facts.video is not None and facts.video_problem is None) or (
-        facts.audio is not None and facts.audio_problem is None
+def _is_decodable(info: MediaInfo) -> bool:
+    return (info.video is not None and info.video_problem is None) or (
+        info.audio is not None and info.audio_problem is None
     )
 
 
-def _make(
-    clips: Mapping[str, Files], facts: dict[str, Facts], decoders: Decoders[str], book: FactBook, towers: Towers, bar: Any
-) -> None:  # fmt: skip
-    facts |= book.get(clips)  # what another process found since
-    todo = _todo(clips, facts, towers.cache)
-    bar.update(len(clips) - len(todo))
-    done: dict[str, Features] = {}
-    batch: list[tuple[str, Decoded]] = []
+def _build_part(
+    clips: Mapping[str, ClipPaths],
+    infos: dict[str, MediaInfo],
+    decoders: DecoderPool[str],
+    store: MediaInfoStore,
+    encoding: TowerEncoding,
+    progress: tqdm,
+) -> None:
+    """Decode and encode the clips of one part, and write their shards; their information is entered in `infos`."""
+    infos |= store.get(clips)  # another process may have made the part while this one waited
+    todo = _without_features(clips, infos, encoding.cache)
+    progress.update(len(clips) - len(todo))
+    features: dict[str, Features] = {}
+    batch: list[tuple[str, DecodedClip]] = []
 
-    def encode() -> None:
+    def encode_batch() -> None:
         if batch:
-            done.update(zip((key for key, _ in batch), towers.encode([d for _, d in batch]), strict=True))
+            encoded = encoding.encode([decoded for _, decoded in batch])
+            features.update(zip((key for key, _ in batch), encoded, strict=True))
         batch.clear()
 
     for key, decoded in decoders.map((key, *clips[key]) for key in todo):
-        facts[key] = decoded.facts
-        book.put(key, decoded.facts)
-        bar.update()
-        if decoded.pictures is not None or decoded.wave is not None:
+        infos[key] = decoded.info
+        store.put(key, decoded.info)
+        progress.update()
+        if decoded.frames is not None or decoded.waveform is not None:
             batch.append((key, decoded))
-        if len(batch) == towers.batch_size:
-            encode()
-            if len(done) * towers.bytes_each >= _SHARD_BYTES:
-                towers.cache.write(done)
-                done = {}
-    encode()
-    if done:
-        towers.cache.write(done)
-
-
-def _progress(
-    found: Iterator[tuple[str, Decoded]], total: int, what: str
-) -> Iterator[tuple[str, Decoded]]:  # fmt: skip
-    yield from tqdm(found, total=total, desc=what, unit="clip", disable=total == 0)
+        if len(batch) == encoding.batch_size:
+            encode_batch()
+            if len(features) * encoding.bytes_each >= _SHARD_BYTES:
+                encoding.cache.write(features)
+                features.clear()
+    encode_batch()
+    if features:
+        encoding.cache.write(features)

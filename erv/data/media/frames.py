@@ -1,4 +1,4 @@
-"""Pictures of a clip: which frames, and reading no more of the file than they need."""
+"""Reading a clip's sampled frames, and no more of the file than they need."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ import numpy as np
 from av.container import InputContainer
 from PIL import Image, UnidentifiedImageError
 
-from erv.data.media.container import Limits, Packets, opened, picture_packets
+from erv.data.media.container import Limits, VideoPackets, open_container, read_video_packets
 from erv.data.media.errors import CorruptMedia, MissingMedia, NoVideo
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-_SEEK_AHEAD = 12  # packets that are rather decoded than jumped over: a seek costs about that many
-Pictures = dict[int, np.ndarray]
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+_SEEK_COST = 12  # packets: a seek costs about as much as decoding so many
 
 
 def frame_indices(total: int, num_frames: int) -> list[int]:
-    """The frames the paper's policy sees: the middle of `num_frames` equal parts of `total` frames, rounded half to even.
+    """The frames that the paper's policy sees: the middles of `num_frames` equal parts of `total`, rounded half to even.
 
     Equal to the released sampling (spec: policy.md section 5); a clip shorter than `num_frames` repeats indices.
     """
@@ -31,137 +30,146 @@ def frame_indices(total: int, num_frames: int) -> list[int]:
 
 
 def read_frames(path: str, num_frames: int, limits: Limits | None = None, threads: int = 1) -> np.ndarray:
-    """`num_frames` pictures of the clip by `frame_indices`, uint8 RGB `[T, H, W, 3]`, upright.
+    """Read the frames of a clip that `frame_indices` names.
 
-    `path` is a video file, or a folder of pictures whose sorted names are the frames. With one thread, pictures that
-    nothing else refers to are not decoded; with more (0: as many as the decoder likes), all are. Raises MissingMedia,
-    CorruptMedia or NoVideo.
+    Args:
+        path: A video file, or a folder of images whose sorted names are the frames.
+        num_frames: How many frames to sample.
+        limits: The largest file that is read.
+        threads: Of the decoder (0: as many as it likes). With one, frames that no other refers to are decoded only when
+            they are sampled; with more, all are.
+
+    Returns:
+        uint8 RGB `[num_frames, H, W, 3]`, upright.
+
+    Raises:
+        MissingMedia, CorruptMedia, NoVideo: The file cannot be read.
     """
     limits = limits or Limits()
     if Path(path).is_dir():
-        return _read_folder(Path(path), num_frames, limits)
-    with opened(path, limits) as container:
-        return pictures_of(container, path, num_frames, limits, threads)[0]
+        return _read_image_folder(Path(path), num_frames, limits)
+    with open_container(path, limits) as container:
+        return read_frames_of(container, path, num_frames, limits, threads)[0]
 
 
-def pictures_of(
+def read_frames_of(
     container: InputContainer, path: str, num_frames: int, limits: Limits, threads: int = 1
 ) -> tuple[np.ndarray, int]:
-    """The chosen pictures `[T, H, W, 3]` of an opened file, and how many pictures it holds."""
+    """The sampled frames uint8 `[num_frames, H, W, 3]` of an opened file, and how many frames it holds."""
     if not container.streams.video:
         raise NoVideo(path, "has no picture track", "replace the file, or use media.modalities=[audio]")
     stream = container.streams.video[0]
-    limits.refuse(path, pixels=stream.codec_context.width * stream.codec_context.height)
+    limits.check(path, pixels=stream.codec_context.width * stream.codec_context.height)
     stream.codec_context.thread_count = threads
     stream.thread_type = "NONE" if threads == 1 else "AUTO"
-    packets = picture_packets(container, path, limits)
-    found: Pictures = {}
-    total, chosen = len(packets.times), []
+    packets = read_video_packets(container, path, limits)
+    frames: dict[int, np.ndarray] = {}
+    total, indices = len(packets.times), []
     if packets.timed:
-        chosen = frame_indices(total, num_frames)
-        found = _sought(container, path, packets, sorted(set(chosen)), limits, skip=threads == 1)
-    if not packets.timed or len(found) < len(set(chosen)):  # there are no times, or they lied: what comes out counts
-        total = sum(1 for _ in _decoded(path, limits))
+        indices = frame_indices(total, num_frames)
+        frames = _decode_by_seeking(container, path, packets, sorted(set(indices)), limits, skip=threads == 1)
+    if not packets.timed or len(frames) < len(set(indices)):
+        # Packets have no times, or wrong ones: decode everything, and count what comes out.
+        total = sum(1 for _ in _decode_all(path, limits))
         if total == 0:
             raise NoVideo(path, "decodes to 0 frames")
-        chosen = frame_indices(total, num_frames)
-        wanted = set(chosen)
-        pictures = ((i, frame) for i, frame in enumerate(_decoded(path, limits)) if i in wanted)
-        found = {index: _upright(frame) for index, frame in pictures}
-    shapes = {picture.shape for picture in found.values()}
+        indices = frame_indices(total, num_frames)
+        sampled = set(indices)
+        decoded = ((index, frame) for index, frame in enumerate(_decode_all(path, limits)) if index in sampled)
+        frames = {index: _upright_rgb(frame) for index, frame in decoded}
+    shapes = {frame.shape for frame in frames.values()}
     if len(shapes) > 1:
         raise CorruptMedia(path, f"changes its size within the clip ({', '.join(map(str, sorted(shapes)))})")
-    return np.stack([found[index] for index in chosen]), total
+    return np.stack([frames[index] for index in indices]), total
 
 
-def _sought(
-    container: InputContainer, path: str, packets: Packets, indices: Sequence[int], limits: Limits, skip: bool
-) -> Pictures:
-    """The pictures at `indices`, decoding from the nearest picture before each that a decoder can begin at.
+def _decode_by_seeking(
+    container: InputContainer, path: str, packets: VideoPackets, indices: Sequence[int], limits: Limits, skip: bool
+) -> dict[int, np.ndarray]:
+    """Decode the frames at `indices` (sorted), each from the nearest keyframe before it; index -> frame `[H, W, 3]`.
 
-    `skip`: pictures that no other refers to are passed over unless they are wanted, which changes no pixel of the others.
+    With `skip`, frames that no other frame refers to are not decoded unless they are asked for. That changes no pixel of the
+    others, and is possible with one decoder thread only. Frames that a wrong time stamp hides are absent from the result.
     """
     stream = container.streams.video[0]
-    wanted = {packets.times[index]: index for index in indices}
-    found: Pictures = {}
-    for run in _runs(packets, indices):
-        rest = {packets.times[index] for index in run}
-        begin = packets.keys[max(bisect_right(packets.keys, min(rest)) - 1, 0)]
+    index_of_time = {packets.times[index]: index for index in indices}
+    frames: dict[int, np.ndarray] = {}
+    for run in _group_by_seek(packets, indices):
+        remaining = {packets.times[index] for index in run}
+        keyframe = packets.keyframes[max(bisect_right(packets.keyframes, min(remaining)) - 1, 0)]
         try:
-            container.seek(begin, stream=stream, backward=True, any_frame=False)
+            container.seek(keyframe, stream=stream, backward=True, any_frame=False)
         except av.error.FFmpegError:  # a format without an index
-            return found
+            return frames
         for packet in container.demux(stream):
             if skip and packet.pts is not None:
-                stream.codec_context.skip_frame = "DEFAULT" if packet.pts in rest else "NONREF"
+                stream.codec_context.skip_frame = "DEFAULT" if packet.pts in remaining else "NONREF"
             for frame in packet.decode():
-                if frame.pts in rest:
-                    _refuse_damage(frame, path, limits)
-                    found[wanted[frame.pts]] = _upright(frame)
-                    rest.discard(frame.pts)
-            if not rest:
+                if frame.pts in remaining:
+                    _check_frame(frame, path, limits)
+                    frames[index_of_time[frame.pts]] = _upright_rgb(frame)
+                    remaining.discard(frame.pts)
+            if not remaining:
                 break
     stream.codec_context.skip_frame = "DEFAULT"
-    return found
+    return frames
 
 
-def _runs(packets: Packets, indices: Sequence[int]) -> list[list[int]]:
-    """The indices cut where jumping to the next entry point is cheaper than decoding on to it."""
+def _group_by_seek(packets: VideoPackets, indices: Sequence[int]) -> list[list[int]]:
+    """Cut `indices` into runs where seeking to the next keyframe is cheaper than decoding all packets up to it."""
     runs: list[list[int]] = []
     for index in indices:
-        key = packets.keys[max(bisect_right(packets.keys, packets.times[index]) - 1, 0)]
-        if runs and bisect_left(packets.times, key) - runs[-1][-1] <= _SEEK_AHEAD:
+        keyframe = packets.keyframes[max(bisect_right(packets.keyframes, packets.times[index]) - 1, 0)]
+        if runs and bisect_left(packets.times, keyframe) - runs[-1][-1] <= _SEEK_COST:
             runs[-1].append(index)
         else:
             runs.append([index])
     return runs
 
 
-def _decoded(path: str, limits: Limits) -> Iterator[av.VideoFrame]:
-    """Every picture of the track."""
-    with opened(path, limits) as container:
+def _decode_all(path: str, limits: Limits) -> Iterator[av.VideoFrame]:
+    """Every frame of the picture track."""
+    with open_container(path, limits) as container:
         for frame in container.decode(video=0):
-            _refuse_damage(frame, path, limits)
+            _check_frame(frame, path, limits)
             yield frame
 
 
-def _upright(frame: av.VideoFrame) -> np.ndarray:
-    """uint8 RGB `[H, W, 3]`, turned as the file says it is to be shown: telephones write upright pictures lying down."""
+def _upright_rgb(frame: av.VideoFrame) -> np.ndarray:
+    """uint8 RGB `[H, W, 3]`, rotated as the file says it is to be shown: phones record upright video lying down."""
     quarters = round(frame.rotation / 90) % 4  # counterclockwise
     return np.rot90(frame.to_ndarray(format="rgb24"), quarters)
 
 
-def _refuse_damage(frame: av.VideoFrame, path: str, limits: Limits) -> None:
-    limits.refuse(path, pixels=frame.width * frame.height)  # a header may have said less
+def _check_frame(frame: av.VideoFrame, path: str, limits: Limits) -> None:
+    limits.check(path, pixels=frame.width * frame.height)  # the header may have declared fewer
     if frame.is_corrupt:
         where = f" at {frame.time:.2f} s" if frame.time is not None else ""
         raise CorruptMedia(path, f"has a damaged picture{where}")
 
 
-def frame_files(folder: Path) -> list[Path]:
-    """The pictures of a folder in their order, which is that of their names."""
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() in PICTURE_SUFFIXES)
+def image_files(folder: Path) -> list[Path]:
+    """The images of a folder in the order of their names, which is that of the frames."""
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
 
 
-def _read_folder(folder: Path, num_frames: int, limits: Limits) -> np.ndarray:
+def _read_image_folder(folder: Path, num_frames: int, limits: Limits) -> np.ndarray:
     if not folder.is_dir():
         raise MissingMedia(str(folder), "no such folder", "check data.root and the row that names it")
-    files = frame_files(folder)
+    files = image_files(folder)
     if not files:
-        raise NoVideo(
-            str(folder), "holds no pictures", f"put {', '.join(PICTURE_SUFFIXES)} files there or leave it out"
-        )
-    chosen = frame_indices(len(files), num_frames)
-    read = {index: _picture(files[index], limits) for index in set(chosen)}
-    if len({picture.shape for picture in read.values()}) > 1:
+        raise NoVideo(str(folder), "holds no pictures", f"put {', '.join(IMAGE_SUFFIXES)} files there or leave it out")
+    indices = frame_indices(len(files), num_frames)
+    frames = {index: _read_image(files[index], limits) for index in set(indices)}
+    if len({frame.shape for frame in frames.values()}) > 1:
         raise CorruptMedia(str(folder), "holds pictures of several sizes")
-    return np.stack([read[index] for index in chosen])
+    return np.stack([frames[index] for index in indices])
 
 
-def _picture(file: Path, limits: Limits) -> np.ndarray:
+def _read_image(file: Path, limits: Limits) -> np.ndarray:
     try:
-        with Image.open(file) as picture:
-            limits.refuse(str(file), pixels=picture.width * picture.height)
-            return np.asarray(picture.convert("RGB"))
+        with Image.open(file) as image:
+            limits.check(str(file), pixels=image.width * image.height)
+            return np.asarray(image.convert("RGB"))
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise CorruptMedia(str(file), f"cannot be read ({error})") from error

@@ -1,4 +1,4 @@
-"""How clips are read: the config group `media`."""
+"""The settings of reading clips: the config group `media`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from erv.data.media.container import Limits
-from erv.data.media.defects import Defects
+from erv.data.media.defects import DefectActions
 
 MODALITIES = ("video", "audio")
 TOWERS = ("vision_tower", "audio_tower")
@@ -18,10 +18,16 @@ TOWERS = ("vision_tower", "audio_tower")
 class MediaSettings:
     """How clips are read, and what is done about those that cannot be.
 
-    `on_*` are those of `Defects`. A file longer than `max_seconds`, with pictures above `max_pixels` or above `max_bytes` is
-    refused by name, one that takes longer than `timeout_s` given up. `workers` processes decode (None: one per core), each
-    within `memory_gb` of address space. `cache` is the folder of what is known about files and of the towers' outputs, which
-    are computed `tower_batch` clips at a time; with `cache_towers` False the towers run for every batch instead.
+    Args:
+        modalities: What the policy is given of a clip, "video", "audio" or both.
+        on_missing, on_corrupt, on_no_audio, on_short: What to do about defects, see `DefectActions`.
+        max_seconds, max_pixels, max_bytes: The largest clip that is read, see `Limits`.
+        timeout_s: Seconds after which decoding one clip is given up.
+        memory_gb: Address space of a decoding process, in GiB.
+        workers: Decoding processes. None: one per core.
+        cache: Folder of hashes, media information and the towers' outputs.
+        cache_towers: Compute the towers' outputs once and keep them; False: run the towers for every batch.
+        tower_batch: Clips that the towers take at a time when the cache is built.
     """
 
     modalities: Sequence[str] = MODALITIES
@@ -39,10 +45,10 @@ class MediaSettings:
     cache_towers: bool = True
     tower_batch: int = 16
     limits: Limits = field(init=False)
-    defects: Defects = field(init=False)
+    defect_actions: DefectActions = field(init=False)
 
     def __post_init__(self) -> None:
-        """Check what no type says."""
+        """Check the values, and group them."""
         if not self.modalities or not set(self.modalities) <= set(MODALITIES):
             raise ValueError(f"media.modalities is one or both of {', '.join(MODALITIES)}, got {list(self.modalities)}")
         for name in ("max_seconds", "max_pixels", "max_bytes", "timeout_s", "memory_gb"):
@@ -52,12 +58,17 @@ class MediaSettings:
             raise ValueError(f"media.tower_batch is at least 1, got {self.tower_batch}")
         if self.workers is not None and self.workers < 1:
             raise ValueError(f"media.workers is at least 1, or null for one per core; got {self.workers}")
+        actions = DefectActions(self.on_missing, self.on_corrupt, self.on_no_audio, self.on_short)
         object.__setattr__(self, "limits", Limits(self.max_seconds, self.max_pixels, self.max_bytes))
-        choices = (self.on_missing, self.on_corrupt, self.on_no_audio, self.on_short)
-        object.__setattr__(self, "defects", Defects(*choices))
+        object.__setattr__(self, "defect_actions", actions)
 
-    def contradiction(self, trained: Collection[str], augmented: bool) -> str | None:
-        """Why towers cannot be cached in a training of the parts `trained`, or None when they can or are not."""
+    def cache_conflict(self, trained: Collection[str], augmented: bool) -> str | None:
+        """Why the towers' outputs cannot be cached in a training, or None when they can, or are not to be.
+
+        Args:
+            trained: The parts of the model that are trained.
+            augmented: Whether clips are augmented.
+        """
         towers = [part for part in TOWERS if part in trained]
         if not self.cache_towers or not (towers or augmented):
             return None
@@ -68,6 +79,6 @@ class MediaSettings:
         )
 
     @property
-    def processes(self) -> int:
-        """How many processes decode."""
-        return self.workers or len(os.sched_getaffinity(0))
+    def num_workers(self) -> int:
+        """The number of decoding processes."""
+        return self.workers or len(os.sched_getaffinity(0))  # the cores of this job, not of the machine

@@ -1,4 +1,7 @@
-"""The embedded corpus: real mp4 files with a picture, a voice, labels, rationales and a grammar that knows the truth."""
+"""The embedded corpus: generated mp4 files with a face, a voice, labels and rationales, and the grammar of their sentences.
+
+A demo and the tests run on it without any data set: the oracle judge knows from the grammar which emotion a sentence names.
+"""
 
 from erv.data.datasets.synthetic.corpus import SyntheticCorpus
 

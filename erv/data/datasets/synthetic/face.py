@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 SIZE, FPS, FRAMES = 64, 8, 12
-_SCALE = 2  # drawn larger and reduced: smooth edges
-# brow angle, brow height, eye openness, mouth curvature, mouth opening, nose wrinkle; 0 is rest
+_SCALE = 2  # drawn larger and reduced, for smooth edges
+# Emotion -> brow angle, brow height, eye openness, mouth curvature, mouth opening, nose wrinkle; 0 is the face at rest.
 PARAMETERS = {
     "neutral": (0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
     "happy": (0.0, 0.15, -0.3, 1.0, 0.35, 0.0),
@@ -20,14 +20,31 @@ PARAMETERS = {
     "disgust": (-0.5, -0.5, -0.5, -0.5, 0.15, 1.0),
     "fear": (0.8, 0.8, 0.8, -0.35, 0.5, 0.0),
 }
+# Points of the unit circle, and of a mouth's arc: (x, height as a share of the arc's)
 _CIRCLE = [(math.cos(a * math.pi / 8), math.sin(a * math.pi / 8)) for a in range(16)]
 _ARC = [(2.2 * x, 1 - (x / 5) ** 2) for x in range(-5, 6)]
-_RGB = {"red": (190, 50, 45), "blue": (50, 80, 180), "green": (50, 140, 70), "grey": (130, 130, 130),
-        "yellow": (215, 190, 60), "brown": (120, 80, 50)}  # fmt: skip
+_RGB = {
+    "red": (190, 50, 45),
+    "blue": (50, 80, 180),
+    "green": (50, 140, 70),
+    "grey": (130, 130, 130),
+    "yellow": (215, 190, 60),
+    "brown": (120, 80, 50),
+}
 
 
 def render(rng: np.random.Generator, strength: dict[str, float], shirt: str, wall: str) -> np.ndarray:
-    """One clip of a face that shows `strength` (emotion -> weight): uint8 `[FRAMES, SIZE, SIZE, 3]`."""
+    """Draw a clip of a face.
+
+    Args:
+        rng: Draws the person, the light, the camera's drift and the noise.
+        strength: Emotion -> weight.
+        shirt: Colour, a key of _RGB.
+        wall: Colour of the background.
+
+    Returns:
+        uint8 `[FRAMES, SIZE, SIZE, 3]`.
+    """
     target = sum(w * np.asarray(PARAMETERS[e]) for e, w in strength.items()) + rng.normal(0, 0.2, 6)
     person: dict[str, Any] = {
         "skin": np.array([225, 185, 155]) * rng.uniform(0.45, 1.05),
@@ -50,8 +67,8 @@ def render(rng: np.random.Generator, strength: dict[str, float], shirt: str, wal
 
 
 def _draw(person: dict[str, Any], parameters: np.ndarray, shift: np.ndarray) -> np.ndarray:
-    """One frame: wall, shirt, head, brows, eyes, nose, mouth."""
-    angle, height, open_, curve, gap, wrinkle = (float(p) for p in parameters)  # plain floats: far faster one by one
+    """Draw one frame, uint8 `[SIZE, SIZE, 3]`: wall, shirt, head, brows, eyes, nose, mouth."""
+    angle, height, open_, curve, gap, wrinkle = (float(p) for p in parameters)  # scalars of numpy are far slower
     image = Image.new("RGB", (SIZE * _SCALE, SIZE * _SCALE), tuple(int(v) for v in person["wall"]))
     draw = ImageDraw.Draw(image)
     cos, sin = math.cos(person["tilt"]), math.sin(person["tilt"])

@@ -1,4 +1,4 @@
-"""Clips as real h264/aac mp4 files, made in parallel; clip `i` depends on (seed, i) alone."""
+"""Generate clips as h264/aac mp4 files, in parallel; clip `i` depends on (seed, i) alone."""
 
 from __future__ import annotations
 
@@ -20,15 +20,18 @@ from erv.data.datasets.synthetic import face, grammar, voice
 from erv.types import Clip, Split
 
 PRIOR = (0.22, 0.18, 0.22, 0.16, 0.10, 0.05, 0.07)  # of grammar.EMOTIONS
-FACE_BLENDED, VOICE_BLENDED = 0.30, 0.40  # shares of clips in which one modality half shows another emotion
+FACE_BLENDED, VOICE_BLENDED = 0.30, 0.40  # shares of clips in which one modality is a blend with another emotion
 
 
 def strengths(rng: np.random.Generator, emotion: str) -> tuple[dict[str, float], dict[str, float]]:
-    """How strongly face and voice show which emotion. At most one of the two is blended, so both together tell more."""
+    """How strongly face and voice show which emotion, as two dicts of emotion -> weight.
+
+    At most one of the two is blended, so both modalities together tell more than either alone.
+    """
     intensity = rng.uniform(0.7, 1.2)
     shown, sounded = {emotion: intensity}, {emotion: intensity}
-    choice, share = rng.random(), rng.uniform(0.35, 0.65)
-    blend = {emotion: intensity * (1 - share), grammar.CONFUSED_WITH[emotion]: intensity * share}
+    choice, portion = rng.random(), rng.uniform(0.35, 0.65)
+    blend = {emotion: intensity * (1 - portion), grammar.CONFUSED_WITH[emotion]: intensity * portion}
     if choice < FACE_BLENDED:
         shown = blend
     elif choice < FACE_BLENDED + VOICE_BLENDED:
@@ -37,7 +40,7 @@ def strengths(rng: np.random.Generator, emotion: str) -> tuple[dict[str, float],
 
 
 def encode(frames: np.ndarray, sound: np.ndarray) -> bytes:
-    """An mp4 of `frames` uint8 `[T, H, W, 3]` and `sound` float32 `[S]`; the same input gives the same bytes."""
+    """Encode an mp4 of `frames` uint8 `[T, H, W, 3]` and `sound` float32 `[S]`; the same input gives the same bytes."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
         options = {"crf": "24", "preset": "ultrafast", "threads": "1", "bf": "0", "flags": "+bitexact"}
@@ -63,7 +66,7 @@ def split_of(index: int, dev: int, test: int) -> Split:
 
 
 def make_clip(job: tuple[str, int, int, Split]) -> dict[str, Any]:
-    """Write clip `index` of the corpus at `root`; returns its manifest row."""
+    """Write one clip of the corpus; `job` is (root, seed, index, split). Returns its manifest row."""
     root, seed, index, split = job
     rng = np.random.default_rng([seed, index])
     emotion = str(rng.choice(grammar.EMOTIONS, p=PRIOR))
@@ -73,16 +76,20 @@ def make_clip(job: tuple[str, int, int, Split]) -> dict[str, Any]:
     name = f"clips/{index:06d}.mp4"
     (Path(root) / name).write_bytes(data)
     clip = Clip(
-        id=f"{seed}-{index:06d}", video=name, label=emotion, split=split,
-        rationale=grammar.rationale(rng, emotion, shirt, wall), source=f"synthetic seed {seed}",
-    )  # fmt: skip
+        id=f"{seed}-{index:06d}",
+        video=name,
+        label=emotion,
+        split=split,
+        rationale=grammar.rationale(rng, emotion, shirt, wall),
+        source=f"synthetic seed {seed}",
+    )
     return {**asdict(clip), "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def make_clips(root: str, seed: int, clips: int, dev: int, test: int, workers: int) -> Iterator[dict[str, Any]]:
-    """Write every clip and yield the manifest rows in order; the result does not depend on `workers`."""
+    """Write every clip, and yield the manifest rows in order; the result does not depend on `workers`."""
     (Path(root) / "clips").mkdir(parents=True, exist_ok=True)
     jobs = [(root, seed, index, split_of(index, dev, test)) for index in range(clips)]
-    spawn = multiprocessing.get_context("spawn")  # a fork of a process with torch's threads may never wake up
+    spawn = multiprocessing.get_context("spawn")  # a forked child can deadlock on locks that torch's threads held
     with ProcessPoolExecutor(max_workers=workers, mp_context=spawn) as pool:
         yield from tqdm(pool.map(make_clip, jobs, chunksize=16), total=clips, desc="corpus", unit="clip")

@@ -1,7 +1,7 @@
 """The sentences of the embedded corpus: context, visual cues, voice cues and conclusions, and the rationales made of them.
 
-A cue or conclusion speaks of exactly one emotion; a context sentence of none. The phrases are what the oracle judge looks
-for, so no phrase may contain another emotion's phrase.
+A cue or conclusion names exactly one emotion, a context sentence none. The oracle judge looks for the phrases, so no phrase
+may contain another emotion's phrase.
 """
 
 from __future__ import annotations
@@ -11,30 +11,75 @@ from collections.abc import Sequence
 import numpy as np
 
 EMOTIONS = ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear")
-# What each emotion is taken for: in blended clips, and in the unfaithful rationales that SFT imitates.
+# Emotion -> the one that it is confused with: in blended clips, and in the unfaithful rationales that SFT imitates.
 CONFUSED_WITH = {
-    "happy": "surprise", "sad": "neutral", "neutral": "sad", "angry": "disgust", "surprise": "fear", "disgust": "angry",
+    "happy": "surprise",
+    "sad": "neutral",
+    "neutral": "sad",
+    "angry": "disgust",
+    "surprise": "fear",
+    "disgust": "angry",
     "fear": "surprise",
-}  # fmt: skip
+}
 
 FACE_CUES = {
-    "happy": ("the mouth corners rise", "the cheeks lift", "a broad smile appears", "the eyes crinkle warmly",
-              "the lips curve upward"),
-    "sad": ("the mouth corners droop", "the inner brows rise", "the eyelids hang low", "the lips turn downward",
-            "the gaze sinks"),
-    "neutral": ("the face stays relaxed", "the brows rest level", "the mouth stays even", "the features hardly move",
-                "the gaze stays calm"),
-    "angry": ("the brows draw together", "the eyes glare", "the lips press tight", "the jaw clenches",
-              "the brows slant inward"),
-    "surprise": ("the eyes open wide", "the mouth falls open", "the brows shoot up", "the jaw drops",
-                 "the brows arch high"),
-    "disgust": ("the nose wrinkles", "the upper lip curls", "the eyes narrow in aversion", "the mouth twists aside",
-                "the nostrils pull up"),
-    "fear": ("the eyes dart about", "the lips stretch thin", "the brows pull up tensely", "the face stiffens",
-             "the chin trembles"),
-}  # fmt: skip
-FACE_FRAMES = ("{cue} as the clip goes on", "we can see that {cue}", "over these frames {cue}", "in the picture {cue}",
-               "it is visible that {cue}")  # fmt: skip
+    "happy": (
+        "the mouth corners rise",
+        "the cheeks lift",
+        "a broad smile appears",
+        "the eyes crinkle warmly",
+        "the lips curve upward",
+    ),
+    "sad": (
+        "the mouth corners droop",
+        "the inner brows rise",
+        "the eyelids hang low",
+        "the lips turn downward",
+        "the gaze sinks",
+    ),
+    "neutral": (
+        "the face stays relaxed",
+        "the brows rest level",
+        "the mouth stays even",
+        "the features hardly move",
+        "the gaze stays calm",
+    ),
+    "angry": (
+        "the brows draw together",
+        "the eyes glare",
+        "the lips press tight",
+        "the jaw clenches",
+        "the brows slant inward",
+    ),
+    "surprise": (
+        "the eyes open wide",
+        "the mouth falls open",
+        "the brows shoot up",
+        "the jaw drops",
+        "the brows arch high",
+    ),
+    "disgust": (
+        "the nose wrinkles",
+        "the upper lip curls",
+        "the eyes narrow in aversion",
+        "the mouth twists aside",
+        "the nostrils pull up",
+    ),
+    "fear": (
+        "the eyes dart about",
+        "the lips stretch thin",
+        "the brows pull up tensely",
+        "the face stiffens",
+        "the chin trembles",
+    ),
+}
+FACE_FRAMES = (
+    "{cue} as the clip goes on",
+    "we can see that {cue}",
+    "over these frames {cue}",
+    "in the picture {cue}",
+    "it is visible that {cue}",
+)
 VOICE_CUES = {
     "happy": ("bright and lively", "light and melodic", "cheerful in pitch"),
     "sad": ("low and slow", "weak and falling", "quiet and heavy"),
@@ -43,9 +88,13 @@ VOICE_CUES = {
     "surprise": ("suddenly high", "jumping in pitch", "quick with a gasp"),
     "disgust": ("creaky and drawn out", "low with a grunt", "throaty and repelled"),
     "fear": ("shaky and thin", "trembling and breathless", "high and unsteady"),
-}  # fmt: skip
-VOICE_FRAMES = ("the voice is {cue}", "the voice sounds {cue}", "we hear a voice that is {cue}",
-                "the tone of speech is {cue}")  # fmt: skip
+}
+VOICE_FRAMES = (
+    "the voice is {cue}",
+    "the voice sounds {cue}",
+    "we hear a voice that is {cue}",
+    "the tone of speech is {cue}",
+)
 WORDS = {
     "happy": ("happiness", "joy", "delight", "cheerfulness"),
     "sad": ("sadness", "sorrow", "grief", "gloom"),
@@ -55,22 +104,36 @@ WORDS = {
     "disgust": ("disgust", "revulsion", "loathing", "distaste"),
     "fear": ("fear", "fright", "dread", "terror"),
 }
-CONCLUSIONS = ("together this points to {word}", "all of this suggests {word}", "the person seems to feel {word}",
-               "so the scene conveys {word}", "this is the picture of {word}")  # fmt: skip
+CONCLUSIONS = (
+    "together this points to {word}",
+    "all of this suggests {word}",
+    "the person seems to feel {word}",
+    "so the scene conveys {word}",
+    "this is the picture of {word}",
+)
 COLOURS = ("red", "blue", "green", "grey", "yellow", "brown")
-CONTEXT = ("the person wears a {colour} shirt", "the background is {colour}", "the camera holds still",
-           "a person looks into the camera", "the clip is short", "the wall behind is {colour}")  # fmt: skip
-# Only the verifier's training text has these: it is wider than what the policy says.
+CONTEXT = (
+    "the person wears a {colour} shirt",
+    "the background is {colour}",
+    "the camera holds still",
+    "a person looks into the camera",
+    "the clip is short",
+    "the wall behind is {colour}",
+)
+# In the verifier's training text only, which is to cover more than what the policy says.
 EXTRA_FACE_CUES = {
-    "happy": ("the eyes sparkle", "the teeth show in a grin"), "sad": ("the eyes fill with tears", "the head bows"),
-    "neutral": ("the eyes blink slowly", "the posture stays loose"), "angry": ("the nostrils flare", "the stare hardens"),
-    "surprise": ("the head jerks back", "the breath catches"), "disgust": ("the tongue pushes out", "the head turns away"),
+    "happy": ("the eyes sparkle", "the teeth show in a grin"),
+    "sad": ("the eyes fill with tears", "the head bows"),
+    "neutral": ("the eyes blink slowly", "the posture stays loose"),
+    "angry": ("the nostrils flare", "the stare hardens"),
+    "surprise": ("the head jerks back", "the breath catches"),
+    "disgust": ("the tongue pushes out", "the head turns away"),
     "fear": ("the pupils widen", "the shoulders shrink"),
-}  # fmt: skip
+}
 
 
 def phrases() -> dict[str, list[str]]:
-    """Emotion -> every phrase that speaks of it: the grammar the oracle judge knows."""
+    """Emotion -> every phrase that names it; the oracle judge looks for these."""
     return {e: [*FACE_CUES[e], *VOICE_CUES[e], *WORDS[e]] for e in EMOTIONS}
 
 
@@ -84,7 +147,7 @@ def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:
 
 
 def context(rng: np.random.Generator, shirt: str, wall: str) -> str:
-    """A sentence about the setting; it speaks of no emotion."""
+    """A sentence about the setting, which names no emotion."""
     frame = _pick(rng, CONTEXT)
     return sentence(frame.format(colour=shirt if "shirt" in frame else wall))
 
@@ -105,19 +168,19 @@ def conclusion(rng: np.random.Generator, word: str) -> str:
 
 
 def mixed(rng: np.random.Generator, first: str, second: str) -> str:
-    """One sentence that speaks of two emotions."""
+    """One sentence that names two emotions."""
     return sentence(f"{_pick(rng, FACE_CUES[first])} but the voice is {_pick(rng, VOICE_CUES[second])}")
 
 
 def rationale(
     rng: np.random.Generator, emotion: str, shirt: str, wall: str, confused: float = 0.65, mixing: float = 0.08
 ) -> str:
-    """What SFT imitates for a clip of `emotion`.
+    """The rationale that SFT imitates for a clip of `emotion`.
 
-    With probability `confused` every emotional sentence speaks of the emotion it is confused with, as R1-Omni's
-    rationales do; each emotional sentence is mixed, with any other emotion, with probability `mixing`.
+    With probability `confused` all emotional sentences name the emotion that it is confused with (unfaithful, as R1-Omni's
+    rationales are); each emotional sentence is mixed with any other emotion with probability `mixing`.
     """
-    spoken = CONFUSED_WITH[emotion] if rng.random() < confused else emotion
+    named = CONFUSED_WITH[emotion] if rng.random() < confused else emotion
     kinds = ["context"] + ["context"] * (rng.random() < 0.3) + ["face"] + ["face"] * (rng.random() < 0.3)
     kinds += ["context"] * (rng.random() < 0.25) + ["voice", "conclusion"]
     sentences = []
@@ -125,11 +188,11 @@ def rationale(
         if kind == "context":
             sentences.append(context(rng, shirt, wall))
         elif rng.random() < mixing:
-            sentences.append(mixed(rng, spoken, _pick(rng, [e for e in EMOTIONS if e != spoken])))
+            sentences.append(mixed(rng, named, _pick(rng, [e for e in EMOTIONS if e != named])))
         elif kind == "face":
-            sentences.append(face(rng, _pick(rng, FACE_CUES[spoken])))
+            sentences.append(face(rng, _pick(rng, FACE_CUES[named])))
         elif kind == "voice":
-            sentences.append(voice(rng, _pick(rng, VOICE_CUES[spoken])))
+            sentences.append(voice(rng, _pick(rng, VOICE_CUES[named])))
         else:
-            sentences.append(conclusion(rng, _pick(rng, WORDS[spoken])))
+            sentences.append(conclusion(rng, _pick(rng, WORDS[named])))
     return " ".join(sentences)

@@ -1,11 +1,11 @@
-"""A voice: a harmonic source with syllables, whose six settings depend on the emotion."""
+"""A schematic voice: a harmonic source with syllables, whose six settings depend on the emotion."""
 
 from __future__ import annotations
 
 import numpy as np
 
 RATE, SECONDS = 16000, 1.5
-# pitch level (octaves), pitch range (octaves), energy (log), syllables a second, harshness, tremor
+# Emotion -> pitch level (octaves), pitch range (octaves), energy (log), syllables a second, harshness, tremor.
 SETTINGS = {
     "neutral": (0.0, 0.10, 0.0, 3.5, 0.10, 0.00),
     "happy": (0.40, 0.35, 0.35, 4.8, 0.10, 0.00),
@@ -18,7 +18,7 @@ SETTINGS = {
 
 
 def render(rng: np.random.Generator, strength: dict[str, float]) -> np.ndarray:
-    """One utterance that sounds like `strength` (emotion -> weight): float32 `[RATE * SECONDS]` in [-1, 1]."""
+    """Synthesise one utterance: float32 `[RATE * SECONDS]` in [-1, 1]. `strength` is emotion -> weight."""
     rest = np.asarray(SETTINGS["neutral"])
     target = rest + sum(w * (np.asarray(SETTINGS[e]) - rest) for e, w in strength.items())
     level, span, energy, rate, harsh, tremor = target + rng.normal(0, 1, 6) * (0.14, 0.08, 0.25, 0.6, 0.14, 0.11)
@@ -39,5 +39,5 @@ def render(rng: np.random.Generator, strength: dict[str, float]) -> np.ndarray:
 
 def _harmonics(phase: np.ndarray, offsets: np.ndarray, tilt: float) -> np.ndarray:
     """Sum over k = 1.. of sin(k * phase + offset_k) / k^tilt; ten harmonics of at most 600 Hz stay below 8 kHz."""
-    turn = (phase % (2 * np.pi)).astype(np.float32)
-    return sum(np.sin(k * turn + np.float32(o)) / np.float32(k**tilt) for k, o in enumerate(offsets, start=1))
+    wrapped = (phase % (2 * np.pi)).astype(np.float32)  # single precision is faster, and exact enough once wrapped
+    return sum(np.sin(k * wrapped + np.float32(o)) / np.float32(k**tilt) for k, o in enumerate(offsets, start=1))
