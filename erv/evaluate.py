@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from erv import config
 from erv.cli.command import command
-from erv.cli.shards import share, spread
+from erv.cli.shards import parse_shard, run_in_processes
 from erv.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def evaluate_policy(cfg: DictConfig) -> None:
     from erv.runtime import session
     from erv.runtime.evaluation import evaluate, evaluated_clips, export, write_answers
 
-    part = share(cfg.shard)
+    part = parse_shard(cfg.shard)
     _set_length(cfg)
     with session.open_stage(cfg, part) as (run, parts), session.refuse_incomplete():
         plan: Evaluation = parts.make("evaluation")
@@ -81,7 +81,7 @@ def evaluate_policy(cfg: DictConfig) -> None:
             missing = set(plan.keys(clips)) - read_parts(run.folder).keys()
             if cfg.devices > 1 and missing:
                 devices = int(cfg.devices)
-                spread("erv.evaluate", devices, *([f"shard={k}/{devices}"] for k in range(devices)))
+                run_in_processes("erv.evaluate", devices, *([f"shard={k}/{devices}"] for k in range(devices)))
             metrics = evaluate(run, parts)
             print("\n".join(spoken(metrics)))
             session.finish_run(run, parts, metrics)
