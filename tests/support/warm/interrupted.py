@@ -61,7 +61,7 @@ def at_rewards(number, act):
 
 def at_save(number, moment):
     """Killed within the `number`-th save of a checkpoint: half written, not yet in its place, without its manifest."""
-    replace, declare, counts = Path.replace, Checkpoint.declare, []
+    replace, write_manifest, counts = Path.replace, Checkpoint.write_manifest, []
 
     def replaced(path, target):
         if str(target).endswith(".ckpt"):
@@ -73,13 +73,13 @@ def at_save(number, moment):
                 send("SIGKILL")
         return replace(path, target)
 
-    def declared(checkpoint):
+    def manifest_written(checkpoint):
         if len(counts) == number and moment == "undeclared":
             send("SIGKILL")
-        declare(checkpoint)
+        write_manifest(checkpoint)
 
     Path.replace = replaced
-    Checkpoint.declare = declared
+    Checkpoint.write_manifest = manifest_written
 
 
 def short_of_memory(number):
