@@ -25,7 +25,7 @@ from erv.policy.humanomni.prompts import Stage
 from erv.policy.policy import Policy
 from erv.rationale import compose, sentences
 from erv.rewards.composite import CompositeReward
-from erv.runs.environment import note_environment
+from erv.runs.environment import update_environment
 from erv.runs.provenance import rewarding, weights_of
 from erv.runs.run import METRICS
 from erv.runtime.judges import judges_of, refuse_training_verifier
@@ -154,7 +154,7 @@ class Parts:
         ):
             part.to(self.device)
         if self.ranks.leads:
-            note_environment(Path(self.folder), policy_sha256=policy.sha256())
+            update_environment(Path(self.folder), policy_sha256=policy.sha256())
         return policy.at(_STYLE_OF.get(self.tree["stage"], "inference"))
 
     def policy_of(self, state: Mapping[str, Tensor]) -> Policy:
@@ -178,7 +178,7 @@ class Parts:
     def note_verifier(self) -> None:
         """Write the hash of the verifier's weights into env.json: an evaluation may not take the same ones for a judge."""
         if self.verifier is not None and self.ranks.leads:
-            note_environment(Path(self.folder), verifier_sha256=weights_of(self.verifier))
+            update_environment(Path(self.folder), verifier_sha256=weights_of(self.verifier))
 
     @cached_property
     def reward(self) -> CompositeReward:
