@@ -26,7 +26,7 @@ from erv.policy.policy import Policy
 from erv.rationale import compose, sentences
 from erv.rewards.composite import CompositeReward
 from erv.runs.environment import update_environment
-from erv.runs.provenance import rewarding, weights_of
+from erv.runs.provenance import reward_verifiers, verifier_sha256
 from erv.runs.run import METRICS
 from erv.runtime.judges import judges_of, refuse_training_verifier
 from erv.runtime.media_audit import Reading
@@ -178,7 +178,7 @@ class Parts:
     def note_verifier(self) -> None:
         """Write the hash of the verifier's weights into env.json: an evaluation may not take the same ones for a judge."""
         if self.verifier is not None and self.ranks.leads:
-            update_environment(Path(self.folder), verifier_sha256=weights_of(self.verifier))
+            update_environment(Path(self.folder), verifier_sha256=verifier_sha256(self.verifier))
 
     @cached_property
     def reward(self) -> CompositeReward:
@@ -209,8 +209,8 @@ class Parts:
         found = judges_of(self.tree, self.taxonomy)
         if any(isinstance(judge, VerifierJudge) for judge in found):
             checkpoint = (self.tree.get("policy") or {}).get("checkpoint")
-            own = {weights_of(self.verifier)} if self.verifier is not None else set()
-            refuse_training_verifier(found, own | rewarding(Path(checkpoint).parent if checkpoint else None))
+            own = {verifier_sha256(self.verifier)} if self.verifier is not None else set()
+            refuse_training_verifier(found, own | reward_verifiers(Path(checkpoint).parent if checkpoint else None))
         return found
 
     @property
