@@ -187,56 +187,20 @@ GOEMOTIONS = Taxonomy(
 )
 BUILT_IN = (DFEW, MAFW, RAVDESS, MELD, MER, MERR, GOEMOTIONS)
 
-# The six groups of GoEmotions' authors (Demszky et al. 2020, "GoEmotions: A Dataset of Fine-Grained Emotions", the Ekman
-# taxonomy of its released mapping), without the name of each group.
-_EKMAN = {
-    "anger": ("annoyance", "disapproval"),
-    "joy": (
-        "amusement",
-        "approval",
-        "excitement",
-        "gratitude",
-        "love",
-        "optimism",
-        "relief",
-        "pride",
-        "admiration",
-        "desire",
-        "caring",
-    ),
-    "sadness": ("disappointment", "embarrassment", "grief", "remorse"),
-    "surprise": ("realization", "confusion", "curiosity"),
-}
-# Coarser emotions that can stand for a finer one, the nearest first.
-COARSER: dict[str, tuple[str, ...]] = {
-    **{label: (group,) for group, labels in _EKMAN.items() for label in labels},
-    "nervousness": ("anxiety", "fear"),  # anxiety is nervousness in GOEMOTIONS; fear is its Ekman group
-    "anxiety": ("fear",),
-    "helplessness": ("sadness",),
-    "contempt": ("disgust",),
-    "doubt": ("confusion", "surprise"),
-    "calm": ("neutral",),
-}
 
-
-def counterpart(label: str, labels: Sequence[str], coarse: bool = False) -> str:
+def counterpart(label: str, labels: Sequence[str]) -> str:
     """Find the label among `labels` (a verifier's) that stands for `label`.
 
-    Tried in this order: `label` itself; another word for the same emotion; what a built-in taxonomy calls it; with `coarse`, the
-    same for a coarser emotion (COARSER). A reward must not use coarser emotions: two labels of a data set can share one, and
-    then cannot be told apart.
+    Tried in this order: `label` itself; another word for the same emotion; what a built-in taxonomy calls it. A coarser emotion
+    does not stand for a finer one: two labels of a data set could share it, and a reward could not tell them apart.
 
     Raises:
         ValueError: If none of `labels` stands for it.
     """
     forms = _forms_of(label)
-    coarser = [other for form in forms for other in COARSER.get(form, ())] if coarse else []
-    for emotion in (label, *coarser):
-        same = _forms_of(emotion)
-        candidates = (emotion, *same, *(taxonomy.normalise(form) for form in same for taxonomy in BUILT_IN))
-        for candidate in candidates:
-            if candidate in labels:
-                return str(candidate)
+    for candidate in (label, *forms, *(taxonomy.normalise(form) for form in forms for taxonomy in BUILT_IN)):
+        if candidate in labels:
+            return str(candidate)
     raise ValueError(
         f"no emotion of the verifier stands for {label!r}; it knows {', '.join(labels)}; use a verifier trained for these "
         "labels"
