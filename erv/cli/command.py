@@ -29,8 +29,8 @@ def command(
 ) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
     """Decorate `main(cfg)` as the command `python -m erv.<config_name>` with Hydra's command line.
 
-    A `ConfigError`, or an override that Hydra rejects, ends the command with its message and exit code 2; any other exception
-    keeps its traceback.
+    A `ConfigError`, or an override that Hydra rejects, ends the command with its message and exit code 2; failed jobs of a grid
+    end it with exit code 1, a signal with 143 or 130. Any other exception keeps its traceback.
 
     Args:
         config_name: The config file of the command, conf/<config_name>.yaml.
