@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from erv import config
 from erv.cli.command import command
-from erv.cli.shards import share, spread
+from erv.cli.shards import parse_shard, run_in_processes
 from erv.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def evaluate_policy(cfg: DictConfig) -> None:
     from erv.runtime.evaluation import evaluate, evaluated_clips, write_answers
     from erv.runtime.human_task import export
 
-    part = share(cfg.shard)
+    part = parse_shard(cfg.shard)
     _set_length(cfg)
     with session.open_stage(cfg, part) as (run, parts), session.refuse_incomplete():
         plan: Evaluation = parts.make("evaluation")
@@ -82,7 +82,7 @@ def evaluate_policy(cfg: DictConfig) -> None:
             missing = set(plan.keys(clips)) - read_parts(run.folder).keys()
             if cfg.devices > 1 and missing:
                 devices = int(cfg.devices)
-                spread("erv.evaluate", devices, *([f"shard={k}/{devices}"] for k in range(devices)))
+                run_in_processes("erv.evaluate", devices, *([f"shard={k}/{devices}"] for k in range(devices)))
             metrics = evaluate(run, parts)
             print("\n".join(spoken(metrics)))
             session.finish_run(run, parts, metrics)

@@ -1,4 +1,7 @@
-"""The records one stage hands the next: frozen, plain values only, so that every one of them can be a line of a file."""
+"""Records that one stage of the pipeline passes to the next.
+
+They are frozen and hold plain values only, so that each can be sent to another process or written as a line of JSONL.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +10,29 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Split = Literal["train", "dev", "test"]
-Status = Literal["ok", "off_list", "refused", "failed"]
+Status = Literal[
+    "ok", "off_list", "refused", "failed"
+]  # of a verdict; off_list: no single label of the taxonomy is named
 Decoding = Literal["sampled", "greedy"]
-Aspect = Literal["pad", "squash"]
-AUDIO_RATE = 16000  # samples per second of every wave that a policy gets
+Aspect = Literal["pad", "squash"]  # how a frame becomes square: grey borders, or stretched
+AUDIO_RATE = 16000  # sampling rate in Hz of every waveform that a policy gets
 
 
 @dataclass(frozen=True, slots=True)
 class Clip:
     """One video clip with its emotion label.
 
-    `video` is a path that PyAV can open, or a folder of pictures; `audio` is where the sound is, if not in `video`. `label` is a
-    label of the corpus' taxonomy ("" for a file that nobody has labelled); `rationale` is the text between the think tags that
-    SFT imitates, where the corpus has one; `source` names the file and row the clip came from; `weight` is how often a pass
-    over the data shows it, on average.
+    Attributes:
+        id: Unique within the corpus.
+        video: A file that PyAV can open, or a folder of pictures.
+        label: A label of the corpus' taxonomy; "" for an unlabelled file.
+        split: The split of the corpus.
+        rationale: The text between the think tags that SFT imitates; None if the corpus has none.
+        subject: The speaker or actor; None if unknown.
+        language: Language code of the rationale (ISO 639).
+        source: The file and row that the clip was read from.
+        audio: The file with the sound, if it is not in `video`.
+        weight: How often an epoch shows the clip, on average.
     """
 
     id: str
@@ -37,7 +49,13 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One sampled answer. `tokens` counts generated tokens, the end token included; `finished` says whether it came."""
+    """One completion sampled from the policy.
+
+    Attributes:
+        text: The decoded text.
+        tokens: How many tokens were generated, the end-of-sequence token included.
+        finished: Whether it ended with the end-of-sequence token; False if it was cut at the token limit.
+    """
 
     text: str
     tokens: int
@@ -46,7 +64,7 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The G completions sampled for one clip; their rewards are compared with each other only."""
+    """The G completions sampled for one clip; GRPO compares their rewards with each other only."""
 
     clip: Clip
     completions: tuple[Completion, ...]
@@ -54,9 +72,12 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """A sentence of a rationale and the emotions the verifier finds in it (labels of the taxonomy, likeliest first).
+    """One sentence of a rationale, as the verifier reads it.
 
-    `filtered` says whether the neutral filter of the explanation reward leaves it out.
+    Attributes:
+        text: The sentence.
+        emotions: The emotions that the verifier predicts, as labels of the taxonomy, the most probable first.
+        filtered: Whether the neutral filter of the explanation reward leaves the sentence out.
     """
 
     text: str
@@ -68,8 +89,10 @@ class Sentence:
 class RewardParts:
     """The rewards of one completion.
 
-    `parts` maps a reward's name to its unweighted value, None where it could not be computed; `total` is the weighted
-    sum over the parts that are not None (paper, R = R_format + R_answer + R_E), None when there is none at all.
+    Attributes:
+        total: The weighted sum of the parts that are not None (paper, R = R_format + R_answer + R_E); None if all are None.
+        parts: The unweighted value of each reward term by name; None for a term that could not be computed.
+        sentences: The sentences of the rationale with the verifier's emotions.
     """
 
     total: float | None
@@ -81,7 +104,11 @@ class RewardParts:
 class Verdict:
     """A judge's reading of one explanation.
 
-    `emotion` is a label only when `status` is "ok"; otherwise it is None and `reason` says why.
+    Attributes:
+        judge: The judge's name.
+        emotion: The emotion that the explanation describes, a label of the taxonomy; None unless `status` is "ok".
+        status: "ok" if the judge named one label of the taxonomy.
+        reason: Why not, if `status` is not "ok".
     """
 
     judge: str
@@ -99,10 +126,23 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One row of predictions.jsonl: what the policy said about one clip, and what the judges read in it.
+    """One row of predictions.jsonl: a completion of the policy for one clip, with its rewards and the judges' verdicts.
 
-    `sample` numbers the samples of one clip (0 for greedy). `answer` is the label in the answer tag after synonyms,
-    None when it is missing or off the list; `think` is the text between the think tags, None when there is none.
+    Attributes:
+        clip_id: The clip's id.
+        gold: The clip's label.
+        text: The whole completion.
+        decoding: How it was generated.
+        sample: The number of the sample among those of the clip, from 0; 0 for greedy.
+        answer: The label in the answer tag, synonyms resolved; None if it is missing or not in the taxonomy.
+        think: The text between the think tags; None if there are none.
+        well_formed: Whether the completion has exactly the required tags; see `erv.rationale.parse`.
+        tokens: How many tokens were generated, the end-of-sequence token included.
+        finished: Whether it ended with the end-of-sequence token.
+        sentences: The sentences of `think` with the verifier's emotions.
+        rewards: The unweighted value of each reward term by name, and their weighted sum as "total"; None for what could not
+            be computed.
+        verdicts: One for each judge.
     """
 
     clip_id: str
@@ -120,12 +160,12 @@ class Prediction:
     verdicts: tuple[Verdict, ...] = ()
 
     def row(self) -> dict[str, Any]:
-        """The prediction as a JSON-serialisable dict."""
+        """Convert to a JSON-serialisable dict."""
         return asdict(self)
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Prediction:
-        """The inverse of `row`."""
+        """Convert back from `row`."""
         values = dict(row)
         values["sentences"] = tuple(
             Sentence(s["text"], tuple(s["emotions"]), s.get("filtered", False)) for s in row["sentences"]
@@ -136,7 +176,16 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a policy wants of a clip: `num_frames` pictures of `side` pixels, the first `seconds` of the sound at `rate` Hz."""
+    """The media input that a policy needs of each clip.
+
+    Attributes:
+        num_frames: How many frames, evenly spaced.
+        side: Width and height of a frame in pixels.
+        aspect: How a frame becomes square.
+        seconds: How much of the sound, from its beginning.
+        rate: Sampling rate of the sound in Hz.
+        modalities: "video" and "audio", or one of them.
+    """
 
     num_frames: int = 8
     side: int = 224

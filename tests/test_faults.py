@@ -19,7 +19,7 @@ from endpoint import Endpoint, judge
 
 from erv.distributed.signals import Stopped
 from erv.evaluation.metrics.learning_curves import read_curves
-from erv.runs.checkpoints import declared
+from erv.runs.checkpoints import list_checkpoints
 from erv.taxonomy import DFEW
 from erv.training.callbacks.preemption import Stopping
 
@@ -117,11 +117,11 @@ def test_asked_to_end(demo, whole, fault, tmp_path, moment, saved, when):
     assert f"ended by {number}; the same command goes on from here" in done.stderr
     assert "Traceback" not in done.stderr
     folder = run_of(demo, number)
-    assert [checkpoint.iter for checkpoint in declared(folder)][-1] == saved
+    assert [checkpoint.iter for checkpoint in list_checkpoints(folder)][-1] == saved
     asked = (tmp_path / "asked").read_text() if (tmp_path / "asked").exists() else ""
     assert asked == ("requeue 77\n" if number == "SIGUSR1" else "")
     train(demo, *overrides)
-    assert {c.iter for c in declared(folder)} >= {4}
+    assert {c.iter for c in list_checkpoints(folder)} >= {4}
     assert read_curves(folder) == read_curves(whole("grpo"))
     same_weights(folder, whole("grpo"))
     fault(
@@ -172,7 +172,7 @@ def test_the_disk_refuses(demo, whole, fault, small_disk, what, reason):
     assert "set paths.runs (ERV_RUNS) to another disk" in done.stderr
     assert "Traceback" not in done.stderr
     (folder,) = (small_disk / "demo" / what).iterdir()
-    assert [checkpoint.iter for checkpoint in declared(folder)] == [2]
+    assert [checkpoint.iter for checkpoint in list_checkpoints(folder)] == [2]
     if what == "full":
         (small_disk / "filler").unlink()
     else:
@@ -193,7 +193,7 @@ def test_a_step_that_is_not_finite(demo, fault):
     ended = interrupted(demo, "nan:1:9", *overrides, "name=nan_three")
     assert ended.returncode == 1
     assert "3 steps in a row were not finite (algo.max_nonfinite=3)" in ended.stderr
-    (saved,) = [c.iter for c in declared(run_of(demo, "nan_three")) if c.iter > 2]
+    (saved,) = [c.iter for c in list_checkpoints(run_of(demo, "nan_three")) if c.iter > 2]
     assert saved == 3
     fault(
         "NaN in the loss",
@@ -298,7 +298,7 @@ def test_two_ranks_are_asked_to_end(demo, whole, fault):
     assert process.returncode == 143, printed
     assert "Traceback" not in printed
     folder = run_of(demo, "both")
-    saved = declared(folder)[-1].iter
+    saved = list_checkpoints(folder)[-1].iter
     assert 2 <= saved < 4
     done = train(demo, *overrides)
     assert f"iter {saved + 1}/4" in done.stdout + done.stderr
@@ -332,7 +332,7 @@ def test_a_damaged_checkpoint(demo, whole, fault):
     folder = run_of(demo, "damaged")
     for name in ("metrics.json", "completions.parquet", "model/model.safetensors"):
         (folder / name).unlink()
-    newest = declared(folder)[-1].file
+    newest = list_checkpoints(folder)[-1].file
     with newest.open("r+b") as file:
         file.seek(newest.stat().st_size // 2)
         file.write(b"damage")
@@ -340,7 +340,7 @@ def test_a_damaged_checkpoint(demo, whole, fault):
     assert f"{newest} has other bytes than were written; going on from iteration 2" in done.stdout + done.stderr
     same_weights(folder, whole("grpo"))
     (folder / "metrics.json").unlink()
-    for checkpoint in declared(folder):
+    for checkpoint in list_checkpoints(folder):
         checkpoint.file.write_bytes(b"")
     refused = train(demo, *STAGES["grpo"], "name=damaged", check=False)
     assert refused.returncode == 2

@@ -19,10 +19,17 @@ WORDS = st.text("abcdefg ,'", min_size=1, max_size=30).filter(str.strip)
 @pytest.mark.parametrize(
     ("text", "label"),
     [
-        ("happy", "happy"), (" Happiness. ", "happy"), ("surprised", "surprise"), ("unhappy", None), ("happy or sad", None),
-        ("joy and happiness", "happy"), ("", None), (None, None), ("angry<|im_end|>", "angry"),
+        ("happy", "happy"),
+        (" Happiness. ", "happy"),
+        ("surprised", "surprise"),
+        ("unhappy", None),
+        ("happy or sad", None),
+        ("joy and happiness", "happy"),
+        ("", None),
+        (None, None),
+        ("angry<|im_end|>", "angry"),
     ],
-)  # fmt: skip
+)
 def test_a_label_is_found_by_whole_words(text, label):
     assert DFEW.normalise(text) == label
 
@@ -37,27 +44,32 @@ def test_an_unknown_label_names_its_neighbours():
 
 @given(WORDS, st.sampled_from(DFEW.labels))
 def test_what_is_composed_is_parsed(think, answer):
-    found = parse(compose(think, answer))
-    assert (found.think, found.answer, found.well_formed) == (think.strip(), answer, True)
+    rationale = parse(compose(think, answer))
+    assert (rationale.think, rationale.answer, rationale.well_formed) == (think.strip(), answer, True)
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "<think>a</think>", "<think></think><answer>sad</answer>", "<think>a</think><answer> </answer>",
-        "<think>a</think><think>b</think><answer>sad</answer>", "<think>a</think><answer>sad</answer><answer>sad</answer>",
-        "x <think>a</think><answer>sad</answer>", "<think>a</think><answer>sad</answer> x",
+        "<think>a</think>",
+        "<think></think><answer>sad</answer>",
+        "<think>a</think><answer> </answer>",
+        "<think>a</think><think>b</think><answer>sad</answer>",
+        "<think>a</think><answer>sad</answer><answer>sad</answer>",
+        "x <think>a</think><answer>sad</answer>",
+        "<think>a</think><answer>sad</answer> x",
         "<answer>sad</answer><think>a</think>",
-        "<think>a<think>b</think></think><answer>sad</answer>", "",
+        "<think>a<think>b</think></think><answer>sad</answer>",
+        "",
     ],
-)  # fmt: skip
+)
 def test_any_other_form_is_not_well_formed(text):
     assert not parse(text).well_formed
 
 
 def test_an_answer_over_several_lines_is_read():
-    found = parse("<think>a\nb</think>\n\n<answer>\nsad\n</answer>\n")
-    assert (found.think, found.answer, found.well_formed) == ("a\nb", "sad", True)
+    rationale = parse("<think>a\nb</think>\n\n<answer>\nsad\n</answer>\n")
+    assert (rationale.think, rationale.answer, rationale.well_formed) == ("a\nb", "sad", True)
 
 
 @pytest.mark.parametrize(
@@ -92,12 +104,12 @@ def test_no_sentence_is_lost(parts):
 
 
 def boundaries(pieces):
-    """Where sentences end, in characters other than white space."""
+    """Where sentences end, as counts of the characters before that are not white space."""
     return set(accumulate(len("".join(piece.split())) for piece in pieces))
 
 
 @pytest.mark.parametrize(
-    ("file", "language", "rows", "lowest"),
+    ("file", "language", "rows", "min_f1"),
     [
         ("sentences", "en", 100, 0.995),
         ("sentences", "zh", 50, 0.99),
@@ -105,15 +117,15 @@ def boundaries(pieces):
         ("sentences_independent", "zh", 60, 0.98),
     ],
 )
-def test_sentences_of_the_gold_lists(file, language, rows, lowest):
+def test_sentences_of_the_gold_lists(file, language, rows, min_f1):
     lines = (Path(__file__).parent / "fixtures" / f"{file}.jsonl").read_text(encoding="utf-8").splitlines()
     gold = [row for row in map(json.loads, lines) if row["language"] == language]
-    hits = split = wanted = 0
+    hits = predicted = expected = 0
     for row in gold:
-        ours, right = boundaries(sentences(row["text"], language)), boundaries(row["sentences"])
-        hits, split, wanted = hits + len(ours & right), split + len(ours), wanted + len(right)
+        ours, reference = boundaries(sentences(row["text"], language)), boundaries(row["sentences"])
+        hits, predicted, expected = hits + len(ours & reference), predicted + len(ours), expected + len(reference)
     assert len(gold) >= rows
-    assert 2 * hits / (split + wanted) >= lowest
+    assert 2 * hits / (predicted + expected) >= min_f1
 
 
 TEXTS = st.lists(

@@ -1,4 +1,4 @@
-"""The commands' common front: Hydra's command line with one-page errors instead of tracebacks."""
+"""Entry point shared by the commands: Hydra's command line, with short error messages instead of tracebacks."""
 
 from __future__ import annotations
 
@@ -27,32 +27,38 @@ T = TypeVar("T")
 def command(
     config_name: str, plan: Callable[[DictConfig], Path | None] | None = None
 ) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
-    """Make `main(cfg)` the command `erv.<config_name>`: Hydra's command line, with one-page errors (exit code 2).
+    """Decorate `main(cfg)` as the command `python -m erv.<config_name>` with Hydra's command line.
 
-    `plan(cfg)` checks all that can be known before a run begins and tells its folder; a grid (`-m`) plans every job before
-    it starts the first one.
+    A `ConfigError`, or an override that Hydra rejects, ends the command with its message and exit code 2; failed jobs of a grid
+    end it with exit code 1, a signal with 143 or 130. Any other exception keeps its traceback.
+
+    Args:
+        config_name: The config file of the command, conf/<config_name>.yaml.
+        plan: Checks everything that can be checked before a run starts, and returns the run's folder (None if it is not
+            known yet). A grid (`-m`) plans all of its jobs before it starts the first one.
     """
 
     def decorate(main: Callable[[DictConfig], None]) -> Callable[[], None]:
         @functools.wraps(main)
         def run() -> None:
             if {"--help", "-h"} & set(sys.argv[1:]):
-                from erv.cli.help import page
+                from erv.cli.help import help_page
 
-                print(page(config_name, sys.modules[main.__module__].__doc__ or "", conf_folder()))
+                print(help_page(config_name, sys.modules[main.__module__].__doc__ or "", conf_folder()))
                 return
-            if grid := os.environ.pop(PARENT, None):
-                end_with(int(grid))  # a grid that was killed can then be started again
+            if grid_pid := os.environ.pop(PARENT, None):
+                # a job that outlived a killed grid would hold the lock of its run's folder when the grid is started again
+                end_with(int(grid_pid))
             signals.listen(signals.stop)
             import hydra
             from hydra.errors import HydraException
 
-            os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through to the handler below
-            sys.argv[1:] = [_left_out(argument) for argument in sys.argv[1:]]
+            os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints exceptions itself and exits with code 1
+            sys.argv[1:] = [_translate_null_group(argument) for argument in sys.argv[1:]]
             if problems := secrets.refused_arguments(sys.argv[1:]):
                 sys.exit(_refuse("\n  ".join(problems)))
             register()
-            task = Task(f"erv.{config_name}", _chosen(main), _chosen(plan) if plan else None)
+            task = Task(f"erv.{config_name}", _require_experiment(main), _require_experiment(plan) if plan else None)
             try:
                 hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=config_name)(task)()
             except UserError as error:
@@ -61,8 +67,8 @@ def command(
                 sys.exit(_refuse(_explain_override(error, config_name)))
             except GridFailed as error:
                 sys.exit(f"\nerv: {visible(str(error))}")
-            except signals.Stopped as end:
-                signals.tell(end)
+            except signals.Stopped as stopped:
+                signals.tell(stopped)
                 raise
 
         return run
@@ -70,68 +76,74 @@ def command(
     return decorate
 
 
-def _chosen(main: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
-    """`main`, for configs with an experiment."""
+def _require_experiment(function: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
+    """Wrap `function(cfg)` to raise ConfigError for a config without an experiment (its `name` is missing)."""
 
-    @functools.wraps(main)
-    def chosen(cfg: DictConfig) -> T:
+    @functools.wraps(function)
+    def checked(cfg: DictConfig) -> T:
         if OmegaConf.is_missing(cfg, "name"):
             names = sorted(file.stem for file in (conf_folder() / "exp").glob("*.yaml"))
             raise ConfigError(f"no experiment is chosen; add +exp=NAME with one of {', '.join(names)}")
-        return main(cfg)
+        return function(cfg)
 
-    return chosen
+    return checked
 
 
-def _left_out(argument: str) -> str:
-    """`judge=null` as Hydra understands it: the files say null for a group that is left out, its command line wants []."""
+def _translate_null_group(argument: str) -> str:
+    """Translate `judge=null` to `judge=[]`: a defaults list takes null for a group left out, the command line only []."""
     group, _, value = argument.partition("=")
     return f"{group}=[]" if value == "null" and (conf_folder() / group).is_dir() else argument
 
 
 def _refuse(message: str) -> int:
+    """Print an error message; returns the exit code."""
     print(f"\nerv: {visible(message)}", file=sys.stderr)
     return 2
 
 
 def _explain_override(error: Exception, config_name: str) -> str:
-    """Hydra's own message, and for an unknown key or option the nearest ones."""
+    """Format an error of Hydra's command line; for an unknown key or option, with the nearest valid ones."""
     from hydra.errors import OverrideParseException
 
     message = str(error.__cause__ or error) if "Could not override" not in str(error) else str(error)
     if isinstance(error, OverrideParseException):
         key, _, value = error.override.partition("=")
         return f"{message}\n  a value that holds more than plain letters needs quotes of its own: \"{key}='{value}'\""
-    option = re.search(r"Could not find '(\w+)/([^']+)'", message)
-    if option:
-        group, name = option.groups()
+    unknown_option = re.search(r"Could not find '(\w+)/([^']+)'", message)
+    if unknown_option:
+        group, name = unknown_option.groups()
         options = [file.stem for file in (conf_folder() / group).glob("*.yaml")]
         if options:
             return f"there is no {group}={name}{did_you_mean(name, options)}\n  {group} is one of {', '.join(sorted(options))}"
-    match = re.search(r"Could not override '([^']+)'.\nTo append", str(error))
-    if match is None:
+    unknown_key = re.search(r"Could not override '([^']+)'.\nTo append", str(error))
+    if unknown_key is None:
         return message
+    # compose the config again without the rejected override: its keys are the candidates for a suggestion
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    key = match.group(1)
+    key = unknown_key.group(1)
     others = [
-        arg for arg in sys.argv[1:] if "=" in arg and not arg.startswith("-") and arg.split("=")[0].lstrip("+~") != key
+        argument
+        for argument in sys.argv[1:]
+        if "=" in argument and not argument.startswith("-") and argument.split("=")[0].lstrip("+~") != key
     ]
-    if own := config_dir():
-        others.append(f"hydra.searchpath=[file://{own}]")
+    if folder := config_dir():
+        others.append(f"hydra.searchpath=[file://{folder}]")
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         tree = OmegaConf.to_container(compose(config_name, overrides=_first_values(others)))
-    known = [*ROOT, *keys_of(tree)] if isinstance(tree, Mapping) else []
+    valid_keys = [*ROOT, *keys_of(tree)] if isinstance(tree, Mapping) else []
     hint = f"--cfg job lists all keys; a key that is really new needs +{key}=…"
-    return f"unknown key {key!r}{did_you_mean(key, known)}\n  {hint}"
+    return f"unknown key {key!r}{did_you_mean(key, valid_keys)}\n  {hint}"
 
 
 def _first_values(arguments: list[str]) -> list[str]:
-    """The arguments of a sweep without what is swept over, so that one config can be composed of them."""
+    """Replace every sweep (`key=1,2`) by its first value, so that a single config can be composed."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    parsed = OverridesParser.create().parse_overrides(arguments)
-    first = [(o, next(iter(o.sweep_string_iterator()), None) if o.is_discrete_sweep() else None) for o in parsed]
-    return [f"{o.get_key_element()}={value}" if value is not None else str(o.input_line) for o, value in first]
+    result = []
+    for override in OverridesParser.create().parse_overrides(arguments):
+        value = next(iter(override.sweep_string_iterator()), None) if override.is_discrete_sweep() else None
+        result.append(str(override.input_line) if value is None else f"{override.get_key_element()}={value}")
+    return result

@@ -1,4 +1,4 @@
-"""The jobs of a grid: plain processes, a few at once, each with a line in one table."""
+"""Run the jobs of a grid: plain processes, a few at a time, shown as rows of one table."""
 
 from __future__ import annotations
 
@@ -26,13 +26,24 @@ _STYLES: Mapping[State, str] = {
     "failed": "red",
     "stopped": "yellow",
 }
-_GRACE_S = 60  # from the request to stop to the kill: time to save a checkpoint
-_TOLD = 15  # lines of a failed job's log that are shown
+_POLL_S = 0.2
+_GRACE_S = 60  # between SIGTERM and SIGKILL: time to save a checkpoint
+_LOG_LINES = 15  # of a failed job's log that its error message quotes
 
 
 @dataclass
 class Job:
-    """A process to be run: `title` is what sets it apart, `log` the file for what it prints, `done` that nothing is to do."""
+    """One process of a grid and its state.
+
+    Attributes:
+        number: Hydra's number of the job.
+        title: The overrides in which it differs from the other jobs.
+        command: The command line.
+        log: The file that stdout and stderr are appended to.
+        done: Whether its run was finished before this grid started, so that there is nothing to run.
+        started_at: `time.monotonic()` at its start, 0 before.
+        seconds: How long it has run, updated by `poll`.
+    """
 
     number: int
     title: str
@@ -40,38 +51,44 @@ class Job:
     log: Path
     done: bool = False
     state: State = "waiting"
-    began: float = 0.0
+    started_at: float = 0.0
     seconds: float = 0.0
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     def start(self, device: str, environment: Mapping[str, str]) -> None:
-        """Begin, on what `device` names for CUDA; a session of its own keeps a terminal's Ctrl-C from it."""
+        """Start the process with `device` as its CUDA_VISIBLE_DEVICES ("" leaves it unchanged)."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         visible = {"CUDA_VISIBLE_DEVICES": device} if device else {}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                # in its own session, Ctrl-C in the terminal reaches the grid only, which then stops its jobs in order; it
+                # also makes the pid a process group, so that the job's workers get the signal, too
+                start_new_session=True,
                 env={**os.environ, **environment, **visible},
-            )  # fmt: skip
-        self.state, self.began = "running", time.monotonic()
+            )
+        self.state, self.started_at = "running", time.monotonic()
 
-    def ended(self) -> bool:
-        """Whether it has ended by now; its state says how."""
+    def poll(self) -> bool:
+        """Update `seconds` and `state`; returns whether the process has ended since the last call."""
         if self.process is None or self.state != "running":
             return False
-        self.seconds = time.monotonic() - self.began
+        self.seconds = time.monotonic() - self.started_at
         if (code := self.process.poll()) is None:
             return False
         self.state = "failed" if code else "done"
         return True
 
     def last_line(self) -> str:
-        """The end of its log: progress bars write over their line, so it is the text after the last return."""
+        """The last line of the log; a progress bar rewrites its line after a carriage return, so that counts as a line."""
         lines = self.tail(400).replace("\r", "\n").splitlines()
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
     def tail(self, size: int) -> str:
-        """The last `size` bytes of its log."""
+        """The last `size` bytes of the log."""
         if not self.log.is_file():
             return ""
         with self.log.open("rb") as file:
@@ -80,34 +97,39 @@ class Job:
 
 
 def run_jobs(jobs: Sequence[Job], devices: Sequence[str], environment: Mapping[str, str]) -> None:
-    """Run what is not done, one job for each of `devices` at once; their states say how they ended.
+    """Run all jobs that are not done, as many at a time as there are `devices`; their `state` says how each ended.
 
-    Interrupted (Ctrl-C, SIGTERM), it stops the running ones first; the jobs that are not done can be run again.
+    A job that fails does not stop the others. An exception (Ctrl-C, SIGTERM) stops the running jobs before it propagates.
+
+    Args:
+        jobs: The jobs, in the order of their start.
+        devices: One CUDA_VISIBLE_DEVICES for each job that may run at a time.
+        environment: Variables that every job gets besides those of this process.
     """
     for job in jobs:
         job.state = "done before" if job.done else "waiting"
-    waiting, free = [job for job in jobs if not job.done], list(devices)
-    running: dict[int, str] = {}
-    with _shown(jobs) as tell:
+    waiting, free_devices = [job for job in jobs if not job.done], list(devices)
+    device_of: dict[int, str] = {}  # of the running jobs, by number
+    with _display(jobs) as show:
         try:
-            while waiting or running:
-                while waiting and free:
+            while waiting or device_of:
+                while waiting and free_devices:
                     job = waiting.pop(0)
-                    running[job.number] = free.pop(0)
-                    job.start(running[job.number], environment)
-                    tell(job)
-                time.sleep(0.2)
+                    device_of[job.number] = free_devices.pop(0)
+                    job.start(device_of[job.number], environment)
+                    show(job)
+                time.sleep(_POLL_S)
                 for job in jobs:
-                    if job.ended():
-                        free.append(running.pop(job.number))
-                        tell(job)
-                tell(None)
+                    if job.poll():
+                        free_devices.append(device_of.pop(job.number))
+                        show(job)
+                show(None)
         finally:
             _stop([job for job in jobs if job.state == "running"])
 
 
 def _stop(jobs: Sequence[Job]) -> None:
-    """Ask the jobs' processes to end, and end them when they do not."""
+    """Send SIGTERM to the jobs' process groups, and SIGKILL to those that are still running after the grace period."""
     for job in jobs:
         assert job.process is not None
         with contextlib.suppress(ProcessLookupError):
@@ -123,48 +145,49 @@ def _stop(jobs: Sequence[Job]) -> None:
 
 
 def failures(jobs: Sequence[Job]) -> str:
-    """Which jobs failed, with the end of what each printed."""
+    """Describe the failed jobs: for each its log file and the log's last lines, then how many failed."""
     failed = [job for job in jobs if job.state == "failed"]
-    told = [f"job {job.number} ({job.title}) failed, {job.log}:\n{_indented(job.tail(4000))}" for job in failed]
-    count = f"{len(failed)} of {len(jobs)} jobs failed; the same command again runs those only"
-    return "\n".join([*told, count])
-
-
-def _indented(text: str) -> str:
-    lines = [line.rsplit("\r", 1)[-1] for line in text.splitlines()]
-    return "\n".join(f"  {line}" for line in lines[-_TOLD:])
+    texts = []
+    for job in failed:
+        lines = [line.rsplit("\r", 1)[-1] for line in job.tail(4000).splitlines()]
+        log_end = "\n".join(f"  {line}" for line in lines[-_LOG_LINES:])
+        texts.append(f"job {job.number} ({job.title}) failed, {job.log}:\n{log_end}")
+    texts.append(f"{len(failed)} of {len(jobs)} jobs failed; the same command again runs those only")
+    return "\n".join(texts)
 
 
 @contextlib.contextmanager
-def _shown(jobs: Sequence[Job]) -> Iterator[_Tell]:
-    """A live table in a terminal, elsewhere a line whenever a job begins or ends."""
+def _display(jobs: Sequence[Job]) -> Iterator[Callable[[Job | None], None]]:
+    """Show the progress of `jobs` on stderr: a live table in a terminal, else one line for each start and end of a job.
+
+    Yields a function to call with a job that has started or ended, and with None after every poll.
+    """
     console = Console(stderr=True)
-    done = sum(job.done for job in jobs)
-    console.print(f"{len(jobs)} jobs{f', {done} done before' if done else ''}", highlight=False)
+    done_before = sum(job.done for job in jobs)
+    console.print(f"{len(jobs)} jobs{f', {done_before} done before' if done_before else ''}", highlight=False)
     if not console.is_terminal:
-        yield _Tell(None)
+
+        def print_line(job: Job | None) -> None:
+            if job is not None:
+                duration = f" after {_clock(job.seconds)}" if job.state != "running" else ""
+                print(f"job {job.number} ({job.title}): {job.state}{duration}", file=sys.stderr, flush=True)
+
+        yield print_line
         return
+    refreshed_at = 0.0
     with Live(_table(jobs), console=console, auto_refresh=False) as live:
+
+        def refresh(job: Job | None) -> None:
+            nonlocal refreshed_at
+            # between events once a second is enough: each table reads the end of every log
+            if job is not None or time.monotonic() - refreshed_at > 1:
+                live.update(_table(jobs), refresh=True)
+                refreshed_at = time.monotonic()
+
         try:
-            yield _Tell(lambda: live.update(_table(jobs), refresh=True))
+            yield refresh
         finally:
             live.update(_table(jobs), refresh=True)
-
-
-class _Tell:
-    """Called with a job that began or ended, or with None when time has passed."""
-
-    def __init__(self, refresh: Callable[[], None] | None) -> None:
-        self.refresh, self.last = refresh, 0.0
-
-    def __call__(self, job: Job | None) -> None:
-        if self.refresh is not None:
-            if job is not None or time.monotonic() - self.last > 1:
-                self.refresh()
-                self.last = time.monotonic()
-        elif job is not None:
-            after = f" after {_clock(job.seconds)}" if job.state != "running" else ""
-            print(f"job {job.number} ({job.title}): {job.state}{after}", file=sys.stderr, flush=True)
 
 
 def _table(jobs: Sequence[Job]) -> Table:
@@ -175,9 +198,10 @@ def _table(jobs: Sequence[Job]) -> Table:
     table.add_column("time", justify="right", no_wrap=True)
     table.add_column("last line", overflow="ellipsis", no_wrap=True, ratio=2, style="dim")
     for job in jobs:
-        clock = _clock(job.seconds) if job.seconds else ""
         state = f"[{_STYLES[job.state]}]{job.state}[/]" if job.state in _STYLES else job.state
-        table.add_row(str(job.number), escape(job.title), state, clock, escape(job.last_line() if job.began else ""))
+        duration = _clock(job.seconds) if job.seconds else ""
+        last_line = escape(job.last_line()) if job.started_at else ""
+        table.add_row(str(job.number), escape(job.title), state, duration, last_line)
     return table
 
 

@@ -1,4 +1,4 @@
-"""Shares of one evaluation that several processes make."""
+"""Split the work of one command among several processes."""
 
 from __future__ import annotations
 
@@ -10,36 +10,44 @@ from collections.abc import Sequence
 from erv.config.composition import overrides
 from erv.errors import ConfigError
 
+Shard = tuple[int, int]  # (index, count): the part with this index, from 0, of `count` parts
 
-def spread(module: str, devices: int, *shares: Sequence[str]) -> None:
-    """Run this command again in `devices` processes, on a GPU each where there are any; ConfigError when one fails.
 
-    `shares[k]` are the overrides that process `k` gets besides those of this command; the last ones are for all that remain.
-    A launcher's choice of GPUs stays: the processes share what CUDA_VISIBLE_DEVICES leaves.
+def run_in_processes(module: str, count: int, *extra_overrides: Sequence[str]) -> None:
+    """Run the present command again in `count` processes, each on its own GPU if there are any, and wait for them.
+
+    The GPUs are those that CUDA_VISIBLE_DEVICES leaves, so that a launcher's assignment stays in force.
+
+    Args:
+        module: The command (`python -m MODULE`).
+        count: How many processes.
+        extra_overrides: What each process gets besides the overrides of this command; the last ones are for all further
+            processes.
+
+    Raises:
+        ConfigError: If a process fails.
     """
     from torch import cuda
 
-    visible = [g for g in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if g]
-    visible = visible or [str(k) for k in range(cuda.device_count())]
+    gpus = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
+    gpus = gpus or [str(k) for k in range(cuda.device_count())]
     processes = []
-    for k in range(devices):
-        command = [sys.executable, "-m", module, *overrides(), *shares[min(k, len(shares) - 1)]]
-        gpu = {"CUDA_VISIBLE_DEVICES": visible[k % len(visible)]} if visible else {}
-        processes.append(subprocess.Popen(command, env={**os.environ, **gpu}))
+    for k in range(count):
+        extra = extra_overrides[min(k, len(extra_overrides) - 1)]
+        command = [sys.executable, "-m", module, *overrides(), *extra]
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": gpus[k % len(gpus)]} if gpus else dict(os.environ)
+        processes.append(subprocess.Popen(command, env=environment))
     codes = [process.wait() for process in processes]
     failed = [str(k) for k, code in enumerate(codes) if code]
     if failed:
-        raise ConfigError(f"process {', '.join(failed)} of {devices} failed, see above; the same command again goes on")
+        raise ConfigError(f"process {', '.join(failed)} of {count} failed, see above; the same command again goes on")
 
 
-Shard = tuple[int, int]  # which share of how many
-
-
-def share(text: str | None) -> Shard | None:
-    """(k, n) of `k/n`; ConfigError for anything else."""
+def parse_shard(text: str | None) -> Shard | None:
+    """Parse "k/n" as (k, n); None stays None. Raises ConfigError for anything else."""
     if text is None:
         return None
-    first, _, last = str(text).partition("/")
-    if not (first.isdigit() and last.isdigit() and int(first) < int(last)):
+    index, _, count = str(text).partition("/")
+    if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
         raise ConfigError(f"shard is k/n with k from 0 to n - 1, such as 0/4; got {text!r}")
-    return int(first), int(last)
+    return int(index), int(count)

@@ -15,7 +15,7 @@ def fill(cfg: DictConfig) -> None:
 
     Any number of processes may do this at once, on any number of machines that see the folder: each takes what no other is at.
     """
-    from erv.cli.shards import spread
+    from erv.cli.shards import run_in_processes
     from erv.runtime.session import user_errors
 
     for key in ("data", "policy"):
@@ -23,7 +23,7 @@ def fill(cfg: DictConfig) -> None:
             raise ConfigError(f"cache=build needs {key}=NAME: clips to read, and the policy whose towers read them")
     devices = int(cfg.devices)
     if devices > 1:
-        spread("erv.doctor", devices, ["devices=1"])
+        run_in_processes("erv.doctor", devices, ["devices=1"])
         return
     with user_errors():
         _fill(config.plain(cfg))

@@ -1,7 +1,7 @@
-"""The checkpoints of a run's folder: which there are, and which one is whole. Loads no torch.
+"""The checkpoints of a run: list them, find the newest intact one, prune old ones. Loads no torch.
 
-A checkpoint is `checkpoints/step-00000100.ckpt` with a manifest of the same name, `.json`, that is written after it: without one
-it does not count.
+A checkpoint is `checkpoints/step-00000100.ckpt` and a manifest `step-00000100.json` with its size and SHA-256. The manifest is
+written last, so a checkpoint file without a manifest is an interrupted save and does not count.
 """
 
 from __future__ import annotations
@@ -16,12 +16,18 @@ from erv.utils.io import TEMPORARY, file_sha256, write_json
 
 _log = logging.getLogger(__name__)
 FOLDER = "checkpoints"
-_LAST = 2  # so many are kept, beside the best
+_KEEP_LAST = 2  # besides the best one
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state after iteration `iter`; `figures` are those of the dev curve that were measured on these very weights."""
+    """A saved training state.
+
+    Attributes:
+        file: The checkpoint file.
+        iter: How many iterations were done when it was saved.
+        figures: Dev metrics that were measured on exactly these weights, by name.
+    """
 
     file: Path
     iter: int
@@ -29,16 +35,16 @@ class Checkpoint:
 
     @property
     def manifest(self) -> Path:
-        """What says that it is whole."""
+        """The path of its manifest."""
         return self.file.with_suffix(".json")
 
-    def declare(self) -> None:
-        """Write the manifest of the file: from now on it counts."""
+    def write_manifest(self) -> None:
+        """Write the manifest of a file that is complete on disk; from now on the checkpoint counts."""
         facts = {"file": self.file.name, "bytes": self.file.stat().st_size, "sha256": file_sha256(self.file)}
         write_json(self.manifest, {**facts, "iter": self.iter, "figures": self.figures})
 
     def problem(self) -> str | None:
-        """Why it cannot be used, None for one that is whole."""
+        """Compare the file with its manifest; returns why it cannot be used, None if it is intact."""
         facts = json.loads(self.manifest.read_text())
         if not self.file.is_file():
             return "is not there"
@@ -47,32 +53,33 @@ class Checkpoint:
         return None if file_sha256(self.file) == facts["sha256"] else "has other bytes than were written"
 
     def remove(self) -> None:
-        """Delete it; the manifest goes first, so that a file without one is rubbish."""
+        """Delete the checkpoint, its manifest first: if this is interrupted, no manifest is left without its file."""
         self.manifest.unlink(missing_ok=True)
         self.file.unlink(missing_ok=True)
 
 
-def place(folder: Path, iteration: int) -> Path:
-    """The file of the checkpoint after `iteration` of the run in `folder`."""
+def checkpoint_file(folder: Path, iteration: int) -> Path:
+    """The path of the checkpoint after `iteration` of the run in `folder`."""
     return folder / FOLDER / f"step-{iteration:08d}.ckpt"
 
 
-def declared(folder: Path) -> list[Checkpoint]:
-    """The checkpoints of the run in `folder` that have a manifest, by iteration."""
-    found = []
+def list_checkpoints(folder: Path) -> list[Checkpoint]:
+    """The checkpoints of the run in `folder` that have a manifest, oldest first; their bytes are not checked."""
+    checkpoints = []
     for manifest in sorted((folder / FOLDER).glob("step-*.json")):
         facts = json.loads(manifest.read_text())
-        found.append(Checkpoint(manifest.with_name(facts["file"]), facts["iter"], facts["figures"]))
-    return sorted(found, key=lambda checkpoint: checkpoint.iter)
+        checkpoints.append(Checkpoint(manifest.with_name(facts["file"]), facts["iter"], facts["figures"]))
+    return sorted(checkpoints, key=lambda checkpoint: checkpoint.iter)
 
 
 def newest(folder: Path) -> Path | None:
-    """The last checkpoint that is whole, None before the first; a damaged one is passed over and named.
+    """The file of the newest intact checkpoint, None if there is no checkpoint; damaged ones are skipped with a warning.
 
-    ConfigError when all are damaged: to begin anew is for the user to decide.
+    Raises:
+        ConfigError: If all checkpoints are damaged; training from the beginning is the user's decision.
     """
     damaged: list[str] = []
-    for checkpoint in reversed(declared(folder)):
+    for checkpoint in reversed(list_checkpoints(folder)):
         if (problem := checkpoint.problem()) is None:
             if damaged:
                 _log.warning("%s; going on from iteration %d", "; ".join(damaged), checkpoint.iter)
@@ -80,28 +87,26 @@ def newest(folder: Path) -> Path | None:
         damaged.append(f"{checkpoint.file} {problem}")
     if damaged:
         raise ConfigError(
-            "no checkpoint of this run is whole: "
-            + "; ".join(damaged)
-            + f"; look at the disk, and delete {folder / FOLDER} "
-            "to train from the beginning"
+            f"no checkpoint of this run is whole: {'; '.join(damaged)}; look at the disk, and delete {folder / FOLDER} to train "
+            "from the beginning"
         )
     return None
 
 
-def best(found: list[Checkpoint], name: str, most: bool) -> Checkpoint | None:
-    """The one with the highest (`most`) or lowest figure `name`, the earlier of equal ones; None where none has it."""
-    having = [checkpoint for checkpoint in found if name in checkpoint.figures]
-    return (max if most else min)(having, key=lambda c: c.figures[name], default=None)
+def best(checkpoints: list[Checkpoint], name: str, maximize: bool) -> Checkpoint | None:
+    """The checkpoint with the highest (`maximize`) or lowest metric `name`, the earliest of equal ones; None if none has it."""
+    candidates = [checkpoint for checkpoint in checkpoints if name in checkpoint.figures]
+    return (max if maximize else min)(candidates, key=lambda c: c.figures[name], default=None)
 
 
-def prune(folder: Path, kept: Checkpoint | None) -> None:
-    """Keep the last ones and `kept`; delete others, and what interrupted saves have left."""
-    found = declared(folder)
-    staying = [*found[-_LAST:], *([kept] if kept else [])]
-    for checkpoint in found:
-        if checkpoint not in staying:
+def prune(folder: Path, best_checkpoint: Checkpoint | None) -> None:
+    """Delete all checkpoints but the newest ones and `best_checkpoint`, and the files of interrupted saves."""
+    checkpoints = list_checkpoints(folder)
+    retained = [*checkpoints[-_KEEP_LAST:], *([best_checkpoint] if best_checkpoint else [])]
+    for checkpoint in checkpoints:
+        if checkpoint not in retained:
             checkpoint.remove()
-    known = {checkpoint.file for checkpoint in staying}
+    retained_files = {checkpoint.file for checkpoint in retained}
     for file in (folder / FOLDER).iterdir():
-        if file.suffix == TEMPORARY or (file.suffix == ".ckpt" and file not in known):
+        if file.suffix == TEMPORARY or (file.suffix == ".ckpt" and file not in retained_files):
             file.unlink()

@@ -1,7 +1,7 @@
-"""What a model has seen: the clips that it, and the models it was made from, were trained on.
+"""Provenance of models: the clips that a model, and the models it was initialised from, were trained on.
 
-Folds of a data set overlap, and data sets share clips (spec: datasets.md, leakage), so that weights carry evaluation clips
-from one run to the next without a trace. Every model written here has such a trace beside it.
+Folds of a data set overlap, and data sets share clips (spec: datasets.md, leakage), so an evaluation clip can have been trained
+on in an earlier run without any sign of it in the weights. Therefore every saved model has a record, trained_on.json, beside it.
 """
 
 from __future__ import annotations
@@ -16,12 +16,18 @@ import yaml
 
 from erv.utils.io import write_json
 
-FILE = "trained_on.json"
+FILE = "trained_on.json"  # in the model's folder
 
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """One run that shaped a model: its stage, its signature, and the clips it saw, as `Corpus.identity` names them."""
+    """One training run of a model.
+
+    Attributes:
+        stage: towers, verifier, sft or grpo.
+        run: The run's signature, the name of its folder.
+        clips: The clips it was trained on, as `Corpus.identity` names them.
+    """
 
     stage: str
     run: str
@@ -29,7 +35,7 @@ class Training:
 
 
 def read(model: str | Path) -> list[Training] | None:
-    """The runs that shaped the model in this folder, the oldest first; None when there is no record."""
+    """The training runs of the model in this folder, oldest first; None if it has no record."""
     file = Path(model) / FILE
     if not file.is_file():
         return None
@@ -38,41 +44,44 @@ def read(model: str | Path) -> list[Training] | None:
 
 
 def write(model: str | Path, trainings: Iterable[Training]) -> None:
-    """Leave the record beside the weights."""
+    """Write the record into the model's folder."""
     write_json(Path(model) / FILE, [asdict(training) for training in trainings])
 
 
-def shared(trainings: Sequence[Training], evaluated: set[str]) -> list[str]:
-    """A line for every run that saw clips which are evaluated on now."""
-    found = []
+def overlaps(trainings: Sequence[Training], evaluated: set[str]) -> list[str]:
+    """A line of text for every training run that used clips of `evaluated`."""
+    lines = []
     for training in trainings:
-        seen = sorted(evaluated.intersection(training.clips))
-        if seen:
-            few = ", ".join(seen[:3])
-            found.append(f"its {training.stage} run {training.run} was trained on {len(seen):,} of them, first {few}")
-    return found
+        clips = sorted(evaluated.intersection(training.clips))
+        if clips:
+            examples = ", ".join(clips[:3])
+            lines.append(
+                f"its {training.stage} run {training.run} was trained on {len(clips):,} of them, first {examples}"
+            )
+    return lines
 
 
-def rewarding(folder: Path | None) -> set[str]:
-    """The weights of the verifiers that rewarded the policy of the run in `folder`, there and in the runs it goes back to."""
-    found: set[str] = set()
+def reward_verifiers(folder: Path | None) -> set[str]:
+    """SHA-256 of the weights of every verifier that rewarded the policy, in the run in `folder` and the runs before it."""
+    hashes: set[str] = set()
     while folder is not None:
         environment = folder / "env.json"
-        weights = json.loads(environment.read_text()).get("verifier_sha256") if environment.is_file() else None
-        found |= {weights} if weights else set()
+        sha256 = json.loads(environment.read_text()).get("verifier_sha256") if environment.is_file() else None
+        if sha256:
+            hashes.add(sha256)
         folder = policy_run(folder)
-    return found
+    return hashes
 
 
-def weights_of(verifier: Any) -> str:
-    """The hash of a verifier's weights."""
-    from erv.utils.tensors import tensors_sha256
+def verifier_sha256(verifier: Any) -> str:
+    """The SHA-256 of a verifier's weights."""
+    from erv.utils.tensors import tensors_sha256  # imports torch
 
     return tensors_sha256(verifier.model.state_dict())
 
 
 def policy_run(folder: Path) -> Path | None:
-    """The folder around the model that the run in `folder` loaded, where its config names one."""
+    """The folder of the run whose model was the initial policy of the run in `folder`; None if its config names none."""
     config = folder / "config.yaml"
     policy = (yaml.safe_load(config.read_text()) or {}).get("policy") or {} if config.is_file() else {}
     return Path(policy["checkpoint"]).parent if policy.get("checkpoint") else None

@@ -1,4 +1,4 @@
-"""A run's folder: where it is, what it was made of, whether it is done; and how one run finds another's checkpoint."""
+"""The folder of a run: its files, its lock, and whether the run is done."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from erv.runs.checkpoints import newest
 from erv.runs.environment import environment
 from erv.utils.io import write_json
 
-MODEL = "model"  # the folder inside a run that holds what it trained, in a form that loads anywhere
-MEDIA = "media.jsonl"  # the defects of clips that were met, and what was done about each
-METRICS = "metrics.json"  # written last: its presence means done
+MODEL = "model"  # the folder with the trained model, in a form that can be loaded without the run
+MEDIA = "media.jsonl"  # one row for each media defect: the clip, the defect and what was done about it
+METRICS = "metrics.json"  # written last: a run is done if and only if it has this file
 
 
 @dataclass(frozen=True)
@@ -28,18 +28,27 @@ class Run:
 
     @property
     def done(self) -> bool:
-        """Whether the run has finished: its metrics are written last."""
+        """Whether the run has finished."""
         return (self.folder / METRICS).is_file()
 
     @property
     def last_checkpoint(self) -> Path | None:
-        """Where to go on from after an interruption, None on a fresh start; see `erv.runs.checkpoints.newest`."""
+        """The checkpoint to resume from, None for a fresh start; see `erv.runs.checkpoints.newest`."""
         return newest(self.folder)
 
     def open(self, config: Mapping[str, Any], overrides: list[str], devices: bool = True) -> FileLock:
-        """Make the folder, write what the run is made of, and hold it against a second process with the same run.
+        """Create and lock the folder, and write config.yaml, overrides.yaml and env.json.
 
-        `devices` False is for runs that compute nothing: their env.json names no GPU, and torch is not loaded.
+        Args:
+            config: The resolved config.
+            overrides: The overrides of the command line.
+            devices: Whether env.json lists the GPUs; False for runs that compute nothing, so that torch is not imported.
+
+        Returns:
+            The lock, to be released (or used in a `with` statement) when the run ends.
+
+        Raises:
+            ConfigError: If another process has the lock.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.folder / ".lock", timeout=0)

@@ -25,8 +25,8 @@ from erv.policy.base import Stage
 from erv.policy.policy import Policy
 from erv.rationale import compose, sentences
 from erv.rewards.composite import CompositeReward
-from erv.runs.environment import note_environment
-from erv.runs.provenance import rewarding, weights_of
+from erv.runs.environment import update_environment
+from erv.runs.provenance import reward_verifiers, verifier_sha256
 from erv.runs.run import METRICS
 from erv.runtime.judges import judges_of, refuse_training_verifier
 from erv.runtime.media_audit import Reading
@@ -152,7 +152,7 @@ class Parts:
         for part in model.towers().values() if strategy(self.tree.get("trainer")) in SHARING else (model,):
             part.to(self.device)
         if self.ranks.leads:
-            note_environment(Path(self.folder), policy_sha256=policy.sha256())
+            update_environment(Path(self.folder), policy_sha256=policy.sha256())
         return policy.at(_STYLE_OF.get(self.tree["stage"], "inference"))
 
     def policy_of(self, state: Mapping[str, Tensor]) -> Policy:
@@ -176,7 +176,7 @@ class Parts:
     def note_verifier(self) -> None:
         """Write the hash of the verifier's weights into env.json: an evaluation may not take the same ones for a judge."""
         if self.verifier is not None and self.ranks.leads:
-            note_environment(Path(self.folder), verifier_sha256=weights_of(self.verifier))
+            update_environment(Path(self.folder), verifier_sha256=verifier_sha256(self.verifier))
 
     @cached_property
     def reward(self) -> CompositeReward:
@@ -207,8 +207,8 @@ class Parts:
         found = judges_of(self.tree, self.taxonomy)
         if any(isinstance(judge, VerifierJudge) for judge in found):
             checkpoint = (self.tree.get("policy") or {}).get("checkpoint")
-            own = {weights_of(self.verifier)} if self.verifier is not None else set()
-            refuse_training_verifier(found, own | rewarding(Path(checkpoint).parent if checkpoint else None))
+            own = {verifier_sha256(self.verifier)} if self.verifier is not None else set()
+            refuse_training_verifier(found, own | reward_verifiers(Path(checkpoint).parent if checkpoint else None))
         return found
 
     @property

@@ -22,7 +22,7 @@ from erv.evaluation.evaluator import CLIPS, FailedVerdicts, assess
 from erv.evaluation.metrics.summary import Settings
 from erv.evaluation.predictions import FILE, IncompletePredictions, check_complete, key_of, read_foreign
 from erv.evaluation.settings import Evaluation
-from erv.runs.provenance import rewarding
+from erv.runs.provenance import reward_verifiers
 from erv.runs.run import METRICS, Run
 from erv.runtime.human_task import export
 from erv.runtime.judges import judges_of, refuse_training_verifier
@@ -51,7 +51,7 @@ def evaluate_file(cfg: DictConfig) -> None:
         found = read_foreign(file, {clip.id: clip.label for clip in clips}, names)
         _refuse_incomplete(found, _expected(clips[: plan.limit], file), bool(cfg.partial), str(file))
         judges = judges_of(tree, names)
-        refuse_training_verifier(judges, rewarding(file.parent if file.name == FILE else None))
+        refuse_training_verifier(judges, reward_verifiers(file.parent if file.name == FILE else None))
         settings: Settings = config.build(tree["metrics"])
         settings.require(names)
     except ValueError as error:

@@ -10,7 +10,7 @@ from erv import config
 from erv.errors import ConfigError
 from erv.evaluation.judges.base import Judge
 from erv.evaluation.judges.verifier import VerifierJudge
-from erv.runs.provenance import weights_of
+from erv.runs.provenance import verifier_sha256
 from erv.taxonomy import Taxonomy
 
 
@@ -38,7 +38,7 @@ def judges_of(tree: Mapping[str, Any], taxonomy: Taxonomy) -> list[Judge]:
 def refuse_training_verifier(judges: Sequence[Judge], known: Collection[str]) -> None:
     """ConfigError for a judge with the weights of a verifier whose reward the policy was trained with (hashes in `known`)."""
     for judge in judges:
-        if isinstance(judge, VerifierJudge) and weights_of(judge.verifier) in known:
+        if isinstance(judge, VerifierJudge) and verifier_sha256(judge.verifier) in known:
             raise ConfigError(
                 f"judge {judge.name!r} is the verifier whose reward the policy was trained with, so it would judge its own work; "
                 "train another one on other text (verifier.data.train=audit) and set judge.verifier.verifier.checkpoint to it"

@@ -10,7 +10,7 @@ from erv.config.validate import at
 from erv.errors import ConfigError
 from erv.evaluation.settings import Evaluation
 from erv.runs import provenance
-from erv.runs.resolve import CHECKPOINTS
+from erv.runs.resolve import CHECKPOINT_KEYS
 from erv.runtime.components import Parts
 from erv.types import Clip
 
@@ -32,12 +32,12 @@ def refuse(parts: Parts) -> None:
     """ConfigError (or, by choice, a warning) when a model of this run was trained on clips that it is evaluated on."""
     plan: Evaluation = parts.make("evaluation")
     evaluated = {parts.corpus.identity(clip) for clip in parts.corpus.clips(plan.split)[: plan.limit]}
-    for key in CHECKPOINTS:
+    for key in CHECKPOINT_KEYS:
         node = at(parts.tree, key)
         known = provenance.read(node) if node else []
         if known is None:
             _log.warning("nobody knows what %s=%s was trained on: it may have seen the evaluation clips", key, node)
-        for line in provenance.shared(known or [], evaluated):
+        for line in provenance.overlaps(known or [], evaluated):
             message = f"the evaluation clips are no clean test of {key}={node}: {line}"
             if plan.on_leak == "error":
                 raise ConfigError(f"{message}; use other weights or another fold, or set evaluation.on_leak=warn")

@@ -11,7 +11,7 @@ from erv.data.datasets.base import Corpus
 from erv.data.media.defects import Note, as_row, tally
 from erv.data.media.file_records import fingerprint
 from erv.policy.policy import Policy
-from erv.runs.environment import note_environment
+from erv.runs.environment import update_environment
 from erv.runs.run import MEDIA
 from erv.types import Clip
 from erv.utils.io import write_lines
@@ -64,4 +64,4 @@ class Reading:
             names = ((self.corpus.identity(c), reader.hashes.of_clip(c.video, c.audio)) for c in mine)
             self._splits[split] = {"clips": len(mine), "sha256": fingerprint(names)}
             data = {"corpus": self.corpus.name, "digest": self.corpus.digest(), **self._splits}
-            note_environment(self.folder, data=data)
+            update_environment(self.folder, data=data)

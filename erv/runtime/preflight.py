@@ -19,7 +19,7 @@ from erv.data.media.augmentation import Augmentation
 from erv.distributed.ranks import _number
 from erv.distributed.strategies import SHARING, processes, strategy
 from erv.errors import ConfigError
-from erv.runs.resolve import CHECKPOINTS, find_model
+from erv.runs.resolve import CHECKPOINT_KEYS, find_model
 from erv.taxonomy import counterpart
 
 _PRECISIONS = ("32-true", "bf16-mixed")
@@ -60,7 +60,7 @@ def _data(tree: Mapping[str, Any], composition: Composition) -> Iterator[str]:
 
 
 def _checkpoints(tree: Mapping[str, Any]) -> Iterator[str]:
-    for key in CHECKPOINTS:
+    for key in CHECKPOINT_KEYS:
         if not (reference := at(tree, key)):
             continue
         try:

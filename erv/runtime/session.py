@@ -35,7 +35,7 @@ from erv.runtime import leakage
 from erv.runtime.components import PROVIDED, Parts
 from erv.runtime.evaluation import is_evaluated
 from erv.runtime.preflight import missing, trainer_problems
-from erv.utils.io import refusal
+from erv.utils.io import disk_error
 from erv.verifier.metrics import UnfitVerifier
 
 _log = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ def user_errors() -> Iterator[None]:
     ) as error:
         raise ConfigError(str(error)) from error
     except Exception as error:
-        if (refused := refusal(error)) is None:
+        if (refused := disk_error(error)) is None:
             raise
         notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", ()))
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""Files that are the old one or the new one, never a part of either, whatever ends the process or the machine."""
+"""Atomic, durable file writes: after a crash a file has its old or its new content, never a part of either."""
 
 from __future__ import annotations
 
@@ -11,63 +11,74 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-_REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)  # full, over its quota, read-only, another user's
-TEMPORARY = ".tmp"  # how the name ends of a file that is being written
+TEMPORARY = ".tmp"  # suffix of a file that is being written
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)  # full, over quota, read-only, no permission
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A file beside `path` to write into; it takes the place of `path`, and is on the disk, once the block has ended well."""
+    """Yield a temporary file beside `path` to write to; when the block ends without an exception it replaces `path`.
+
+    The temporary file is in the same folder since only a rename within one file system is atomic. File and folder are flushed
+    to the disk: without the first, a power failure can leave the new name with an empty file; without the second, the old name.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
         yield temporary
-        _sync(temporary)
+        _fsync(temporary)
         temporary.replace(path)
-        _sync(path.parent)  # the new name, too
+        _fsync(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        os.fsync(descriptor)
     finally:
-        os.close(handle)
+        os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text durably."""
+    """Write a text file atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON durably."""
+    """Write a JSON file atomically."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write JSONL durably, one row a line."""
+    """Write a JSONL file atomically, one row a line."""
     write_text(path, "".join(map(json_line, rows)))
 
 
 def json_line(row: Mapping[str, Any]) -> str:
-    """A row of JSONL with its line end; no other character in it ends a line, whoever splits the file."""
+    """Encode one row of JSONL, line end included.
+
+    U+0085, U+2028 and U+2029 are escaped: JSON allows them in strings, but `str.splitlines` takes them for line ends.
+    """
     text = json.dumps(row, ensure_ascii=False)
     return text.translate({0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}) + "\n"
 
 
-def refusal(error: BaseException) -> str | None:
-    """What the disk refused, if that is behind `error`; libraries hide it at the end of a chain, or in their text."""
-    seen: list[BaseException] = []
+def disk_error(error: BaseException) -> str | None:
+    """The disk error (full, read-only, …) that caused `error`, as a text; None if another error did.
+
+    The whole chain of exceptions is searched: libraries raise their own errors from an OSError. Those written in Rust
+    (safetensors, tokenizers) only have its number in their message.
+    """
+    visited: list[BaseException] = []  # chains can be circular
     link: BaseException | None = error
-    while link is not None and link not in seen:
-        seen.append(link)
-        if isinstance(link, OSError) and link.errno in _REFUSED:
+    while link is not None and link not in visited:
+        visited.append(link)
+        if isinstance(link, OSError) and link.errno in _DISK_ERRORS:
             return f"{os.strerror(link.errno)}{f': {link.filename}' if link.filename else ''}"
-        for number in _REFUSED:
+        for number in _DISK_ERRORS:
             if f"(os error {number})" in str(link):
                 return str(link)
         link = link.__cause__ or link.__context__
@@ -75,6 +86,6 @@ def refusal(error: BaseException) -> str | None:
 
 
 def file_sha256(file: str | Path) -> str:
-    """The hash of a file's bytes: what a run that reads it is made of, wherever the file lies."""
+    """The SHA-256 of a file's content, in hex."""
     with Path(file).open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Public names of a package that are imported on first use (PEP 562)."""
+"""Lazy exports: public names of a package that are imported on first use (PEP 562)."""
 
 from __future__ import annotations
 
@@ -10,17 +10,23 @@ from typing import Any
 def lazy_exports(
     package: str, modules: Mapping[str, str]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
-    """`__getattr__`, `__dir__` and `__all__` of a package whose public names lie in its modules.
+    """Make `__getattr__`, `__dir__` and `__all__` of a package that exports names of its modules.
 
-    `modules` maps a public name to "module" or, where the name differs there, to "module:name". Nothing is imported before
-    a name is asked for: a command that only reads `erv.report` must not wait for torch.
+    Nothing is imported before a name is used: a command that only reads reports must not wait for torch.
+
+    Args:
+        package: The package's name, for error messages.
+        modules: {public name: "module"}, or {public name: "module:name"} where the name in the module differs.
+
+    Example:
+        __getattr__, __dir__, __all__ = lazy_exports(__name__, {"SFT": "erv.training.sft"})
     """
 
-    def get(name: str) -> Any:
+    def getattr_(name: str) -> Any:
         if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         module, _, attribute = modules[name].partition(":")
         return getattr(importlib.import_module(module), attribute or name)
 
     names = sorted(modules)
-    return get, lambda: names, names
+    return getattr_, lambda: names, names

@@ -1,4 +1,4 @@
-"""What comes from elsewhere (corpora, models, servers) as it may be parsed and shown. SECURITY.md says what is trusted."""
+"""Handle values from untrusted sources (data sets, models, servers) safely when they are parsed or displayed (SECURITY.md)."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import logging
 import re
 from typing import Any
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would run when the file is opened
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet evaluates a cell that begins with one of these
+# C0 and C1 control characters except tab and line feed, and the characters that change the direction of writing
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def parse_json(text: str) -> Any:
-    """The value of a JSON text; ValueError for what is none, however it is made."""
+    """Parse a JSON text; ValueError for anything that is not valid JSON, also for what is nested too deeply for the parser."""
     try:
         return json.loads(text)
     except RecursionError as error:
@@ -20,18 +21,18 @@ def parse_json(text: str) -> Any:
 
 
 def visible(text: str) -> str:
-    """`text` for a terminal: what would move its cursor, colour it or turn its direction is shown as an escape."""
-    return _CONTROL.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
+    r"""Escape control characters (as `\x1b`), so that `text` cannot move a terminal's cursor, colour it or reorder letters."""
+    return _CONTROL.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
 
 
 def cell(value: Any) -> Any:
-    """`value` for a CSV file that a spreadsheet opens: a text that it would take for a formula is marked as text."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+    """Make `value` safe as a CSV cell: a string that a spreadsheet would evaluate as a formula gets a leading apostrophe."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA_STARTS) else value
 
 
 class VisibleFormatter(logging.Formatter):
-    """Log lines whose values may come from elsewhere."""
+    """Log formatter that escapes control characters; conf/hydra/job_logging uses it."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """A line for a terminal."""
+        """Format a record, traceback included, for a terminal."""
         return visible(super().format(record))

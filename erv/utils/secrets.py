@@ -1,4 +1,4 @@
-"""Secrets (API keys, tokens, passwords) come from the environment and go nowhere else: not into configs, logs or folders."""
+"""Secrets (API keys, tokens, passwords): read from the environment only, and kept out of configs, logs and run folders."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 _NAME = re.compile(r"(^|[_.])(api_?key|access_key|token|secret|password|passwd|credentials?)$", re.IGNORECASE)
-_SHORTEST = 12  # characters; shorter values are words that texts may hold by chance
+_MIN_LENGTH = 12  # characters; a shorter value may occur in ordinary text by chance
 
 
 def is_secret(name: str) -> bool:
-    """Whether a key or variable of this name holds a secret: `openai_api_key`, `HF_TOKEN`; not `token_budget`."""
+    """Whether a config key or variable of this name holds a secret: `openai_api_key`, `HF_TOKEN`; not `token_budget`."""
     return _NAME.search(name) is not None
 
 
 def refused(tree: Any, path: str = "") -> Iterator[str]:
-    """What is wrong with a config that holds secrets, by key and by value; the messages do not repeat them."""
+    """Yield an error message for every secret in a config, recognised by its key or its value; no message repeats the secret.
+
+    `path` is the dotted key of `tree`.
+    """
     if isinstance(tree, Mapping):
         for key, value in tree.items():
             yield from refused(value, f"{path}.{key}".lstrip("."))
@@ -25,7 +28,7 @@ def refused(tree: Any, path: str = "") -> Iterator[str]:
         for index, value in enumerate(tree):
             yield from refused(value, f"{path}.{index}")
     elif isinstance(tree, str) and tree:
-        variables = [name for name, value in _variables().items() if value in tree]
+        variables = [name for name, value in _environment_secrets().items() if value in tree]
         if variables:
             yield f"{path!r} holds the value of {variables[0]}, and would be written down; leave it in the environment"
         elif is_secret(path):
@@ -33,17 +36,18 @@ def refused(tree: Any, path: str = "") -> Iterator[str]:
 
 
 def refused_arguments(arguments: list[str]) -> list[str]:
-    """The same for a command line, before anything of it is written."""
+    """The same for the arguments of a command line; to be called before Hydra writes them into the run's folder."""
     pairs = (argument.lstrip("+~").partition("=") for argument in arguments)
     return [problem for key, _, value in pairs for problem in refused(value, key)]
 
 
 def masked(text: str) -> str:
-    """`text` with `***` for every secret of the environment."""
-    for value in _variables().values():
+    """Replace the value of every secret environment variable in `text` by `***`."""
+    for value in _environment_secrets().values():
         text = text.replace(value, "***")
     return text
 
 
-def _variables() -> dict[str, str]:
-    return {name: v for name, v in os.environ.items() if is_secret(name) and len(v) >= _SHORTEST}
+def _environment_secrets() -> dict[str, str]:
+    """{name: value} of the environment variables that hold secrets."""
+    return {name: value for name, value in os.environ.items() if is_secret(name) and len(value) >= _MIN_LENGTH}

@@ -1,4 +1,4 @@
-"""Hashes of tensors."""
+"""Hashing of model weights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def tensors_sha256(tensors: dict[str, Tensor]) -> str:
-    """sha256 over names, shapes, dtypes and bytes of `tensors`: the identity of weights."""
+    """SHA-256 over the names, shapes, dtypes and bytes of `tensors`, in hex; independent of their order and device."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         value = tensors[name].detach().cpu().contiguous()

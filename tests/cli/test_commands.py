@@ -1,4 +1,4 @@
-"""The commands as users meet them: bad input, sweeps, W&B, the wheel, and every line of the README."""
+"""The commands from the command line: invalid input, sweeps, the wheel, and every command of the README."""
 
 import json
 import os
@@ -19,25 +19,35 @@ from erv.data.datasets.manifest import TEMPLATE
 from erv.policy import load_policy
 
 SMALL_DFEW = [
-    "data.expect=none", "evaluation.limit=2", "evaluation.max_new_tokens=16", "evaluation.samples=1",
-]  # fmt: skip
+    "data.expect=none",
+    "evaluation.limit=2",
+    "evaluation.max_new_tokens=16",
+    "evaluation.samples=1",
+]
 SMALL_DFEW_TRAINING = [
-    "trainer=cpu", "trainer.val_check_interval=1", "data.dev_limit=2",
-    "algo.epochs=null", "algo.iterations=1", "algo.max_new_tokens=16",
+    "trainer=cpu",
+    "trainer.val_check_interval=1",
+    "data.dev_limit=2",
+    "algo.epochs=null",
+    "algo.iterations=1",
+    "algo.max_new_tokens=16",
     "verifier.gate=null",
-]  # fmt: skip
+]
 SMALL_ROBERTA = [
-    "verifier.model.checkpoint=models/erv", "data.expect=none", "trainer=cpu", "trainer.val_check_interval=1",
+    "verifier.model.checkpoint=models/erv",
+    "data.expect=none",
+    "trainer=cpu",
+    "trainer.val_check_interval=1",
     "+trainer.limit_train_batches=1",
-]  # fmt: skip
+]
 
 
 def test_a_sweep_makes_one_run_per_value_and_leaves_nothing_where_it_was_started(demo):
     before = {f.name for f in demo.iterdir()}
     train(demo, "-m", "+exp=grpo_demo", "+debug=demo", "name=sweep", "reward.explanation.threshold=0.05,0.3")
     runs = list((demo / "runs" / "demo" / "sweep").iterdir())
-    found = {yaml.safe_load((f / "config.yaml").read_text())["reward"]["explanation"]["threshold"] for f in runs}
-    assert found == {0.05, 0.3}
+    configs = [yaml.safe_load((folder / "config.yaml").read_text()) for folder in runs]
+    assert {config["reward"]["explanation"]["threshold"] for config in configs} == {0.05, 0.3}
     assert all((f / "metrics.json").exists() for f in runs)
     assert {f.name for f in demo.iterdir()} == before
 
@@ -124,7 +134,7 @@ def test_an_unfit_verifier_stops_training(demo):
     assert "that of TF-IDF with logistic regression on the same rows" in done.stderr
 
 
-def test_a_verifier_to_be_trained_rewards_nobody(demo):
+def test_an_untrained_verifier_is_refused_as_a_reward(demo):
     done = train(demo, "+exp=grpo_demo", "+debug=demo", "verifier=roberta_large", "verifier.gate=null", check=False)
     assert done.returncode == 2
     assert "verifier=roberta_large is one to be trained, and grpo reads sentences with a trained one" in done.stderr
@@ -132,9 +142,14 @@ def test_a_verifier_to_be_trained_rewards_nobody(demo):
 
 def test_answers_that_do_not_fit_are_refused_before_training(demo):
     done = train(
-        demo, "+exp=grpo_demo", "+debug=demo", "evaluation.max_new_tokens=500", "verifier.gate=null", "name=long",
+        demo,
+        "+exp=grpo_demo",
+        "+debug=demo",
+        "evaluation.max_new_tokens=500",
+        "verifier.gate=null",
+        "name=long",
         check=False,
-    )  # fmt: skip
+    )
     assert done.returncode == 2
     assert "must fit the decoder's 512 positions" in done.stderr
     assert not (run_of(demo, "long") / "model").exists()
@@ -150,31 +165,26 @@ def test_dfew_without_data_says_what_is_missing(tmp_path):
 
 def test_the_wheel_finds_its_configs_from_any_folder(tmp_path):
     for name in ("erv", "conf", "pyproject.toml", "README.md", "LICENSE"):
-        source = ROOT / name
-        skip = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(source, tmp_path / "src" / name, ignore=skip) if source.is_dir() else shutil.copy(
-            source, tmp_path / "src" / name
-        )
-    build = [
-        sys.executable,
-        "-m",
-        "build",
-        "--wheel",
-        "--no-isolation",
-        "--outdir",
-        str(tmp_path),
-        str(tmp_path / "src"),
-    ]
-    subprocess.run(build, check=True, capture_output=True)
+        source, target = ROOT / name, tmp_path / "src" / name
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target)
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation"]
+    subprocess.run([*build, "--outdir", str(tmp_path), str(tmp_path / "src")], check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     site = tmp_path / "site"
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(wheel)]
     subprocess.run(install, check=True)
     (tmp_path / "elsewhere").mkdir()
     done = subprocess.run(
-        [sys.executable, "-m", "erv.train", "+exp=grpo_dfew", "--cfg", "job"], cwd=tmp_path / "elsewhere",
-        env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-m", "erv.train", "+exp=grpo_dfew", "--cfg", "job"],
+        cwd=tmp_path / "elsewhere",
+        env={**os.environ, "PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert "erv.data.DFEW" in done.stdout
 
@@ -186,7 +196,7 @@ def readme_commands():
 
 
 def small(command):
-    """The command with what makes it small: fewer clips and steps, the same code."""
+    """Add overrides to a command that make it small: fewer clips and steps, the same code."""
     if "erv.doctor" in command and "data=dfew" in command:
         return [*command, "data.expect=none"]
     if {"erv.report", "erv.doctor", "erv.label"} & set(command):
@@ -206,7 +216,7 @@ def small(command):
 
 
 def test_every_command_of_the_readme_runs(demo, tmp_path, corpus):
-    """In order, in one folder. `make demo` and `make test` are what the other tests and CI are; here they must resolve."""
+    """In order, in one folder. `make` commands run other tests or CI jobs, so only their targets are checked (`make -n`)."""
     for name in ("data", "cache", "runs"):
         shutil.copytree(demo / name, tmp_path / name)
     (tmp_path / "models").mkdir()
@@ -235,8 +245,8 @@ def test_every_command_of_the_readme_runs(demo, tmp_path, corpus):
         else:
             assert words[:2] == ["python", "-m"], f"a command of the README that this test does not know: {line}"
             command, folder = [sys.executable, *small(words[1:])], tmp_path
-        here = {key: value for key, value in env.items() if key != "ERV_DATA" or "demo" not in line}
-        done = subprocess.run(command, cwd=folder, env=here, capture_output=True, text=True, check=False)
+        line_env = {key: value for key, value in env.items() if key != "ERV_DATA" or "demo" not in line}
+        done = subprocess.run(command, cwd=folder, env=line_env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
     assert (tmp_path / "dfew.html").stat().st_size > 1000
 
@@ -260,16 +270,16 @@ def write_dfew(root, corpus):
     (root / "clip").mkdir()
     clips = {"train": corpus.clips("train"), "test": corpus.clips("test")}
     number = 0
-    for split, found in clips.items():
+    for split, split_clips in clips.items():
         lines = ["id,label"]
-        for clip in found:
+        for clip in split_clips:
             number += 1
             shutil.copy(clip.video, root / "clip" / f"{number}.mp4")
             lines.append(f"{number},{corpus.taxonomy.index(clip.label) + 1}")
         (root / "label" / f"single_{split}set_5.csv").write_text("\n".join(lines) + "\n")
 
 
-def test_no_experiment_is_said(tmp_path):
+def test_a_command_without_an_experiment_lists_the_experiments(tmp_path):
     done = train(tmp_path, check=False)
     assert done.returncode == 2
     assert "no experiment is chosen; add +exp=NAME with one of eval_demo, eval_dfew, eval_mafw" in done.stderr

@@ -1,4 +1,4 @@
-"""Grids: plain processes, killed and started again; everything planned before anything starts."""
+"""Grids of jobs: planning, running, killing and resuming them; help pages and error messages of the commands."""
 
 import json
 import os
@@ -23,9 +23,15 @@ def grid_of(demo, *overrides):
 
 
 def processes_below(folder):
-    """The processes that have the run folder open, or work for it."""
-    found = subprocess.run(["pgrep", "-f", f"name={folder.name}"], capture_output=True, text=True, check=False).stdout
-    return found.split()
+    """The process ids of the grid that makes the runs in `folder`, and of its jobs."""
+    pids = subprocess.run(["pgrep", "-f", f"name={folder.name}"], capture_output=True, text=True, check=False).stdout
+    return pids.split()
+
+
+def cpu_seconds_of_children():
+    """CPU time of all child processes that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 @pytest.mark.faults
@@ -74,7 +80,7 @@ def test_all_jobs_are_checked_before_the_first_one_starts(demo):
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "messages"),
     [
         (["reward.explanation.treshold=0.2"], ["did you mean 'reward.explanation.threshold'"]),
         (["algo=none"], ["there is no algo=none", "algo is one of grpo, sft, towers, verifier"]),
@@ -85,7 +91,7 @@ def test_all_jobs_are_checked_before_the_first_one_starts(demo):
         (["algo.group_size=1"], ["algo.group_size is at least 2, got 1"]),
     ],
 )
-def test_typos_stop_before_training_and_say_where_they_are(tmp_path, monkeypatch, overrides, told):
+def test_typos_stop_before_training_and_say_where_they_are(tmp_path, monkeypatch, overrides, messages):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     (tmp_path / "own" / "exp").mkdir(parents=True)
     (tmp_path / "own" / "exp" / "mine.yaml").write_text(
@@ -94,15 +100,15 @@ def test_typos_stop_before_training_and_say_where_they_are(tmp_path, monkeypatch
     chosen = [] if "+exp=mine" in overrides else ["+exp=grpo_demo"]
     done = inside(erv.train.main, tmp_path, "--config-dir", str(tmp_path / "own"), *chosen, *overrides)
     assert done.returncode == 2, done.stdout + done.stderr
-    for text in told:
-        assert text in done.stderr
+    for message in messages:
+        assert message in done.stderr
     assert not (tmp_path / "runs").exists()
 
 
 def test_every_missing_piece_is_named_at_once_with_the_command_that_checks_it(tmp_path):
-    begun = resource.getrusage(resource.RUSAGE_CHILDREN)
+    before = cpu_seconds_of_children()
     done = train(tmp_path, "+exp=grpo_dfew", check=False)
-    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = cpu_seconds_of_children() - before
     assert done.returncode == 2
     for piece in (
         "DFEW is not at",
@@ -111,17 +117,17 @@ def test_every_missing_piece_is_named_at_once_with_the_command_that_checks_it(tm
         "runs/dfew/verifier' does not exist",
     ):
         assert piece in done.stderr
-    assert ended.ru_utime + ended.ru_stime - begun.ru_utime - begun.ru_stime < 15
+    assert seconds < 15
 
 
 @pytest.mark.parametrize("name", ["train", "evaluate", "label", "predict", "doctor", "report"])
 def test_help_is_a_page_that_comes_at_once(name, tmp_path):
-    begun = resource.getrusage(resource.RUSAGE_CHILDREN)
+    before = cpu_seconds_of_children()
     command = [sys.executable, "-m", f"erv.{name}", "--help"]
     done = subprocess.run(command, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, check=True)
-    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = cpu_seconds_of_children() - before
     assert f"python -m erv.{name}" in done.stdout
-    assert ended.ru_utime + ended.ru_stime - begun.ru_utime - begun.ru_stime < 4  # lightning alone takes more
+    assert seconds < 4  # lightning alone takes more
     if name == "train":
         assert "grpo_dfew" in done.stdout
         assert "launch.devices" in done.stdout
@@ -173,29 +179,28 @@ def test_a_grid_told_to_end_ends_its_jobs_first(tmp_path):
 
 
 def test_optuna_searches_by_a_figure_of_the_runs(demo):
-    command = [sys.executable, "-m", "erv.train", "-m", *TINY, "name=search", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=2",
-               "hydra.sweeper.n_jobs=2", "hydra.sweeper.direction=maximize", "launch.objective=sampled.unknown_rate",
-               "reward.explanation.threshold=range(0.05,0.2,step=0.15)"]  # fmt: skip
+    search = [
+        "name=search",
+        "hydra/sweeper=optuna",
+        "hydra.sweeper.n_trials=2",
+        "hydra.sweeper.n_jobs=2",
+        "hydra.sweeper.direction=maximize",
+        "launch.objective=sampled.unknown_rate",
+        "reward.explanation.threshold=range(0.05,0.2,step=0.15)",
+    ]
+    command = [sys.executable, "-m", "erv.train", "-m", *TINY, *search]
     done = subprocess.run(command, cwd=demo, env=warm(demo), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    found = [json.loads(file.read_text()) for file in demo.glob("runs/demo/search/*/metrics.json")]
+    runs = [json.loads(file.read_text()) for file in demo.glob("runs/demo/search/*/metrics.json")]
     (result,) = demo.glob("runs/multirun/*/optimization_results.yaml")
-    assert yaml.safe_load(result.read_text())["best_value"] == max(run["sampled"]["unknown_rate"] for run in found)
+    assert yaml.safe_load(result.read_text())["best_value"] == max(run["sampled"]["unknown_rate"] for run in runs)
 
 
 @pytest.mark.slow
 def test_submitit_starts_the_jobs_elsewhere(demo):
     """Its local executor has the interface of SLURM's."""
-    command = [
-        sys.executable,
-        "-m",
-        "erv.train",
-        "-m",
-        *TINY,
-        "name=submitted",
-        "hydra/launcher=submitit_local",
-        "seed=0",
-    ]
+    overrides = ["name=submitted", "hydra/launcher=submitit_local", "seed=0"]
+    command = [sys.executable, "-m", "erv.train", "-m", *TINY, *overrides]
     done = subprocess.run(command, cwd=demo, env=warm(demo), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     (file,) = demo.glob("runs/demo/submitted/*/metrics.json")

@@ -307,7 +307,7 @@ def test_weights_are_not_tested_on_what_they_were_trained_on(demo):
     ]
     trained = provenance.read(next((demo / "runs" / "demo" / "grpo_erv").glob("*/model")))
     assert [training.stage for training in trained] == ["towers", "sft", "grpo"]
-    assert provenance.shared(trained, {f"synthetic/{id_}" for id_ in test}) == []
+    assert provenance.overlaps(trained, {f"synthetic/{id_}" for id_ in test}) == []
     assert provenance.read(demo) is None
 
 

@@ -1,4 +1,4 @@
-"""How tests run the project's commands: in processes of their own, with their files in a folder of their own."""
+"""Run the project's commands from tests: as processes (usually forks of a warm server), with their files in a test's folder."""
 
 import atexit
 import contextlib
@@ -18,14 +18,15 @@ WARM = Path(__file__).parent / "warm"
 
 
 def environment(root):
+    """The environment of a command that keeps its runs, data and cache below `root`."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    places = {f"ERV_{name}": str(root / name.lower()) for name in ("RUNS", "DATA", "CACHE")}
-    return {**os.environ, **places, "PATH": path, "PYTHONPATH": str(ROOT), "PYTHON": sys.executable}
+    folders = {f"ERV_{name}": str(root / name.lower()) for name in ("RUNS", "DATA", "CACHE")}
+    return {**os.environ, **folders, "PATH": path, "PYTHONPATH": str(ROOT), "PYTHON": sys.executable}
 
 
 @cache
-def _warm_process():
-    """The socket of this process' server, which ends with it."""
+def _warm_server():
+    """Start the warm server (warm/server.py) once per test process, with which it ends; returns its socket."""
     folder = tempfile.TemporaryDirectory(prefix="erv")
     atexit.register(folder.cleanup)
     socket = f"{folder.name}/socket"
@@ -39,48 +40,52 @@ def _warm_process():
 
 
 def warm(root):
-    """`environment`, in which commands do not import everything anew; for those that are not killed."""
-    env = environment(root)
-    return {**env, "PYTHONPATH": f"{WARM}:{ROOT}", "ERV_WARM": _warm_process()}
+    """`environment` in which commands are forked from the warm server instead of importing everything again.
+
+    Not for a command that the test kills: the fork ends a moment later than the process that waits for it.
+    """
+    return {**environment(root), "PYTHONPATH": f"{WARM}:{ROOT}", "ERV_WARM": _warm_server()}
 
 
 def train(root, *overrides, check=True):
-    return _done(root, ["erv.train", *overrides], check)
+    """Run `erv.train` in the folder `root`; it must succeed if `check`."""
+    return _run(root, ["erv.train", *overrides], check)
 
 
 def interrupted(root, moment, *overrides, **extra):
-    """`train`, to which something happens at `moment`: see interrupted.py."""
-    return _done(root, ["interrupted", moment, *overrides], False, **extra)
+    """Run `erv.train` with a fault at `moment` (see warm/interrupted.py) and the environment variables `extra`."""
+    return _run(root, ["interrupted", moment, *overrides], False, **extra)
 
 
-def _done(root, arguments, check, **extra):
+def _run(root, arguments, check, **extra):
     command = [sys.executable, "-m", *arguments]
     env = {**warm(root), **extra}
-    done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, check=False)
-    assert not check or done.returncode == 0, done.stdout + done.stderr
-    return done
+    result = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, check=False)
+    assert not check or result.returncode == 0, result.stdout + result.stderr
+    return result
 
 
 def run_of(root, arm, group="demo"):
+    """The folder of the only run with this name."""
     (folder,) = (root / "runs" / group / arm).iterdir()
     return folder
 
 
 def children(pid):
-    """The ranks that a process has started."""
-    found = []
-    for place in Path("/proc").glob("[0-9]*"):
+    """The process ids of the DDP ranks that process `pid` has started."""
+    pids = []
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            fields = (place / "stat").read_text().rsplit(")", 1)[1].split()
-            if int(fields[1]) == pid and b"hydra.job.name=train_ddp" in (place / "cmdline").read_bytes():
-                found.append(int(place.name))
-        except FileNotFoundError:  # ended meanwhile
+            fields = (process / "stat").read_text().rsplit(")", 1)[1].split()  # the name before ")" may hold spaces
+            if int(fields[1]) == pid and b"hydra.job.name=train_ddp" in (process / "cmdline").read_bytes():
+                pids.append(int(process.name))
+        except FileNotFoundError:  # it has ended meanwhile
             continue
-    return found
+    return pids
 
 
 def in_a_terminal(command, env):
-    """Exit code and output of a command that believes a user is watching."""
+    """Run a command on a pseudo-terminal; returns its exit code and output."""
     master, slave = pty.openpty()
     process = subprocess.Popen(command, env=env, stdout=slave, stderr=slave, stdin=subprocess.DEVNULL)
     os.close(slave)
@@ -93,9 +98,10 @@ def in_a_terminal(command, env):
 
 
 @contextlib.contextmanager
-def _as_started(root, arguments, extra):
-    """Folder, environment, arguments and logging of a command; all as before afterwards."""
-    before = dict(os.environ), Path.cwd(), sys.argv, logging.root.handlers[:], logging.root.level
+def _process_state(root, arguments, extra):
+    """Set working folder, environment and arguments as a command would find them; restore them and the logging afterwards."""
+    env, folder, argv = dict(os.environ), Path.cwd(), sys.argv
+    handlers, level = logging.root.handlers[:], logging.root.level
     os.environ.update({**environment(root), **extra})
     os.chdir(root)
     sys.argv = arguments
@@ -103,19 +109,19 @@ def _as_started(root, arguments, extra):
         yield
     finally:
         os.environ.clear()
-        os.environ.update(before[0])
-        os.chdir(before[1])
-        sys.argv, logging.root.handlers[:], logging.root.level = before[2:]
+        os.environ.update(env)
+        os.chdir(folder)
+        sys.argv, logging.root.handlers[:], logging.root.level = argv, handlers, level
 
 
 def inside(main, root, *arguments, **extra):
-    """A command in this process, which has imported everything already: as `subprocess.run` would give it back."""
+    """Run a command's `main` in this process, which saves a start; returns what `subprocess.run` would."""
     out, err = io.StringIO(), io.StringIO()
-    with _as_started(root, [main.__module__, *arguments], extra), redirect_stdout(out), redirect_stderr(err):
+    with _process_state(root, [main.__module__, *arguments], extra), redirect_stdout(out), redirect_stderr(err):
         try:
             code = main()
-        except SystemExit as end:
-            code = end.code
+        except SystemExit as error:
+            code = error.code
             if isinstance(code, str):
                 print(code, file=err)
                 code = 1

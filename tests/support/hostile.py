@@ -20,7 +20,7 @@ TARGETS = [
     "torch.optim.optimizer.functools.partial", "torch.nn.Module", "torch.distributed.launch.main",
     "lightning.pytorch.cli.LightningCLI", "lightning.pytorch.LightningModule.load_from_checkpoint",
     "lightning.pytorch.trainer.trainer.os.system", "lightning.fabric.Fabric", "lightning.pytorch.callbacks.os.remove",
-    "erv.cli.jobs.run_jobs", "erv.cli.jobs.Job", "erv.cli.jobs.subprocess.Popen", "erv.cli.shards.spread", "erv.cli.jobs.subprocess.run",
+    "erv.cli.jobs.run_jobs", "erv.cli.jobs.Job", "erv.cli.jobs.subprocess.Popen", "erv.cli.shards.run_in_processes", "erv.cli.jobs.subprocess.run",
     "erv.runs.environment.subprocess.run", "erv.utils.io.write_text", "erv.utils.io.replacing", "erv.distributed.signals.tell", "erv.cli.command.sys.exit",
     "erv.distributed.ddp.subprocess.Popen", "erv.policy.export_policy", "erv.policy.checkpoint.torch.load", "erv.data.media.decode_pool.os.kill",
     "erv.training.SFT.__init__.__globals__", "erv.config.instantiate.__builtins__", "erv.config.instantiate.build", "erv.evaluation.predictions.keep_aside",

@@ -13,7 +13,7 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 
 from erv.distributed.collectives import gathered
 from erv.errors import ConfigError
-from erv.runs.checkpoints import Checkpoint, best, declared, place, prune
+from erv.runs.checkpoints import Checkpoint, best, checkpoint_file, list_checkpoints, prune
 from erv.utils.io import replacing
 from erv.verifier.classifier import Verifier
 
@@ -76,12 +76,12 @@ class Checkpoints(pl.Callback):
 
     def save(self, trainer: pl.Trainer, done: int) -> None:
         """Write the state after `done` batches, once; every process calls this."""
-        file = place(self.folder, done)
-        if any(checkpoint.file == file for checkpoint in declared(self.folder)):
+        file = checkpoint_file(self.folder, done)
+        if any(checkpoint.file == file for checkpoint in list_checkpoints(self.folder)):
             return
         trainer.save_checkpoint(file)
         if trainer.is_global_zero:
-            Checkpoint(file, done, self.figures).declare()
+            Checkpoint(file, done, self.figures).write_manifest()
             prune(self.folder, self._best())
         trainer.strategy.barrier()
 
@@ -95,7 +95,7 @@ class Checkpoints(pl.Callback):
         return gathered(better)[0]
 
     def _best(self) -> Checkpoint | None:
-        found = declared(self.folder)
+        found = list_checkpoints(self.folder)
         return next((one for name, most in WATCHED.items() if (one := best(found, name, most))), None)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:

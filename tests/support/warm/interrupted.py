@@ -1,7 +1,7 @@
-"""`python -m erv.train` to which something happens at an exact moment: python -m interrupted WHAT:NUMBER[:MORE] ARGUMENTS…
+"""`python -m erv.train` with a fault at an exact moment: python -m interrupted FAULT:NUMBER[:DETAIL] ARGUMENTS…
 
-What happens is real (a signal, a full disk, an error of the allocator); only when is arranged here, and for a judge that is
-to be asked, that the policy answers in form.
+The faults are real (a signal, a full disk, an error of the allocator); methods are replaced only to cause them at the right
+moment. FAULT `answers` is none: the policy answers with the text DETAIL, so that judges have something to read.
 """
 
 import contextlib
@@ -27,24 +27,24 @@ def send(name):
 
 
 def send_to_all(name):
-    """As a cluster or a terminal does: to the workers too."""
+    """Signal the whole process group, as a cluster or a terminal does: the data workers get the signal, too."""
     os.killpg(0, getattr(signal, name))
 
 
-def at_end(number, act):
-    """When batch `number` has changed the weights, before anything of it is written."""
-    end = Axes.on_train_batch_end
+def at_batch_end(number, cause):
+    """Call `cause` after the optimiser step of batch `number`, before any of its metrics is written."""
+    on_train_batch_end = Axes.on_train_batch_end
 
-    def ended(self, trainer, module, outputs, batch, index):
+    def batch_ended(self, trainer, module, outputs, batch, index):
         if index == number:
-            act()
-        end(self, trainer, module, outputs, batch, index)
+            cause()
+        on_train_batch_end(self, trainer, module, outputs, batch, index)
 
-    Axes.on_train_batch_end = ended
+    Axes.on_train_batch_end = batch_ended
 
 
-def at_rewards(number, act):
-    """When what batch `number` has sampled is read."""
+def at_rewards(number, cause):
+    """Call `cause` after the rollout of batch `number`, before its rewards are computed."""
     step, score, batches = GRPO.training_step, GRPO.score, []
 
     def began(self, batch, index):
@@ -53,15 +53,19 @@ def at_rewards(number, act):
 
     def scored(self, batch, rollout):
         if batches[-1] == number:
-            act()
+            cause()
         return score(self, batch, rollout)
 
     GRPO.training_step, GRPO.score = began, scored
 
 
 def at_save(number, moment):
-    """Killed within the `number`-th save of a checkpoint: half written, not yet in its place, without its manifest."""
-    replace, declare, counts = Path.replace, Checkpoint.declare, []
+    """Kill the process within the `number`-th save of a checkpoint.
+
+    `moment` is half (the temporary file is half written), written (it is whole, but not renamed) or undeclared (the checkpoint is
+    renamed, but has no manifest).
+    """
+    replace, write_manifest, counts = Path.replace, Checkpoint.write_manifest, []
 
     def replaced(path, target):
         if str(target).endswith(".ckpt"):
@@ -73,17 +77,17 @@ def at_save(number, moment):
                 send("SIGKILL")
         return replace(path, target)
 
-    def declared(checkpoint):
+    def manifest_written(checkpoint):
         if len(counts) == number and moment == "undeclared":
             send("SIGKILL")
-        declare(checkpoint)
+        write_manifest(checkpoint)
 
     Path.replace = replaced
-    Checkpoint.declare = declared
+    Checkpoint.write_manifest = manifest_written
 
 
-def short_of_memory(number):
-    """In batch `number` no micro-batch of more than one clip fits: the allocator is asked for more than there is."""
+def out_of_memory(number):
+    """Run out of memory in batch `number` for every micro-batch of more than one clip: the allocator is asked for 1 EiB."""
     add, step, batches = GRPO.add_gradient, GRPO.training_step, []
 
     def began(self, batch, index):
@@ -98,71 +102,72 @@ def short_of_memory(number):
     GRPO.training_step, GRPO.add_gradient = began, added
 
 
-def broken(first, last):
-    """The loss of batches `first` to `last` is not a number."""
+def nan_loss(first, last):
+    """Make the loss of batches `first` to `last` NaN."""
     step = SFT.training_step
 
-    def stepped(self, batch, index):
+    def training_step(self, batch, index):
         loss = step(self, batch, index)
         return loss * float("nan") if first <= index <= last else loss
 
-    SFT.training_step = stepped
+    SFT.training_step = training_step
 
 
-def fill(folder):
-    """Leave no byte free."""
+def fill_disk(folder):
+    """Write a file until the file system of `folder` is full."""
     with contextlib.suppress(OSError), open(f"{folder}/filler", "wb", buffering=0) as file:
         while True:
             file.write(bytes(4096))
 
 
-def protect(folder):
-    """Files that are open stay so; nothing else can be written."""
+def make_read_only(folder):
+    """Remount `folder` read-only."""
     subprocess.run(["mount", "--bind", folder, folder], check=True)
     subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
 
 
-def refuse():
+def fail_in_verifier():
     raise ValueError("the verifier cannot read this")
 
 
-def turn_back():
-    """The clock, by a year, as a machine's does whose battery was empty."""
+def set_clock_back():
+    """Set the clock back by a year, as on a machine with an empty battery."""
     now = time.time
     time.time = lambda: now() - 365 * 86400
 
 
-def arrange(what, number, more):
-    if what in ("half", "written", "undeclared"):
-        at_save(number, what)
-    elif what == "batch":
-        at_end(number, lambda: send("SIGKILL"))
-    elif what == "ended":
-        at_end(number, lambda: send(more))
-    elif what == "everyone":
+def arrange(fault, number, detail):
+    """Replace the methods at which `fault` is caused."""
+    if fault in ("half", "written", "undeclared"):
+        at_save(number, fault)
+    elif fault == "batch":
+        at_batch_end(number, lambda: send("SIGKILL"))
+    elif fault == "ended":
+        at_batch_end(number, lambda: send(detail))
+    elif fault == "everyone":
         os.setpgid(0, 0)
-        at_end(number, lambda: send_to_all(more))
-    elif what == "rollout":
-        at_rewards(number, lambda: send(more))
-    elif what == "verifier":
-        at_rewards(number, refuse)
-    elif what == "full":
-        at_end(number, lambda: fill(more))
-    elif what == "readonly":
-        at_end(number, lambda: protect(more))
-    elif what == "memory":
-        short_of_memory(number)
-    elif what == "nan":
-        broken(number, int(more))
-    elif what == "answers":
-        Processor.decode = lambda self, ids: more
-    elif what == "clock":
-        at_end(number, turn_back)
+        at_batch_end(number, lambda: send_to_all(detail))
+    elif fault == "rollout":
+        at_rewards(number, lambda: send(detail))
+    elif fault == "verifier":
+        at_rewards(number, fail_in_verifier)
+    elif fault == "full":
+        at_batch_end(number, lambda: fill_disk(detail))
+    elif fault == "readonly":
+        at_batch_end(number, lambda: make_read_only(detail))
+    elif fault == "memory":
+        out_of_memory(number)
+    elif fault == "nan":
+        nan_loss(number, int(detail))
+    elif fault == "answers":
+        Processor.decode = lambda self, ids: detail
+    elif fault == "clock":
+        at_batch_end(number, set_clock_back)
     else:
-        sys.exit(f"interrupted.py knows no {what!r}")
+        sys.exit(f"interrupted.py knows no fault {fault!r}")
 
 
 if __name__ == "__main__":
-    given = sys.argv.pop(1).split(":", 2)
-    arrange(given[0], int(given[1]), given[2] if len(given) > 2 else "")
+    fault, number, *detail = sys.argv.pop(1).split(":", 2)
+    arrange(fault, int(number), *(detail or [""]))
     runpy.run_module("erv.train", run_name="__main__", alter_sys=True)

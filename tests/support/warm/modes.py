@@ -1,8 +1,8 @@
-"""`python -m erv.train` that writes, at every training step, which modules train: python -m modes FILE [STOP] ARGUMENTS…
+"""`python -m erv.train` that records which modules are in training mode at every step: python -m modes FILE [STOP] ARGUMENTS…
 
-A row of FILE (JSONL) is a step: the modes of all modules with weights, and of the reference; in step MEASURED, if the
-environment variable MODES_MEMORY is set, also the bytes of memory that the step allocated at its peak (the profiler makes a
-step several times slower). With STOP a number, the process gets SIGTERM in that step, as from a cluster.
+FILE (JSONL) gets a row for each step: the modes of all modules with weights, the reference policy included; in step MEASURED,
+if the environment variable MODES_MEMORY is set, also the peak of the bytes that the step allocated (the profiler makes a step
+several times slower). With STOP the process gets SIGTERM in the step of this number, as from a cluster.
 """
 
 import contextlib
@@ -24,9 +24,9 @@ MEASURED = 1
 FROZEN = ("model.vision_tower", "model.audio_tower", "model.bert_model")
 
 
-def allocated(profiled):
-    """Peak of the bytes allocated and not yet freed since profiling began."""
-    events = [e for e in profiled.profiler.kineto_results.events() if e.name() == "[memory]"]
+def peak_bytes(profiler):
+    """The peak of the bytes that were allocated since profiling began and not freed."""
+    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
     live = peak = 0
     for event in sorted(events, key=lambda e: e.start_ns()):
         live += event.nbytes()
@@ -34,13 +34,14 @@ def allocated(profiled):
     return peak
 
 
-def watched(stage, file, stop):
+def record(stage, file, stop):
+    """Replace the training step of a stage by one that writes a row to `file`."""
     step = stage.training_step
 
     def training_step(self, batch, index):
         measured = index == MEASURED and "MODES_MEMORY" in os.environ
-        memory = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
-        with memory if measured else contextlib.nullcontext():
+        profiler = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+        with profiler if measured else contextlib.nullcontext():
             result = step(self, batch, index)
         modules = {
             name: {"training": module.training, "trained": any(p.requires_grad for p in weights)}
@@ -52,7 +53,7 @@ def watched(stage, file, stop):
         layers = [m.training for n, m in trained if hasattr(m, "gradient_checkpointing") and ".layers." in n]
         row = {"step": index, "modules": modules, "dropout": dropout, "layers": layers}
         if measured:
-            row["bytes"] = allocated(memory)
+            row["bytes"] = peak_bytes(profiler)
         with file.open("a") as lines:
             lines.write(json.dumps(row) + "\n")
         if index == stop:
@@ -66,5 +67,5 @@ if __name__ == "__main__":
     file = Path(sys.argv.pop(1))
     stop = int(sys.argv.pop(1)) if sys.argv[1].isdigit() else None
     for stage in (SFT, GRPO, TowerWarmup, VerifierTraining):
-        watched(stage, file, stop)
+        record(stage, file, stop)
     runpy.run_module("erv.train", run_name="__main__", alter_sys=True)

@@ -1,6 +1,6 @@
-"""A process that has imported what the commands import, and becomes each of them by a fork (see sitecustomize.py).
+"""Warm server: a process that has imported what the commands import, and forks a child for each command (see sitecustomize.py).
 
-python server.py SOCKET; it ends with its standard input.
+python server.py SOCKET; it prints "ready" when it listens, and ends when its standard input is closed.
 """
 
 import gc
@@ -51,62 +51,67 @@ _IMPORTED = [
 
 
 def serve(path):
-    """Fork until standard input ends; in a fork, return the command that it is to become."""
+    """Fork a child for every connection until standard input is closed; in a child, return its order and streams.
+
+    The connection gets two lines: the child's pid, and when it has ended its exit code, negative for a signal. If the other side
+    closes the connection first (its process was killed), the child is killed.
+    """
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen()
     print("ready", flush=True)
-    look = selectors.DefaultSelector()
-    look.register(sys.stdin, selectors.EVENT_READ, "end")
-    look.register(listener, selectors.EVENT_READ, "start")
+    selector = selectors.DefaultSelector()
+    selector.register(sys.stdin, selectors.EVENT_READ, "end")
+    selector.register(listener, selectors.EVENT_READ, "start")
     while True:
-        for key, _ in look.select():
+        for key, _ in selector.select():
             if key.data == "end":
                 sys.exit()
             elif key.data == "start":
                 link, _ = listener.accept()
-                order, streams = received(link)
+                order, streams = receive(link)
                 if (child := os.fork()) == 0:
                     signal.set_wakeup_fd(-1)
-                    for each in list(look.get_map().values()):
-                        if each.fileobj is not sys.stdin:
-                            os.close(each.fd)
+                    # the server's open files, or a child would keep other children's connections open
+                    for entry in list(selector.get_map().values()):
+                        if entry.fileobj is not sys.stdin:
+                            os.close(entry.fd)
                     link.close()
                     return order, streams
                 for stream in streams:
                     os.close(stream)
                 link.sendall(f"{child}\n".encode())
-                handle = os.pidfd_open(child)
-                look.register(handle, selectors.EVENT_READ, ("ended", child, link, handle))
-                look.register(link, selectors.EVENT_READ, ("left", child, link, handle))
+                pidfd = os.pidfd_open(child)  # becomes readable when the child ends
+                selector.register(pidfd, selectors.EVENT_READ, ("ended", child, link, pidfd))
+                selector.register(link, selectors.EVENT_READ, ("disconnected", child, link, pidfd))
             else:
-                what, child, link, handle = key.data
-                if handle not in look.get_map():
-                    continue  # both at once, and the other came first
-                if what == "left":
+                event, child, link, pidfd = key.data
+                if pidfd not in selector.get_map():
+                    continue  # both events at once, and the other one was handled already
+                if event == "disconnected":
                     os.kill(child, signal.SIGKILL)
-                look.unregister(handle)
-                look.unregister(link)
+                selector.unregister(pidfd)
+                selector.unregister(link)
                 code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-                os.close(handle)
-                if what == "ended":
+                os.close(pidfd)
+                if event == "ended":
                     link.sendall(f"{code}\n".encode())
                 link.close()
 
 
-def received(link):
-    """The command, and its three streams."""
+def receive(link):
+    """Receive an order (module, arguments, folder, environment) and the descriptors of stdin, stdout and stderr."""
     size, streams, _, _ = socket.recv_fds(link, 4, 3)
-    text = b""
-    while len(text) < int.from_bytes(size, "big"):
-        text += link.recv(65536)
-    return json.loads(text), streams
+    content = b""
+    while len(content) < int.from_bytes(size, "big"):
+        content += link.recv(65536)
+    return json.loads(content), streams
 
 
 def become(order, streams):
     """Run the command as the main program of this process."""
-    for place, stream in enumerate(streams):
-        os.dup2(stream, place)
+    for descriptor, stream in enumerate(streams):
+        os.dup2(stream, descriptor)
         os.close(stream)
     sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
     os.chdir(order["folder"])
@@ -120,5 +125,5 @@ def become(order, streams):
 if __name__ == "__main__":
     for name in _IMPORTED:
         importlib.import_module(name)
-    gc.freeze()
+    gc.freeze()  # garbage collection in the children would touch, and so copy, the pages that they share
     become(*serve(sys.argv[1]))
