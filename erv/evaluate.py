@@ -18,7 +18,7 @@ from erv.cli.shards import share, spread
 from erv.errors import ConfigError
 
 if TYPE_CHECKING:
-    from erv.evaluation.settings import Evaluation
+    from erv.evaluation.settings import EvaluationSettings
 
 
 def plan(cfg: DictConfig) -> Path | None:
@@ -61,29 +61,29 @@ def _set_length(cfg: DictConfig) -> None:
 
 def evaluate_policy(cfg: DictConfig) -> None:
     """Sample the answers of a checkpoint, then judge and count them."""
-    from erv.evaluation.console import spoken, tell_costs
-    from erv.evaluation.predictions import read_parts
+    from erv.evaluation.console import metric_lines, print_costs
+    from erv.evaluation.predictions import read_rows
     from erv.runtime import session
     from erv.runtime.evaluation import evaluate, evaluated_clips, export, write_answers
 
     part = share(cfg.shard)
     _set_length(cfg)
     with session.open_stage(cfg, part) as (run, parts), session.refuse_incomplete():
-        plan: Evaluation = parts.make("evaluation")
+        plan: EvaluationSettings = parts.make("evaluation")
         clips = evaluated_clips(parts, plan)
         if cfg.dry_run:
-            there = read_parts(Path(parts.folder))
-            tell_costs(parts.judges, list(there.values()), len(plan.keys(clips)) - len(there), plan)
+            there = read_rows(Path(parts.folder))
+            print_costs(parts.judges, list(there.values()), len(plan.answer_keys(clips)) - len(there), plan)
         elif part is not None:
             if run is not None:
                 write_answers(run.folder, parts, plan, clips, part)
         elif run is not None:
-            missing = set(plan.keys(clips)) - read_parts(run.folder).keys()
+            missing = set(plan.answer_keys(clips)) - read_rows(run.folder).keys()
             if cfg.devices > 1 and missing:
                 devices = int(cfg.devices)
                 spread("erv.evaluate", devices, *([f"shard={k}/{devices}"] for k in range(devices)))
             metrics = evaluate(run, parts)
-            print("\n".join(spoken(metrics)))
+            print("\n".join(metric_lines(metrics)))
             session.finish_run(run, parts, metrics)
         if cfg.export_human_task and not cfg.dry_run and part is None:
             export(Path(parts.folder), parts.taxonomy, int(cfg.human_items), parts.seed)

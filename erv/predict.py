@@ -42,8 +42,8 @@ def main(cfg: DictConfig) -> None:
 
 def predict(cfg: DictConfig) -> Iterator[Prediction]:
     """The policy's answers, read by the verifier, as they are made."""
-    from erv.evaluation.annotate import read
-    from erv.evaluation.generate import answers
+    from erv.evaluation.annotate import add_rewards
+    from erv.evaluation.generate import generate_predictions
     from erv.runs.resolve import adopt_verifier, resolve_checkpoints, training_config
     from erv.runtime.components import PROVIDED, Parts
     from erv.runtime.evaluation import answer_length
@@ -71,8 +71,10 @@ def predict(cfg: DictConfig) -> Iterator[Prediction]:
         for start in range(0, len(samples), plan.batch_size):
             batch = samples[start : start + plan.batch_size]
             for decoding in plan.decodings:
-                for found in answers(policy, batch, parts.modalities, plan, decoding, parts.taxonomy, parts.seed):
-                    yield from read(found, parts.reward)
+                for found in generate_predictions(
+                    policy, batch, parts.modalities, plan, decoding, parts.taxonomy, parts.seed
+                ):
+                    yield from add_rewards(found, parts.reward)
 
 
 def as_object(prediction: Prediction) -> dict[str, Any]:

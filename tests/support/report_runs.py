@@ -7,7 +7,7 @@ import re
 
 import yaml
 
-from erv.evaluation.metrics.summary import summarise
+from erv.evaluation.metrics.summary import MetricSettings, summarise
 from erv.taxonomy import DFEW
 from erv.types import Prediction, Sentence, Verdict
 
@@ -44,7 +44,10 @@ def write_run(
     folder = root / arm / f"{seed}-{abs(hash(json.dumps([settings, config], default=str))) % 10**6}"
     (folder / "logs" / "version_0").mkdir(parents=True)
     kinds = dict.fromkeys(p.decoding for p in rows)
-    figures = {d: summarise([p for p in rows if p.decoding == d], labels, judge, 200) for d in kinds}
+    figures = {
+        d: summarise([p for p in rows if p.decoding == d], labels, judge, settings=MetricSettings(resamples=200))
+        for d in kinds
+    }
     clips = {p.clip_id: p.gold for p in rows}
     found = {"arm": arm, "stage": stage, "seed": seed, "signature": folder.name, "clips": len(clips), "judge": judge,
              "evaluation": {"split": "test", "samples": 1, "temperature": 0.7}, **figures, **(metrics or {})}  # fmt: skip
