@@ -20,6 +20,7 @@ from erv.types import Decoding
 
 Need = Literal["labels", "judge", "verifier"]
 Place = Literal["console", "judge_line", "results", "run_json", "validation", "headline"]
+ClassParts = tuple[np.ndarray, np.ndarray, np.ndarray]  # hits, rows that count, classes that exist: bool [N, C] each
 LAST = 1000  # position after all others
 
 
@@ -34,9 +35,7 @@ class AnswerShare:
 class ClassAverage:
     """A metric that is a mean over classes of sum(hits) / sum(counted rows)."""
 
-    parts: Callable[
-        [AnswerTable], tuple[np.ndarray, np.ndarray, np.ndarray]
-    ]  # hits, counted, class exists: bool [N, C]
+    parts: Callable[[AnswerTable], ClassParts]
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,8 @@ class Metric:
     "run_json": in what `erv.report --json` says of each run;
     "validation": logged as `dev/NAME` while a policy trains;
     "headline": in the progress bar, and in the sentence that sums up a comparison.
-    Only metrics with an interval (AnswerShare, ClassAverage) can be in the first three and in "headline".
+    Only metrics with an interval (AnswerShare, ClassAverage) can be in the first three and in "headline". `columns` and `chart`
+    put a metric into the report's table "How rationales are written" and among the learning curves of the page.
     """
 
     name: str  # key in metrics.json
@@ -83,7 +83,7 @@ class Metric:
     label: str = ""  # as headings show it; default: the name
     unit: Literal["percent", "number"] = "percent"  # percent: a fraction that is shown times 100
     higher_is_better: bool | None = True  # None: neither
-    needs: frozenset[Need] = frozenset()
+    needs: frozenset[Need] = frozenset()  # what it is not measured without
     places: frozenset[Place] = frozenset()
     columns: tuple[Column, ...] = ()
     chart: Chart | None = None
@@ -116,17 +116,7 @@ class Metric:
 
 _RESULT: frozenset[Place] = frozenset({"console", "results", "validation"})
 
-METRICS: dict[str, Metric] = {}  # by name, in the order of metrics.json
-
-
-def register(metric: Metric) -> None:
-    """Add a metric after those that are there; ValueError for a name that is taken."""
-    if metric.name in METRICS:
-        raise ValueError(f"there is a metric {metric.name!r} already; choose another name")
-    METRICS[metric.name] = metric
-
-
-for _metric in (
+_METRICS = (
     Metric(
         "war",
         AnswerShare(answer_table.answer_is_right),
@@ -265,8 +255,16 @@ for _metric in (
         columns=(Column("R_E judge", 2),),
         chart=Chart("R_E by the judge, on dev clips", 6),
     ),
-):
-    register(_metric)
+)
+
+METRICS: dict[str, Metric] = {metric.name: metric for metric in _METRICS}  # by name, in the order of metrics.json
+
+
+def register(metric: Metric) -> None:
+    """Add a metric after the others; ValueError for a name that is taken."""
+    if metric.name in METRICS:
+        raise ValueError(f"there is a metric {metric.name!r} already; choose another name")
+    METRICS[metric.name] = metric
 
 
 def shown_in(place: Place) -> list[Metric]:
