@@ -66,9 +66,9 @@ def add_verdicts(
             bar.close()
     result = []
     for i, p in enumerate(predictions):
-        kept = [verdict for verdict in p.verdicts if verdict.judge not in verdicts]
+        of_others = [verdict for verdict in p.verdicts if verdict.judge not in verdicts]
         new = [verdict for of_judge in verdicts.values() if (verdict := of_judge[i]) is not None]
-        result.append(replace(p, verdicts=(*kept, *new)))
+        result.append(replace(p, verdicts=(*of_others, *new)))
     return result
 
 
