@@ -60,8 +60,13 @@ def test_lines(golden):
 def test_counts(golden):
     stored = golden.stored["count"]
     counts = legacy_counts(golden.lines, golden.table, golden.taxonomy)
-    for ours, theirs in (("correct", "correct"), ("unknown", "unknown"), ("lines", "n_lines"),
-                         ("unknown_list", "unknown_list"), ("per_class", "per_class_[correct,total]")):  # fmt: skip
+    for ours, theirs in (
+        ("correct", "correct"),
+        ("unknown", "unknown"),
+        ("lines", "n_lines"),
+        ("unknown_list", "unknown_list"),
+        ("per_class", "per_class_[correct,total]"),
+    ):
         assert counts[ours] == stored[theirs], theirs
     assert legacy_confusion(golden.table).tolist() == stored["confusion_rows=gt_cols=pred+unknown"]
     totals = recall_parts(replace(golden.table, recall_over="labels"))[1].sum(0).tolist()

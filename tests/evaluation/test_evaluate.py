@@ -153,16 +153,25 @@ def test_shares_made_by_hand_and_rows_that_do_not_belong(home, whole):
 
 def write_predictions(path, count):
     texts = [f"Clip {i}: a {DFEW.labels[i % 7]} face." for i in range(count)]
-    rows = [{"id": i, "gold": DFEW.labels[i % 7], "text": f"<think>{t}</think><answer>{DFEW.labels[i % 3]}</answer>"}
-            for i, t in enumerate(texts)]  # fmt: skip
+    rows = [
+        {"id": i, "gold": DFEW.labels[i % 7], "text": f"<think>{t}</think><answer>{DFEW.labels[i % 3]}</answer>"}
+        for i, t in enumerate(texts)
+    ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return texts
 
 
 def api(server, name="gpt"):
     at = f"judge.{name}.llm"
-    return [f"{at}.base_url={server.url}", f"{at}.concurrency={CONCURRENCY}", f"{at}.timeout_s=1", f"{at}.backoff_s=0.02",
-            f"{at}.max_backoff_s=0.1", f"{at}.attempts=3", f"{at}.breaker=1000"]  # fmt: skip
+    return [
+        f"{at}.base_url={server.url}",
+        f"{at}.concurrency={CONCURRENCY}",
+        f"{at}.timeout_s=1",
+        f"{at}.backoff_s=0.02",
+        f"{at}.max_backoff_s=0.1",
+        f"{at}.attempts=3",
+        f"{at}.breaker=1000",
+    ]
 
 
 @pytest.fixture
@@ -239,8 +248,14 @@ def test_several_judges_and_a_human_on_the_command_line(tmp_path, endpoint):
     (tmp_path / "ann.csv").write_text(
         "text,emotion\n" + "".join(f"{t},{DFEW.labels[i % 7]}\n" for i, t in enumerate(texts[:5]))
     )
-    arguments = ["predictions=p.jsonl", "taxonomy=dfew", "judge=[gpt,gemini,human]", "judge.human.sheets=[ann.csv]", *api(gpt),
-                 *api(gemini, "gemini")]  # fmt: skip
+    arguments = [
+        "predictions=p.jsonl",
+        "taxonomy=dfew",
+        "judge=[gpt,gemini,human]",
+        "judge.human.sheets=[ann.csv]",
+        *api(gpt),
+        *api(gemini, "gemini"),
+    ]
     done = command(tmp_path, "m", *arguments)
     assert (done.returncode, "judge.gemini.llm.model" in done.stderr) == (2, True)
     arguments += ["judge.gemini.llm.model=gemini-x"]
@@ -290,8 +305,14 @@ def test_predictions_are_judged_without_a_model(home, whole):
 def test_the_released_figures_from_a_released_file(tmp_path):
     golden = json.loads((ROOT / "tests" / "fixtures" / "metrics_DFEW.json").read_text())
     labels = {str(v): k for k, v in golden["emotion_dict"].items()}
-    rows = [{"id": line.split("|")[0], "gold": labels[str(golden["labels"][line.split("|")[0]])], "text": line.split("|", 1)[1]}
-            for line in golden["one_line_per_sample"]]  # fmt: skip
+    rows = [
+        {
+            "id": line.split("|")[0],
+            "gold": labels[str(golden["labels"][line.split("|")[0]])],
+            "text": line.split("|", 1)[1],
+        }
+        for line in golden["one_line_per_sample"]
+    ]
     (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     folder, _ = evaluate(
         tmp_path, "l", "predictions=p.jsonl", "taxonomy=dfew", "metrics.unknown=legacy_erv", group="evaluate"

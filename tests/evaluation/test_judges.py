@@ -221,10 +221,16 @@ def words():
 def causal(folder, words, seed, positions=2048):
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=len(words), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=positions, eos_token_id=words.eos_token_id,
+        vocab_size=len(words),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=positions,
+        eos_token_id=words.eos_token_id,
         pad_token_id=words.pad_token_id,
-    )  # fmt: skip
+    )
     LlamaForCausalLM(config).save_pretrained(folder)
     words.save_pretrained(folder)
     return str(folder)
@@ -286,9 +292,16 @@ def test_a_text_that_does_not_fit_has_no_verdict(tmp_path, words):
 def classifier(folder, words, labels):
     torch.manual_seed(0)
     config = RobertaConfig(
-        vocab_size=len(words), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
-        max_position_embeddings=130, num_labels=len(labels), id2label=dict(enumerate(labels)), pad_token_id=words.pad_token_id,
-    )  # fmt: skip
+        vocab_size=len(words),
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=130,
+        num_labels=len(labels),
+        id2label=dict(enumerate(labels)),
+        pad_token_id=words.pad_token_id,
+    )
     model = RobertaForSequenceClassification(config)
     with torch.no_grad():
         model.classifier.out_proj.bias[labels.index("Anger")] += 50
@@ -321,8 +334,10 @@ def test_a_sheet_to_rate_is_blind_and_comes_back(tmp_path):
     """Of 40 clips, few of them sad: the sheet has every class alike, no text twice, and nothing that tells."""
     rows = predictions(
         *(("happy" if i % 8 else "sad", "fear", f"Text {i} tells of a smile.") for i in range(40)),
-        ("sad", "sad", "=HYPERLINK(1) a sad face"), ("angry", "sad", None), ("angry", "sad", "Text 1 tells of a smile."),
-    )  # fmt: skip
+        ("sad", "sad", "=HYPERLINK(1) a sad face"),
+        ("angry", "sad", None),
+        ("angry", "sad", "Text 1 tells of a smile."),
+    )
     sheet = export_sheet(rows, DFEW, tmp_path / "human", 12, seed=0)
     lines = list(csv.DictReader(sheet.open()))
     assert list(lines[0]) == ["item", "text", "emotion"]

@@ -140,10 +140,17 @@ def as_prediction(number, gold, answer, judged):
 def test_frozen_figures():
     gold, answer, judged = np.array([0, 0, 1, 1, 2]), np.array([0, 1, 1, -1, 2]), np.array([0, 0, 1, 1, 0])
     s = scores(table(gold, answer, judged, 3))
-    assert s == pytest.approx({
-        "war": 0.6, "uar": (0.5 + 0.5 + 1) / 3, "eea": 0.8, "epc": 0.4, "fcr": 0.4, "right_answer_wrong_reason": 0.2,
-        "unknown_rate": 0.2,
-    })  # fmt: skip
+    assert s == pytest.approx(
+        {
+            "war": 0.6,
+            "uar": (0.5 + 0.5 + 1) / 3,
+            "eea": 0.8,
+            "epc": 0.4,
+            "fcr": 0.4,
+            "right_answer_wrong_reason": 0.2,
+            "unknown_rate": 0.2,
+        }
+    )
 
 
 def test_an_unknown_answer_never_agrees_with_an_unread_explanation():
@@ -169,8 +176,12 @@ def studies(rng, counts, count):
     coherent = rng.random((count, len(gold))) < np.where(right, after_right[gold], after_wrong[gold])
     answers, judged = (np.where(yes, gold, (gold + 1) % classes) for yes in (right, coherent))
     share = np.array(counts) / sum(counts)
-    truth = {"war": share @ recall, "uar": recall.mean(), "fcr": share @ (recall * after_right),
-             "eea": share @ (recall * after_right + (1 - recall) * after_wrong)}  # fmt: skip
+    truth = {
+        "war": share @ recall,
+        "uar": recall.mean(),
+        "fcr": share @ (recall * after_right),
+        "eea": share @ (recall * after_right + (1 - recall) * after_wrong),
+    }
     return truth, [table(gold, a, j, classes) for a, j in zip(answers, judged, strict=True)]
 
 

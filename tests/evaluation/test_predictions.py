@@ -96,14 +96,20 @@ def write_file(path, content):
 
 def test_predictions_from_elsewhere(tmp_path):
     gold = {"1": "happy", "2": "sad"}
-    file = write_file(tmp_path / "a.jsonl", [
-        {"id": 1, "text": TEXT.format("Happiness")}, {"id": "2", "text": "no tags"},
-        {"id": "7", "text": TEXT.format("anger"), "gold": "Anger", "decoding": "greedy"},
-    ])  # fmt: skip
+    file = write_file(
+        tmp_path / "a.jsonl",
+        [
+            {"id": 1, "text": TEXT.format("Happiness")},
+            {"id": "2", "text": "no tags"},
+            {"id": "7", "text": TEXT.format("anger"), "gold": "Anger", "decoding": "greedy"},
+        ],
+    )
     found = read_external(file, gold, DFEW)
     assert [(p.clip_id, p.gold, p.answer, p.think) for p in found] == [
-        ("1", "happy", "happy", "She weeps."), ("2", "sad", None, None), ("7", "angry", "angry", "She weeps."),
-    ]  # fmt: skip
+        ("1", "happy", "happy", "She weeps."),
+        ("2", "sad", None, None),
+        ("7", "angry", "angry", "She weeps."),
+    ]
     assert [key_of(p)[1:] for p in found] == [("sampled", 0)] * 2 + [("greedy", 0)]
     released = write_file(tmp_path / "a.txt", "1|<think>a\nb</think>\n\n<answer>happy</answer>\n2|sad<|im_end|>\n")
     one, two = read_external(released, gold, DFEW)
@@ -113,8 +119,10 @@ def test_predictions_from_elsewhere(tmp_path):
 
 def test_predictions_of_a_run_keep_what_they_hold(tmp_path):
     (own,) = rows("a")
-    row = own.row() | {"verdicts": [{"judge": "x", "emotion": "sad", "status": "ok"}],
-                       "sentences": [{"text": "She weeps.", "emotions": ["sad"]}]}  # fmt: skip
+    row = own.row() | {
+        "verdicts": [{"judge": "x", "emotion": "sad", "status": "ok"}],
+        "sentences": [{"text": "She weeps.", "emotions": ["sad"]}],
+    }
     (found,) = read_external(write_file(tmp_path / "p.jsonl", [row]), {}, DFEW)
     assert found.verdicts == (Verdict("x", "sad", "ok"),)
     assert found.sentences == (Sentence("She weeps.", ("sad",)),)

@@ -125,8 +125,9 @@ def test_two_runs_with_one_seed_are_told_apart(tmp_path):
             write_run(tmp_path, "evaluate", seed, config={"policy": policy}, stage="evaluate")
     rows = rows_of(load([tmp_path]))
     assert [(row.label, len(row.runs)) for row in rows] == [
-        ("evaluate (checkpoint=runs/demo/erv)", 2), ("evaluate (checkpoint=runs/demo/sft)", 2),
-    ]  # fmt: skip
+        ("evaluate (checkpoint=runs/demo/erv)", 2),
+        ("evaluate (checkpoint=runs/demo/sft)", 2),
+    ]
 
 
 def test_answers_made_elsewhere_lack_no_settings(tmp_path, capsys):
@@ -218,6 +219,17 @@ def test_several_judges_stand_beside_each_other(tmp_path):
     assert re.search(r"<th[^>]*>a, seed 0</th><td>gemini</td><td>40</td><td>100.0 \[100.0, 100.0\]</td>", html)
     assert "<td>gpt · gemini</td><td>0.50 [0." in html
     assert "gpt (api, gpt-4.1-mini-2025-04-14, judge-1); gemini (api)" in html
+
+
+def test_an_agreement_that_is_not_defined_is_a_dash(tmp_path):
+    """Kappa of two judges that give every explanation the same label."""
+    rows = [prediction(i, 2, 1, "gpt") for i in range(CLIPS)]
+    rows = [replace(p, verdicts=(*p.verdicts, Verdict("gemini", "sad", "ok"))) for p in rows]
+    figures = summarise(rows, DFEW, "gpt", settings=MetricSettings(resamples=100), judges=("gpt", "gemini"))
+    write_run(tmp_path, "a", 0, rows=rows, judge="gpt", metrics={"sampled": figures})
+    main([str(tmp_path), "--html", str(tmp_path / "page.html")])
+    html = (tmp_path / "page.html").read_text()
+    assert "<td>gpt · gemini</td><td>1.00 [0.91, 1.00], n = 40</td><td>–</td><td>–</td>" in html
 
 
 def test_without_a_judge_only_what_was_measured_is_shown(tmp_path, capsys):
