@@ -1,7 +1,7 @@
-"""A restatement of the released counting, in the order in which it goes through a file, to make files the project has not got.
+"""The released counting, reimplemented line by line, to make golden files that the project does not have (MAFW).
 
-Written from spec (policy.md 9, original-defects.md 25 to 28) and kept apart from erv.evaluation.metrics on purpose: line by line,
-with the variables that survive from one line to the next.
+Written from spec (policy.md 9, original-defects.md 25 to 28) and independent of erv.evaluation.metrics on purpose, with the
+variables that the released code carries from one line to the next.
 """
 
 import re
@@ -129,14 +129,14 @@ def compared(rows, labels, judge, name):
     }
 
 
-def seen(rows, name):
-    found = {}
+def judge_side_parse(rows, name):
+    parsed = {}
     for row in rows:
         field = row.split("|")[1]
         reason = field.split("<think>")[1].split("</think>")[0].strip() if "<think>" in field else ""
         said = normal(field.split("<answer>")[-1].replace("</answer>", "").strip(), name)
-        found[row.split("|")[0]] = {"reason": reason, "pred_emotion": said or "neutral"}
-    return found
+        parsed[row.split("|")[0]] = {"reason": reason, "pred_emotion": said or "neutral"}
+    return parsed
 
 
 def stored(content, labels, judge, name, compound=None):
@@ -164,7 +164,7 @@ def stored(content, labels, judge, name, compound=None):
         "true_class_totals": whole,
         "judge": judge,
         "compare": compared(rows, single, judge, name),
-        "judge_side_parse": seen(rows, name),
+        "judge_side_parse": judge_side_parse(rows, name),
     }
     if compound:
         mixed = {**single, **{id_: [int(part) for part in text.split(",")] for id_, text in compound.items()}}
