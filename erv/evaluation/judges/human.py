@@ -68,13 +68,10 @@ class HumanJudge:
                 emotion = (row["emotion"] or "").strip()
                 if not emotion:
                     continue
-                label = self.taxonomy.normalise(emotion)
-                if label is None:
-                    try:
-                        self.taxonomy.index(emotion)  # raises, and names the nearest label
-                    except ValueError as error:
-                        raise ValueError(f"{file}:{number}: {error}") from error
-                    continue
+                try:
+                    label = self.taxonomy.label_of(emotion)
+                except ValueError as error:  # which names the nearest label
+                    raise ValueError(f"{file}:{number}: {error}") from error
                 item, rater = row.get("item") or item_of(row.get("text") or ""), row.get("rater") or file.stem
                 if ratings[item].setdefault(rater, label) != label:
                     raise ValueError(
