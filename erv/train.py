@@ -58,7 +58,7 @@ def fit(run: Run, parts: Parts) -> tuple[Any, StepData]:
 
     tree = parts.tree
     memory_check.require(tree, parts.ranks.size)
-    if rewarded := "reward" in config.wanted(tree["algo"], ["reward"]):
+    if rewarded := "reward" in config.parameters_among(tree["algo"], ["reward"]):
         parts.check_verifier()
         parts.note_verifier()
     screen_evaluation(parts)

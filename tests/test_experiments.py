@@ -195,7 +195,7 @@ FEW = {
         pytest.param(
             name,
             marks=[pytest.mark.slow]
-            if name in ("gaming", "modalities", "paper_ablations", "demo_seeds", "verifier")
+            if name in ("gaming", "modalities", "paper_ablations", "demo_seeds", "verifier", "memory")
             else [],
         )
         for name in SCRIPTS

@@ -8,7 +8,7 @@ import torch
 from released import file
 
 from erv.rewards.answer import AnswerReward
-from erv.rewards.composite import TotalReward
+from erv.rewards.composite import CompositeReward
 from erv.rewards.explanation import ExplanationReward
 from erv.rewards.format import FormatReward
 from erv.rewards.legacy import released_dfew, released_mafw
@@ -27,7 +27,7 @@ def table(found):
 def paper(taxonomy):
     part = ExplanationReward(threshold=GOLDEN["threshold"])
     names = GOLDEN["goemotions_names"]
-    return TotalReward(taxonomy, FormatReward(), AnswerReward(), part, table, names, preset="paper")
+    return CompositeReward(taxonomy, FormatReward(), AnswerReward(), part, table, names, preset="paper")
 
 
 def taxonomy_of(video):

@@ -96,7 +96,7 @@ def test_wherever_a_target_stands(place):
 @pytest.mark.parametrize("name", NAMES, ids=short)
 @pytest.mark.parametrize("key", ["name", "group"])
 def test_a_run_cannot_lie_elsewhere(key, name):
-    found = [problem.text for problem in validate.problems({key: name}, [key], set()) if problem.key == key]
+    found = [problem.text for problem in validate.problems_in({key: name}, [key], set()) if problem.key == key]
     assert found
     assert "is a folder's name" in found[0]
 

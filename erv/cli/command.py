@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from erv.cli.launcher import PARENT, GridFailed, Task, register
 from erv.config.composition import conf_folder, config_dir, keys_of
-from erv.config.validate import ROOT_KEYS
+from erv.config.schema import ROOT
 from erv.distributed import signals
 from erv.distributed.ranks import end_with
 from erv.errors import ConfigError, did_you_mean
@@ -123,7 +123,7 @@ def _explain_override(error: Exception, config_name: str) -> str:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         tree = OmegaConf.to_container(compose(config_name, overrides=_first_values(others)))
-    known = [*ROOT_KEYS, *keys_of(tree)] if isinstance(tree, Mapping) else []
+    known = [*ROOT, *keys_of(tree)] if isinstance(tree, Mapping) else []
     hint = f"--cfg job lists all keys; a key that is really new needs +{key}=…"
     return f"unknown key {key!r}{did_you_mean(key, known)}\n  {hint}"
 

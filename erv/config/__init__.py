@@ -12,6 +12,6 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "locate": "erv.config.targets",
         "plain": "erv.config.instantiate",
         "signature": "erv.config.run_signature",
-        "wanted": "erv.config.instantiate",
+        "parameters_among": "erv.config.instantiate",
     },
 )

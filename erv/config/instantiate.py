@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from erv.config.targets import locate, modern
+from erv.config.history import modern
+from erv.config.targets import locate, parameters_of
 from erv.errors import ConfigError
 
 
 def plain(cfg: Any) -> Any:
-    """The config as dicts, lists and values, every interpolation resolved; raises ConfigError for what is missing."""
-    return _contained(cfg, throw_on_missing=True)
+    """`resolved`, where nothing may be missing."""
+    return resolved(cfg, throw_on_missing=True)
 
 
-def _contained(cfg: Any, throw_on_missing: bool) -> Any:
-    """As dicts, lists and values, with the public names of components."""
-    from omegaconf.errors import OmegaConfBaseException
-
+def resolved(cfg: Any, throw_on_missing: bool) -> Any:
+    """The config as dicts, lists and values, every interpolation resolved, every component under its public name."""
     if not OmegaConf.is_config(cfg):
         return modern(cfg)
     try:
@@ -51,7 +50,7 @@ def _targets(node: Any) -> Iterator[str]:
         yield node["_target_"]
 
 
-def wanted(node: Any, names: Iterable[str]) -> list[str]:
-    """Which of `names` the target of `node` takes as parameters: what the command has to make and provide."""
-    parameters = inspect.signature(locate(plain(node)["_target_"])).parameters
+def parameters_among(node: Any, names: Iterable[str]) -> list[str]:
+    """Which of `names` the target of `node` takes as parameters: what the command has to make and to pass."""
+    parameters = parameters_of(plain(node)["_target_"]).by_name
     return [name for name in names if name in parameters]

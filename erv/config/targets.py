@@ -1,69 +1,26 @@
 """What a config's `_target_` may name: the public classes and functions of ERV, and classes of Lightning and torch.optim.
 
-A config names the public API (`erv.training.GRPO`), not the file that a class lies in. Runs made before that have the file's
-name in their config.yaml; RENAMED reads them, and keeps the signature that names a run's folder as it was.
+A config names the public API (`erv.training.GRPO`), not the file that a class lies in.
+
+Classes of the user's own come from the packages that the environment variable ERV_PLUGINS names (docs/extending.md). No config
+can name them, so that a config from elsewhere runs no code but ERV's.
 """
 
 from __future__ import annotations
 
+import inspect
+import os
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from erv.config.history import RENAMED_TARGETS
+from erv.config.static_signature import Parameters, Unreadable, parameters_by_import, read_parameters
 from erv.errors import ConfigError, did_you_mean
-
-# What older configs call a component -> its public name. New components have no entry.
-RENAMED = {
-    "erv.corpora.dfew.DFEWCorpus": "erv.data.DFEW",
-    "erv.corpora.instructions.InstructionCorpus": "erv.data.Instructions",
-    "erv.corpora.loose.LooseClips": "erv.data.ClipFiles",
-    "erv.corpora.mafw.MAFWCorpus": "erv.data.MAFW",
-    "erv.corpora.manifest.ManifestCorpus": "erv.data.Manifest",
-    "erv.corpora.meld.MELDCorpus": "erv.data.MELD",
-    "erv.corpora.mer.EMERCorpus": "erv.data.EMER",
-    "erv.corpora.mer.MERRCorpus": "erv.data.MERR",
-    "erv.corpora.mixture.Mixture": "erv.data.Mixture",
-    "erv.corpora.ravdess.RAVDESSCorpus": "erv.data.RAVDESS",
-    "erv.corpora.synthetic.SyntheticCorpus": "erv.data.Synthetic",
-    "erv.corpora.text.LabelsCorpus": "erv.data.LabelsOnly",
-    "erv.grpo.corrections.Correction": "erv.grpo.ImportanceCorrection",
-    "erv.grpo.objective.Objective": "erv.grpo.Objective",
-    "erv.grpo.sampling.Sampling": "erv.engine.Sampling",
-    "erv.judges.api.APIJudge": "erv.evaluation.APIJudge",
-    "erv.judges.human.HumanJudge": "erv.evaluation.HumanJudge",
-    "erv.judges.local.LocalJudge": "erv.evaluation.LocalJudge",
-    "erv.judges.oracle.Oracle": "erv.evaluation.OracleJudge",
-    "erv.judges.verifier.VerifierJudge": "erv.evaluation.VerifierJudge",
-    "erv.lit.data.Loading": "erv.training.DataLoading",
-    "erv.lit.ddp.Replicas": "erv.distributed.DDP",
-    "erv.lit.fsdp.Shards": "erv.distributed.FSDP",
-    "erv.lit.grpo.GRPO": "erv.training.GRPO",
-    "erv.lit.logging.csv_logger": "erv.training.csv_logger",
-    "erv.lit.logging.tensorboard_logger": "erv.training.tensorboard_logger",
-    "erv.lit.optim.Optim": "erv.training.Optimizer",
-    "erv.lit.sft.SFT": "erv.training.SFT",
-    "erv.lit.towers.TowerWarmup": "erv.training.TowerWarmup",
-    "erv.lit.verifier.VerifierTraining": "erv.training.VerifierTraining",
-    "erv.lit.wandb_run.WandbRun": "erv.training.WandbLogger",
-    "erv.lit.zero.Zero": "erv.distributed.DeepSpeed",
-    "erv.llm.price.Price": "erv.llm.Price",
-    "erv.measure.Evaluation": "erv.evaluation.EvaluationSettings",
-    "erv.media.augment.Augment": "erv.data.Augmentation",
-    "erv.media.settings.MediaSettings": "erv.data.MediaSettings",
-    "erv.metrics.summary.Settings": "erv.evaluation.MetricSettings",
-    "erv.pseudo.augmentation.Augmentation": "erv.labeling.TextAugmentation",
-    "erv.pseudo.labelling.Labelling": "erv.labeling.Labeler",
-    "erv.rewards.answer.AnswerReward": "erv.rewards.AnswerReward",
-    "erv.rewards.explanation.ExplanationReward": "erv.rewards.ExplanationReward",
-    "erv.rewards.format.FormatReward": "erv.rewards.FormatReward",
-    "erv.rewards.total.TotalReward": "erv.rewards.CompositeReward",
-    "erv.verifier.noise.Noise": "erv.verifier.LabelNoise",
-}
-_SIGNED = {public: older for older, public in RENAMED.items()}
 
 # The public components. A class that is not here cannot be built from a config, wherever it lies.
 COMPONENTS = (
-    *RENAMED.values(),
+    *RENAMED_TARGETS.values(),
     "erv.llm.Chat",
     "erv.policy.load_policy",
     "erv.verifier.Loss",
@@ -79,43 +36,72 @@ LIBRARIES = (
     ),
     "torch.optim",
 )
-# What a message says about all of these.
-ALLOWED = f"the components of ERV ({COMPONENTS[0]}, …, as in conf/) and classes of {', '.join(LIBRARIES)}"
+_LIBRARY_ROOTS = tuple(sorted({package.partition(".")[0] for package in LIBRARIES}))
+PLUGINS = "ERV_PLUGINS"
 
 
-def modern(tree: Any) -> Any:
-    """A copy of a config in which every component has its public name."""
-    return _renamed(tree, RENAMED)
+def plugins() -> tuple[str, ...]:
+    """The packages of the user's own whose classes and functions a config may name."""
+    return tuple(name.strip() for name in os.environ.get(PLUGINS, "").split(",") if name.strip())
 
 
-def signed(tree: Any) -> Any:
-    """A copy of a config in which every component has the name that signatures are made of: the first it ever had."""
-    return _renamed(tree, _SIGNED)
+def parameters_of(target: object) -> Parameters:
+    """The parameters of the class or function that a `_target_` names; ConfigError as in `locate`.
 
-
-def is_library(target: str) -> bool:
-    """Whether a target is named as something of a library that a config may use, before anything is imported."""
-    return target.startswith(tuple({f"{package.partition('.')[0]}." for package in LIBRARIES}))
-
-
-def _renamed(node: Any, names: Mapping[str, str]) -> Any:
-    if isinstance(node, Mapping):
-        return {
-            key: names.get(value, value) if key == "_target_" and isinstance(value, str) else _renamed(value, names)
-            for key, value in node.items()
-        }
-    return [_renamed(item, names) for item in node] if isinstance(node, list | tuple) else node
-
-
-def locate(target: str) -> Any:
-    """The class or function that a `_target_` names; ConfigError for one that a config may not build, or that is not there."""
-    if not isinstance(target, str) or not (target in COMPONENTS or is_library(target)):
-        raise ConfigError(f"{target!r} is not allowed: targets are {ALLOWED}{did_you_mean(str(target), COMPONENTS)}")
+    Nothing is imported where the source tells them.
+    """
+    packages = _refuse_name(target)
     try:
-        component = pkgutil.resolve_name(target)
-    except (ImportError, AttributeError, ValueError) as error:
+        parameters = read_parameters(str(target))
+    except Unreadable:
+        return parameters_by_import(locate(target))
+    if target not in COMPONENTS and not _is_allowed(parameters.module, parameters.is_class, packages):
+        raise ConfigError(_refusal(target, packages))
+    return parameters
+
+
+def locate(target: object) -> Any:
+    """The class or function that a `_target_` names; ConfigError for one that a config may not build, or that does not exist."""
+    packages = _refuse_name(target)
+    try:
+        component = pkgutil.resolve_name(str(target))
+    except Exception as error:  # a module may raise anything when it is imported or asked for a name
         raise ConfigError(f"{target!r} cannot be imported: {error}") from error
-    home = f"{getattr(component, '__module__', '')}."
-    if target in COMPONENTS or (isinstance(component, type) and home.startswith(tuple(f"{p}." for p in LIBRARIES))):
-        return component
-    raise ConfigError(f"{target!r} is not allowed: targets are {ALLOWED}")
+    is_class = isinstance(component, type)
+    module = getattr(component, "__module__", None) if is_class or inspect.isfunction(component) else None
+    if target not in COMPONENTS and not _is_allowed(module or "", is_class, packages):
+        raise ConfigError(_refusal(target, packages))
+    return component
+
+
+def _refuse_name(target: object) -> tuple[str, ...]:
+    """ConfigError for a name that can be refused before anything is imported; else the packages of the user's own."""
+    packages = plugins()
+    if not isinstance(target, str) or not (target in COMPONENTS or _lies_in(target, (*_LIBRARY_ROOTS, *packages))):
+        raise ConfigError(_refusal(target, packages))
+    return packages
+
+
+def _is_allowed(module: str, is_class: bool, packages: Sequence[str]) -> bool:
+    """Whether a config may build what is written in `module`.
+
+    What a module has only imported is not of its package: `my_lab.os.system` is no component of my_lab.
+    """
+    return (is_class and _lies_in(module, LIBRARIES)) or _lies_in(module, packages)
+
+
+def _lies_in(name: str, packages: Iterable[str]) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def _refusal(target: object, packages: Sequence[str]) -> str:
+    owner = str(target).partition(".")[0]
+    own = ""
+    if packages:
+        own = f", and what is written in {', '.join(packages)} ({PLUGINS})"
+    elif isinstance(target, str) and owner.isidentifier() and owner not in ("erv", *_LIBRARY_ROOTS):
+        own = f"; for code of your own in a package {owner}, begin the command with {PLUGINS}={owner}"
+    return (
+        f"{target!r} is not allowed: targets are the components of ERV ({COMPONENTS[0]}, …, as in conf/) and classes of "
+        f"{', '.join(LIBRARIES)}{own}{did_you_mean(str(target), COMPONENTS)}"
+    )

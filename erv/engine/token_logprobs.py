@@ -22,12 +22,6 @@ def token_logps(
     return logps, entropy if with_entropy else None
 
 
-def held_bytes(tokens: int, vocabulary: int) -> int:
-    """What `token_logps` holds at most: kept probabilities, and two tiles in fp32."""
-    kept = tokens * vocabulary if tokens * vocabulary <= KEPT else 0
-    return 4 * (kept + 2 * min(max(TILE, ROWS * vocabulary), tokens * vocabulary))
-
-
 class _TokenLogps(torch.autograd.Function):
     """With p = exp(z - peak) / s and logits z: log p_t = z_t - peak - log s, entropy = log s - sum p (z - peak)."""
 

@@ -12,10 +12,10 @@ from erv.evaluation.judges.base import Judge, ask_judges
 from erv.types import Prediction, Sentence
 
 if TYPE_CHECKING:
-    from erv.rewards.composite import TotalReward
+    from erv.rewards.composite import CompositeReward
 
 
-def add_rewards(predictions: Sequence[Prediction], reward: TotalReward) -> list[Prediction]:
+def add_rewards(predictions: Sequence[Prediction], reward: CompositeReward) -> list[Prediction]:
     """Add the rewards of each prediction, and its sentences with the verifier's emotions.
 
     Rewards compare with the gold label: a prediction without one gets none.
@@ -72,7 +72,9 @@ def add_verdicts(
     return result
 
 
-def judge_rewards(predictions: Sequence[Prediction], judge: Judge | None, reward: TotalReward | None) -> list[float]:
+def judge_rewards(
+    predictions: Sequence[Prediction], judge: Judge | None, reward: CompositeReward | None
+) -> list[float]:
     """Compute R_E with `judge` in place of the verifier, asked sentence by sentence; empty unless that is free of charge.
 
     Where the verifier's R_E rises and this does not, the policy has learnt the verifier's mistakes.

@@ -28,7 +28,7 @@ from erv.types import Clip, Prediction
 from erv.utils.io import write_lines
 
 if TYPE_CHECKING:
-    from erv.rewards.composite import TotalReward
+    from erv.rewards.composite import CompositeReward
 
 CLIPS_FILE = "clips.jsonl"  # the clips that were answered, in the run's folder
 
@@ -55,7 +55,7 @@ def evaluate_folder(
     settings: MetricSettings,
     taxonomy: Taxonomy,
     judges: Sequence[Judge],
-    reward: TotalReward | None,
+    reward: CompositeReward | None,
     context: Context,
 ) -> dict[str, Any]:
     """Merge the answers in `folder` (IncompletePredictions if some are missing), then `evaluate_predictions`."""
@@ -70,7 +70,7 @@ def evaluate_predictions(
     settings: MetricSettings,
     taxonomy: Taxonomy,
     judges: Sequence[Judge],
-    reward: TotalReward | None,
+    reward: CompositeReward | None,
     context: Context,
     clips: Sequence[Clip],
 ) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def compute_metrics(
     taxonomy: Taxonomy,
     judges: Sequence[Judge],
     settings: MetricSettings,
-    reward: TotalReward | None = None,
+    reward: CompositeReward | None = None,
     context: Context | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from erv.config.targets import modern
+from erv.config.history import modern
 from erv.evaluation.metrics.learning_curves import Curves, read_curves
 from erv.evaluation.metrics.summary import MetricSettings, has_verdict
 from erv.report.config_diff import at

@@ -6,7 +6,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "AnswerReward": "erv.rewards.answer",
-        "CompositeReward": "erv.rewards.composite:TotalReward",
+        "CompositeReward": "erv.rewards.composite",
         "ExplanationReward": "erv.rewards.explanation",
         "FormatReward": "erv.rewards.format",
     },

@@ -1,24 +1,22 @@
-"""R_answer: is the emotion right."""
+"""R_answer: is the emotion right (paper, reward of GRPO)."""
 
 from __future__ import annotations
 
-from erv.rationale import Rationale
-from erv.rewards.parsing import Reading
+from collections.abc import Sequence
+
+from erv.rewards.base import Completion
 
 
 class AnswerReward:
-    """1 when the answer names the gold label, else 0 (paper, R_answer).
+    """1 when the answer names the gold label, else 0; None when the gold label is unknown.
 
     Answer and gold go through the same synonyms by whole words; the released code normalised the answer only, so that some
     golds could never be rewarded (original-defects.md 20).
     """
 
-    name = "answer"
-
     def __init__(self, weight: float = 1.0) -> None:
         self.weight = weight
 
-    def value(self, rationale: Rationale, gold: str, reading: Reading) -> float | None:
-        """The reward of one completion; None when the gold label is unknown, for which no completion is to blame."""
-        right = reading.right(rationale.answer, gold)
-        return None if right is None else float(right)
+    def __call__(self, completions: Sequence[Completion]) -> list[float | None]:
+        """The reward of each completion."""
+        return [None if c.correct is None else float(c.correct) for c in completions]

@@ -1,4 +1,4 @@
-"""R_E: the share of a rationale's non-neutral sentences in which the verifier finds the gold emotion (paper)."""
+"""R_E: the share of a rationale's non-neutral sentences in which the verifier finds the gold emotion (paper, reward of GRPO)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 
+from erv.rewards.base import Completion
 from erv.types import Sentence
 
 Fallback = Literal["argmax", "none"]
@@ -35,8 +36,6 @@ class ExplanationReward:
     that are neutral among other things (`on_neutral_gold="match_all"`, paper), that are neutral and nothing else
     ("match_only"), or there is no R_E for such clips ("skip").
     """
-
-    name = "explanation"
 
     def __init__(
         self,
@@ -71,19 +70,29 @@ class ExplanationReward:
                 "reward.explanation.neutral_margin is a difference of probabilities in [0, 1], got "
                 f"{neutral_margin}; set 0.2 for the default"
             )
-        for key, value, known in (
-            ("fallback", fallback, get_args(Fallback)), ("unit", unit, get_args(Unit)),
+        for key, value, choices in (
+            ("fallback", fallback, get_args(Fallback)),
+            ("unit", unit, get_args(Unit)),
             ("on_neutral_gold", on_neutral_gold, get_args(NeutralGold)),
-        ):  # fmt: skip
-            if value not in known:
-                raise ValueError(f"reward.explanation.{key} is one of {', '.join(known)}, got {value!r}")
+        ):
+            if value not in choices:
+                raise ValueError(f"reward.explanation.{key} is one of {', '.join(choices)}, got {value!r}")
         self.weight, self.threshold, self.top_k = weight, threshold, top_k
         self.neutral_filter: NeutralFilter | Literal[False] = "all" if neutral_filter is True else neutral_filter
         self.neutral_margin, self.on_neutral_gold = neutral_margin, on_neutral_gold
         self.fallback, self.unit, self.context = fallback, unit, context
 
-    def readable(self, sentences: Sequence[str]) -> list[str]:
-        """The text that the verifier reads for each of `sentences`, which are the whole rationale if the unit is that."""
+    def __call__(self, completions: Sequence[Completion]) -> list[float | None]:
+        """R_E of each completion; None where the verifier failed or the gold label is unknown."""
+        return [
+            None
+            if c.sentences is None or c.emotion is None
+            else self.value([s.emotions for s in c.sentences], c.emotion, c.neutral, [s.filtered for s in c.sentences])
+            for c in completions
+        ]
+
+    def inputs(self, sentences: Sequence[str]) -> list[str]:
+        """The text that the verifier reads for each of `sentences`; with unit "document" they are the whole rationale."""
         if self.unit != "window":
             return list(sentences)
         n = self.context
@@ -118,26 +127,30 @@ class ExplanationReward:
 
     def value(
         self,
-        found: Sequence[tuple[str, ...]],
+        emotions: Sequence[tuple[str, ...]],
         gold: str,
         neutral: str = "neutral",
         filtered: Sequence[bool] | None = None,
     ) -> float | None:
-        """R_E in [0, 1] of a rationale whose sentences speak of `found`; 0 when no sentence counts, None for "skip".
+        """R_E in [0, 1] of one rationale; 0 when no sentence counts, None where `on_neutral_gold` is "skip".
 
-        `filtered` says which sentences the neutral filter leaves out (`sentence` finds it from probabilities); where only
-        emotions are known, as of a judge, these are the ones that are neutral and nothing else.
+        Args:
+            emotions: of each sentence, likeliest first.
+            gold: the emotion to look for.
+            neutral: the label for no emotion.
+            filtered: which sentences the neutral filter leaves out (`sentence` decides it from probabilities). Where only
+                emotions are known, as from a judge: those that are neutral and nothing else.
         """
         if gold == neutral and self.on_neutral_gold == "skip":
             return None
         if filtered is None:
-            filtered = [self.neutral_filter is not False and emotions == (neutral,) for emotions in found]
+            filtered = [self.neutral_filter is not False and labels == (neutral,) for labels in emotions]
         counted = [
-            emotions
-            for emotions, left_out in zip(found, filtered, strict=True)
-            # emotions of one probability have no order that means anything: gold first is never neutral
-            if not left_out or gold == neutral or emotions[:1] == (gold,)
+            labels
+            for labels, left_out in zip(emotions, filtered, strict=True)
+            # equal probabilities have no meaningful order, so a sentence that names the gold emotion first always counts
+            if not left_out or gold == neutral or labels[:1] == (gold,)
         ]
         alone = gold == neutral and self.on_neutral_gold == "match_only"
-        matches = sum(emotions == (gold,) if alone else gold in emotions for emotions in counted)
+        matches = sum(labels == (gold,) if alone else gold in labels for labels in counted)
         return matches / len(counted) if counted else 0.0

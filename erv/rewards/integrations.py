@@ -1,11 +1,11 @@
-"""The reward for other trainers: TRL's `reward_funcs` and verl's `compute_score`, over one and the same TotalReward."""
+"""The reward for other trainers: TRL's `reward_funcs` and verl's `compute_score`, over one and the same CompositeReward."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from erv.rewards.composite import TotalReward
+from erv.rewards.composite import CompositeReward
 
 Message = dict[str, Any]
 
@@ -19,7 +19,7 @@ class TRLReward:
     not be computed is None, which TRL leaves out.
     """
 
-    def __init__(self, reward: TotalReward, column: str = "solution", part: str | None = None) -> None:
+    def __init__(self, reward: CompositeReward, column: str = "solution", part: str | None = None) -> None:
         if part is not None and part not in reward.weights:
             raise ValueError(f"part is one of {', '.join(reward.weights)}, got {part!r}")
         self.reward, self.column, self.part = reward, column, part
@@ -48,7 +48,7 @@ class VerlReward:
     computed raises RuntimeError: verl has no way to leave one out, and 0 would punish the policy for it.
     """
 
-    def __init__(self, reward: TotalReward) -> None:
+    def __init__(self, reward: CompositeReward) -> None:
         self.reward = reward
 
     def __call__(

@@ -1,4 +1,4 @@
-"""How the rewards read an answer: by our own rules, or by those of the released code with their defects."""
+"""Parsing of completions and gold labels for the rewards: corrected rules, or the released code's with their defects."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from erv.taxonomy import MAFW, Taxonomy
 Preset = Literal["fixed", "paper"]
 
 
-class Reading(Protocol):
-    """What the rewards ask about a text and a gold label."""
+class Parser(Protocol):
+    """Parses completions and gold labels."""
 
     def parse(self, text: str) -> Rationale:
         """The parts of an answer, and whether its form is right."""
@@ -22,19 +22,19 @@ class Reading(Protocol):
     def sentences(self, think: str) -> list[str]:
         """The sentences of a think text, none empty."""
 
-    def right(self, answer: str | None, gold: str) -> bool | None:
+    def is_correct(self, answer: str | None, gold: str) -> bool | None:
         """Whether an answer names the gold label; None when the gold label itself is unknown."""
 
     def emotion(self, gold: str) -> str | None:
         """The emotion a rationale should speak of; None when the gold label is unknown."""
 
 
-class Fixed:
-    """Our rules: answer and gold through the same synonyms by whole words, one block of each kind, `erv.rationale.sentences`."""
+class CorrectedParser:
+    """Preset "fixed": answer and gold through the same synonyms by whole words, exactly one block of each kind."""
 
     def __init__(self, taxonomy: Taxonomy, language: str = "en") -> None:
         self.taxonomy, self.language = taxonomy, language
-        rationale.sentences("", language)  # an invalid language is refused here, not in the first step
+        rationale.sentences("", language)  # raises for an invalid language before training begins
 
     def parse(self, text: str) -> Rationale:
         """See `erv.rationale.parse`."""
@@ -44,10 +44,10 @@ class Fixed:
         """See `erv.rationale.sentences`."""
         return rationale.sentences(think, self.language)
 
-    def right(self, answer: str | None, gold: str) -> bool | None:
+    def is_correct(self, answer: str | None, gold: str) -> bool | None:
         """Compare as labels of the taxonomy."""
-        wanted = self.emotion(gold)
-        return None if wanted is None else self.taxonomy.normalise(answer) == wanted
+        emotion = self.emotion(gold)
+        return None if emotion is None else self.taxonomy.normalise(answer) == emotion
 
     def emotion(self, gold: str) -> str | None:
         """The taxonomy's label, with or without the answer's tags around it."""
@@ -60,8 +60,8 @@ _FORM = re.compile(r"<think>.*?</think>\s*<answer>.*?</answer>", re.DOTALL)
 _GAP = re.compile(r"(?<=[.!?])\s+")
 
 
-class Paper:
-    """The released code's rules, to repeat its numbers (spec: policy.md 8; its defects: original-defects.md 19 to 21).
+class ReleasedParser:
+    """Preset "paper": the released code's rules, to repeat its numbers (policy.md 8; defects: original-defects.md 19 to 21).
 
     The answer is normalised by the rule of the data set, the gold label it is compared with is not; the emotion of the gold
     label follows MAFW's rule for both data sets.
@@ -77,14 +77,14 @@ class Paper:
 
     def sentences(self, think: str) -> list[str]:
         """Cut at white space after . ! or ? where an even number of double quotes follows."""
-        found, start = [], 0
+        pieces, start = [], 0
         for gap in _GAP.finditer(think):
             if think.count('"', gap.end()) % 2 == 0:
-                found.append(think[start : gap.start()])
+                pieces.append(think[start : gap.start()])
                 start = gap.end()
-        return [piece for piece in (part.strip() for part in (*found, think[start:])) if piece]
+        return [piece for piece in (part.strip() for part in (*pieces, think[start:])) if piece]
 
-    def right(self, answer: str | None, gold: str) -> bool:
+    def is_correct(self, answer: str | None, gold: str) -> bool:
         """The normalised answer against the gold label as it stands."""
         return self.normalise(answer or "") == _answer(gold)
 
@@ -100,5 +100,5 @@ class Paper:
 
 
 def _answer(text: str) -> str:
-    found = _ANSWER.search(text)
-    return (found.group(1) if found else text).strip()
+    match = _ANSWER.search(text)
+    return (match.group(1) if match else text).strip()

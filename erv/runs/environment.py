@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from erv.config.targets import plugins
 from erv.utils.io import write_json
 from erv.utils.secrets import masked
 
@@ -30,6 +31,7 @@ def environment(devices: bool = True) -> dict[str, Any]:
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "devices": _devices() if devices else None,
+        "plugins": list(plugins()),
     }
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from erv.config.composition import experiments
-from erv.config.targets import modern
+from erv.config.history import modern
 from erv.errors import ConfigError
 from erv.runs.run import METRICS, MODEL
 from erv.utils.io import file_sha256

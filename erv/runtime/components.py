@@ -24,7 +24,7 @@ from erv.evaluation.metrics.summary import MetricSettings
 from erv.policy.humanomni.prompts import Stage
 from erv.policy.policy import Policy
 from erv.rationale import compose, sentences
-from erv.rewards.composite import TotalReward
+from erv.rewards.composite import CompositeReward
 from erv.runs.environment import note_environment
 from erv.runs.provenance import rewarding, weights_of
 from erv.runs.run import METRICS
@@ -79,7 +79,7 @@ class Parts:
         for part in key.split("."):
             node = node[part]
         return config.build(
-            node, **{name: getattr(self, name) for name in config.wanted(node, PROVIDED) if name not in node}
+            node, **{name: getattr(self, name) for name in config.parameters_among(node, PROVIDED) if name not in node}
         )
 
     @property
@@ -181,9 +181,9 @@ class Parts:
             note_environment(Path(self.folder), verifier_sha256=weights_of(self.verifier))
 
     @cached_property
-    def reward(self) -> TotalReward:
+    def reward(self) -> CompositeReward:
         """The sum of the rewards in the config."""
-        reward: TotalReward = self.make("reward")
+        reward: CompositeReward = self.make("reward")
         return reward
 
     @cached_property

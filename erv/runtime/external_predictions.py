@@ -31,7 +31,7 @@ from erv.types import Clip, Prediction
 from erv.utils.io import file_sha256
 
 if TYPE_CHECKING:
-    from erv.rewards.composite import TotalReward
+    from erv.rewards.composite import CompositeReward
 
 _log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ def _how(file: Path, plan: EvaluationSettings, found: Sequence[Prediction]) -> d
     return {**asdict(plan), **unknown, "samples": max(p.sample for p in found) + 1}
 
 
-def _reward(tree: dict[str, Any], run: Run) -> TotalReward | None:
+def _reward(tree: dict[str, Any], run: Run) -> CompositeReward | None:
     """The reward with the config's verifier, which reads the sentences; None without one."""
     if not tree.get("verifier"):
         return None

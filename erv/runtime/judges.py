@@ -31,7 +31,7 @@ def judges_of(tree: Mapping[str, Any], taxonomy: Taxonomy) -> list[Judge]:
     found: list[Judge] = []
     for key, node in (tree.get("judge") or {}).items():
         given = {name: value for name, value in (("taxonomy", taxonomy), ("name", key)) if name not in node}
-        found.append(config.build(node, **{n: v for n, v in given.items() if n in config.wanted(node, [n])}))
+        found.append(config.build(node, **{n: v for n, v in given.items() if n in config.parameters_among(node, [n])}))
     names = Counter(judge.name for judge in found)
     double = [name for name, count in names.items() if count > 1]
     if double:

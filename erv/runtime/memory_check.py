@@ -56,6 +56,7 @@ def setup_of(tree: Mapping[str, Any], processes: int) -> Setup:
         precision=str(trainer["precision"]),
         strategy=strategies.strategy(trainer),
         devices=processes,
+        gpu=trainer["accelerator"] != "cpu",
     )
 
 
@@ -71,7 +72,7 @@ def require(tree: Mapping[str, Any], processes: int) -> None:
     """Refuse training on GPUs that cannot hold it; before the policy is made, in each process. See `judge`."""
     on_gpu = tree["trainer"]["accelerator"] != "cpu"
     # of the stages, those that take a policy's modalities train its decoder; the estimate is of that
-    if not on_gpu or not config.wanted(tree["algo"], ["modalities"]) or (card := smallest_here()) is None:
+    if not on_gpu or not config.parameters_among(tree["algo"], ["modalities"]) or (card := smallest_here()) is None:
         return
     from erv.training.memory import estimate
 

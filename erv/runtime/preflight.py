@@ -11,6 +11,7 @@ from typing import Any
 
 from erv import config
 from erv.config.composition import Composition
+from erv.config.rules import validation_interval_problem
 from erv.config.validate import at
 from erv.data.datasets.base import CorpusError, CorpusMissing
 from erv.data.datasets.labels_only import LabelsCorpus
@@ -20,7 +21,6 @@ from erv.distributed.strategies import SHARING, processes, strategy
 from erv.errors import ConfigError
 from erv.runs.resolve import CHECKPOINTS, find_model
 from erv.taxonomy import counterpart
-from erv.training.datamodule import too_rarely
 
 _PRECISIONS = ("32-true", "bf16-mixed")
 
@@ -156,7 +156,7 @@ def _accumulation(tree: Mapping[str, Any]) -> Iterator[str]:
 def _validation(tree: Mapping[str, Any]) -> Iterator[str]:
     """Where the length of the run is told; one in epochs is known once its clips have been looked at."""
     for key in ("algo.iterations", "trainer.limit_train_batches"):
-        if message := too_rarely(at(tree, "trainer.val_check_interval"), at(tree, key)):
+        if message := validation_interval_problem(at(tree, "trainer.val_check_interval"), at(tree, key)):
             yield f"{message}, or a larger {key}"
 
 

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from erv import config
 from erv.cli.shards import Shard
 from erv.config.composition import Composition, overrides
-from erv.config.validate import found_in, listed
+from erv.config.validate import as_list, problems_of
 from erv.data.clip_reader import UnusableClips
 from erv.data.datasets.base import CorpusError, CorpusMissing
 from erv.data.media.decode_pool import DecodersDie
@@ -80,12 +80,12 @@ def planned(cfg: DictConfig) -> tuple[dict[str, Any], Run]:
     One ConfigError lists every problem. Nothing is written, so that the jobs of a grid can be planned before one starts.
     """
     composition = Composition.current()
-    found = found_in(cfg, PROVIDED, composition.origins)
+    found = problems_of(cfg, PROVIDED, composition.origins)
     tree = config.plain(cfg) if not OmegaConf.missing_keys(cfg) else {}
     if tree and not any("_target_" in text for text in found):
         found += [*trainer_problems(tree), *missing(tree, composition)]
     if found:
-        raise ConfigError(listed("this cannot run:", found))
+        raise ConfigError(as_list("this cannot run:", found))
     quiet(tree)
     with user_errors():
         corpus = config.build(tree["data"])

@@ -15,6 +15,7 @@ import lightning.pytorch as pl
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from erv.config.rules import validation_interval_problem
 from erv.data.clip_reader import Sample, Samples
 from erv.data.datasets.base import Corpus
 from erv.errors import ConfigError
@@ -53,16 +54,6 @@ class _Rows(Dataset[Any]):
     def __getitem__(self, index: int | Draw) -> Any:
         place, turn = index if isinstance(index, tuple) else (index, 0)
         return self.rows.raw(place, turn) if isinstance(self.rows, Samples) else self.rows[place]
-
-
-def too_rarely(every: Any, batches: Any) -> str | None:
-    """What is wrong with a validation after `every` batches of a run of `batches`; None also where one is no number of them."""
-    if not isinstance(every, int) or not isinstance(batches, int) or every <= batches:
-        return None
-    return (
-        f"trainer.val_check_interval is the batches from one validation to the next, got {every} for a run of {batches}: "
-        f"set trainer.val_check_interval={batches} or less, or null for one at the end"
-    )
 
 
 def _outlive_signals(worker: int) -> None:
@@ -154,7 +145,7 @@ class ClipData(StepData):
             self.train_rows = self.load(self.corpus.clips("train"), True)
             self.dev_rows = self.load(self.corpus.clips("dev"), False)
             self.steps = self.steps_of(round(sum(clip.weight for clip in self.clips())))
-            if self.trainer and (message := too_rarely(self.trainer.val_check_interval, self.steps)):
+            if self.trainer and (message := validation_interval_problem(self.trainer.val_check_interval, self.steps)):
                 raise ConfigError(message)
 
     def order(self) -> StepBatches:

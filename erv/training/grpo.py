@@ -29,7 +29,7 @@ from erv.grpo.advantages import Advantages, Scale, advantages
 from erv.grpo.importance_sampling import Correction
 from erv.grpo.loss import Denominators, Metrics, Objective, add_metrics
 from erv.policy.policy import Policy, frozen_copy, save_policy
-from erv.rewards.composite import TotalReward
+from erv.rewards.composite import CompositeReward
 from erv.taxonomy import Taxonomy
 from erv.training.callbacks.nan_guard import NonFinite
 from erv.training.grpo_metrics import Answers, Scored, broken_batch, completion_metrics, completion_rows
@@ -59,7 +59,7 @@ class GRPO(GroupGradients):
     data = "features"
 
     def __init__(
-        self, policy: Policy, reward: TotalReward, taxonomy: Taxonomy, optim: Optim, modalities: Sequence[str], seed: int,
+        self, policy: Policy, reward: CompositeReward, taxonomy: Taxonomy, optim: Optim, modalities: Sequence[str], seed: int,
         objective: Objective, iterations: int | None, batch_size: int, group_size: int = 8, max_new_tokens: int = 512,
         sampling: Sampling | None = None, scale: Scale = "group", normalise_then_sum: bool = False, updates: int = 1,
         zero_spread: Literal["keep", "leave_out", "resample"] = "keep", max_resamples: int = 2, mask_overlong: bool = False,

@@ -19,7 +19,7 @@ from erv.evaluation.metrics.definitions import headline, shown_in
 from erv.evaluation.metrics.running import RunningMetrics
 from erv.evaluation.settings import EvaluationSettings
 from erv.policy.policy import Policy
-from erv.rewards.composite import TotalReward
+from erv.rewards.composite import CompositeReward
 from erv.taxonomy import Taxonomy
 
 
@@ -30,7 +30,7 @@ class DevCurve(pl.LightningModule):
     """
 
     policy: Policy
-    reward: TotalReward
+    reward: CompositeReward
     taxonomy: Taxonomy
     modalities: Sequence[str]
     seed: int

@@ -30,7 +30,7 @@ from erv.engine.layers import is_known
 from erv.grpo.loss import Objective
 from erv.policy.humanomni.prompts import Prompt
 from erv.rewards.answer import AnswerReward
-from erv.rewards.composite import TotalReward
+from erv.rewards.composite import CompositeReward
 from erv.rewards.explanation import ExplanationReward
 from erv.rewards.format import FormatReward
 from erv.taxonomy import MELD
@@ -182,7 +182,7 @@ def main() -> None:
     policy: Any = TextPolicy(TextModel(decoder), TextProcessor(AutoTokenizer.from_pretrained(chosen.model)))
     verifier = load_verifier(chosen.verifier) if chosen.verifier else None
     explanation, labels = (ExplanationReward(), verifier.labels) if verifier else (None, None)
-    reward = TotalReward(MELD, FormatReward(), AnswerReward(), explanation, verifier, labels)
+    reward = CompositeReward(MELD, FormatReward(), AnswerReward(), explanation, verifier, labels)
     samples = dialogues(chosen.meld / "train_sent_emo.csv", policy.processor)
     batches = [samples[i * chosen.prompts : (i + 1) * chosen.prompts] for i in range(chosen.steps)]
     grpo_update.verify_shared_prefix = timed_check

@@ -21,7 +21,7 @@ from sklearn.metrics import roc_auc_score
 from erv.evaluation.metrics.bootstrap import paired_difference
 from erv.rationale import sentences
 from erv.report.table import grid
-from erv.rewards.composite import TotalReward
+from erv.rewards.composite import CompositeReward
 from erv.rewards.explanation import ExplanationReward
 from erv.runs.resolve import find_model
 from erv.taxonomy import Taxonomy, of_labels
@@ -87,7 +87,7 @@ class Measured:
         taxonomy: Taxonomy,
         part: ExplanationReward,
     ) -> None:
-        reward = TotalReward(taxonomy, explanation=part, verifier=verifier, verifier_labels=verifier.labels)
+        reward = CompositeReward(taxonomy, explanation=part, verifier=verifier, verifier_labels=verifier.labels)
         self.labels, self.gold = np.array(verifier.labels), data.gold
         values, left_out = [], []
         for found in reward.read(data.texts):

@@ -297,3 +297,46 @@ def test_a_json_file_is_old_or_new_never_half(tmp_path):
     assert os.listdir(tmp_path) == ["x.json"] or all(
         n.startswith(".x.json") for n in os.listdir(tmp_path) if n != "x.json"
     )
+
+
+PLUGIN = """
+import os
+from subprocess import run
+
+
+class Optim:
+    def __init__(self, lr=1.0):
+        self.lr = lr
+
+
+def build_optim(lr):
+    return Optim(lr)
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    (tmp_path / "my_lab.py").write_text(PLUGIN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield "my_lab"
+    sys.modules.pop("my_lab", None)
+
+
+def test_a_class_of_the_users_own_needs_the_environment_variable(plugin, monkeypatch):
+    node = {"_target_": "my_lab.Optim", "lr": 2.0}
+    message = r"'my_lab.Optim' is not allowed: .* in a package my_lab, begin the command with ERV_PLUGINS=my_lab"
+    with pytest.raises(ConfigError, match=message):
+        config.build(node)
+    assert "my_lab" not in sys.modules
+    monkeypatch.setenv("ERV_PLUGINS", "other, my_lab")
+    assert config.build(node).lr == 2.0
+    assert config.build({"_target_": "my_lab.build_optim", "lr": 3.0}).lr == 3.0
+    with pytest.raises(ConfigError, match=r"unknown key 'optim.lrr'; did you mean 'optim.lr'"):
+        config.check(OmegaConf.create({"optim": {**node, "lrr": 1}}))
+
+
+@pytest.mark.parametrize("target", ["my_lab.os.system", "my_lab.run", "my_lab.nothing", "my_labs.Optim", "os.system"])
+def test_only_what_a_plugin_defines_itself_can_be_built(plugin, monkeypatch, target):
+    monkeypatch.setenv("ERV_PLUGINS", "my_lab")
+    with pytest.raises(ConfigError, match=r"is not allowed|cannot be imported"):
+        config.locate(target)

@@ -8,7 +8,8 @@ from signatures import FILE, signatures
 from snapshots import composed
 
 from erv import config
-from erv.config.targets import COMPONENTS, signed
+from erv.config.history import first_named
+from erv.config.targets import COMPONENTS
 
 
 def test_signatures_are_those_of_earlier_runs(monkeypatch):
@@ -32,7 +33,7 @@ def test_every_public_component_can_be_imported(target):
 
 def test_a_config_with_older_targets_is_read_and_signed_as_before():
     tree = composed("+exp=grpo_demo")
-    older = signed(OmegaConf.to_container(tree))
+    older = first_named(OmegaConf.to_container(tree))
     assert older["algo"]["_target_"] == "erv.lit.grpo.GRPO"
     assert config.plain(OmegaConf.create(older)) == config.plain(OmegaConf.create(tree))
     assert config.signature(OmegaConf.create(older)) == config.signature(OmegaConf.create(tree))

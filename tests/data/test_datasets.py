@@ -425,7 +425,7 @@ def test_a_manifest_as_csv_jsonl_and_parquet_is_the_same(tmp_path):
     assert found[0].clips("train")[0].weight == 2.5
 
 
-def test_names_are_found_in_any_case_suffix_and_unicode_form(tmp_path, one):
+def test_names_are_problems_of_any_case_suffix_and_unicode_form(tmp_path, one):
     composed = unicodedata.normalize("NFC", "é 陰")
     trees.clip_at(tmp_path / f"{unicodedata.normalize('NFD', composed)}.mp4", one)
     trees.clip_at(tmp_path / "Upper.AVI", one)

@@ -13,7 +13,7 @@ from dataclasses import replace
 import pytest
 from report_runs import CLIPS, prediction, unpacked, write_run
 
-from erv.config.run_signature import UNSIGNED
+from erv.config.schema import UNSIGNED
 from erv.evaluation.metrics.summary import MetricSettings, summarise
 from erv.report.__main__ import main
 from erv.report.compare import against

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from erv.rewards.answer import AnswerReward
-from erv.rewards.composite import TotalReward
+from erv.rewards.composite import CompositeReward
 from erv.rewards.explanation import ExplanationReward
 from erv.rewards.format import FormatReward
 from erv.rewards.integrations import TRLReward, VerlReward
@@ -24,7 +24,7 @@ def broken(sentences):
 
 
 def reward(by=verifier):
-    return TotalReward(DFEW, FormatReward(), AnswerReward(), ExplanationReward(weight=2.0), by)
+    return CompositeReward(DFEW, FormatReward(), AnswerReward(), ExplanationReward(weight=2.0), by)
 
 
 def test_trl_gives_texts_or_conversations_and_columns_by_name():
@@ -63,7 +63,7 @@ def test_verl_is_never_told_zero_for_a_failure():
     found = VerlReward(reward(broken))("dfew", GOOD, "sad")
     assert found["score"] == 2.0
     assert math.isnan(found["explanation"])
-    only = TotalReward(DFEW, explanation=ExplanationReward(), verifier=broken)
+    only = CompositeReward(DFEW, explanation=ExplanationReward(), verifier=broken)
     with pytest.raises(RuntimeError, match="no reward could be computed for a completion of 'dfew'"):
         VerlReward(only)("dfew", GOOD, "sad")
 

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 
 from erv.rationale import parse, sentences
 from erv.rewards.answer import AnswerReward
-from erv.rewards.composite import TotalReward
+from erv.rewards.composite import CompositeReward
 from erv.rewards.explanation import ExplanationReward
 from erv.rewards.format import FormatReward
-from erv.rewards.parsing import Fixed
 from erv.taxonomy import DFEW, GOEMOTIONS, MAFW, of_labels
+from erv.types import Clip
 
 LABELS = DFEW.labels
 
@@ -44,7 +44,7 @@ def test_explanation_reward(think, gold, filtered, unfiltered):
         return np.stack([one_hot(*([w for w in LABELS if w in s] or ["neutral"])) for s in found])
 
     for neutral_filter, value in ((True, filtered), (False, unfiltered)):
-        reward = TotalReward(DFEW, explanation=ExplanationReward(neutral_filter=neutral_filter), verifier=verifier)
+        reward = CompositeReward(DFEW, explanation=ExplanationReward(neutral_filter=neutral_filter), verifier=verifier)
         (parts,) = reward([text_of(think, gold)], [gold])
         assert parts.parts["explanation"] == pytest.approx(value)
 
@@ -129,7 +129,7 @@ def test_a_higher_threshold_never_finds_more(p, one, other):
 
 def explained(rows, gold, **settings):
     """R_E of a rationale of one sentence for each row of probabilities, as the total reward reads it."""
-    reward = TotalReward(DFEW, explanation=ExplanationReward(**settings), verifier=lambda found: np.array(rows))
+    reward = CompositeReward(DFEW, explanation=ExplanationReward(**settings), verifier=lambda found: np.array(rows))
     (parts,) = reward([text_of(" ".join("He stands." for _ in rows), gold)], [gold])
     return parts.parts["explanation"]
 
@@ -204,7 +204,7 @@ def test_the_filters_are_nested(row, settings):
 @pytest.mark.parametrize("neutral_filter", [True, "argmax", "margin"])
 def test_labels_without_neutral_have_nothing_to_leave_out(neutral_filter):
     labels = of_labels("four", ("anger", "fear", "joy", "sadness"))
-    reward = TotalReward(
+    reward = CompositeReward(
         labels,
         explanation=ExplanationReward(neutral_filter=neutral_filter),
         verifier=lambda found: np.array([[0.9, 0, 0, 0], [0, 0, 0, 0.9]]),
@@ -240,19 +240,19 @@ def test_what_the_verifier_reads(settings, asked, value):
         seen.extend(texts)
         return np.stack([one_hot(*([w for w in LABELS if w in t] or ["neutral"])) for t in texts])
 
-    reward = TotalReward(DFEW, explanation=ExplanationReward(**settings), verifier=verifier)
+    reward = CompositeReward(DFEW, explanation=ExplanationReward(**settings), verifier=verifier)
     (parts,) = reward([text_of("A wall. He is sad. A lamp. A door.", "sad")], ["sad"])
     assert parts.parts["explanation"] == pytest.approx(value)
     assert asked is None or seen == asked
 
 
 def test_sentences_of_another_language():
-    reward = TotalReward(DFEW, explanation=ExplanationReward(), verifier=lexicon, language="zh")
+    reward = CompositeReward(DFEW, explanation=ExplanationReward(), verifier=lexicon, language="zh")
     (parts,) = reward([text_of("他很sad。他笑了happy！", "sad")], ["sad"])
     assert [s.text for s in parts.sentences] == ["他很sad。", "他笑了happy！"]
     assert parts.parts["explanation"] == 0.5
     with pytest.raises(ValueError, match=r"language is a code of two or three letters.*got 'klingon'"):
-        TotalReward(DFEW, language="klingon")
+        CompositeReward(DFEW, language="klingon")
 
 
 def goemotions(*names):
@@ -264,7 +264,9 @@ def goemotions(*names):
 )
 def test_a_verifier_with_labels_of_its_own(gold, name):
     def of(verifier):
-        return TotalReward(MAFW, explanation=ExplanationReward(), verifier=verifier, verifier_labels=GOEMOTIONS.labels)
+        return CompositeReward(
+            MAFW, explanation=ExplanationReward(), verifier=verifier, verifier_labels=GOEMOTIONS.labels
+        )
 
     assert of(goemotions(name))([text_of("One.", gold)], [gold])[0].parts["explanation"] == 1.0
     assert of(goemotions("love"))([text_of("One.", gold)], [gold])[0].parts["explanation"] == 0.0
@@ -272,11 +274,11 @@ def test_a_verifier_with_labels_of_its_own(gold, name):
 
 def test_a_verifier_that_lacks_an_emotion_of_the_corpus_is_refused():
     with pytest.raises(ValueError, match="no emotion of the verifier stands for 'contempt'; it knows happy, sad"):
-        TotalReward(MAFW, explanation=ExplanationReward(), verifier=lexicon, verifier_labels=DFEW.labels)
+        CompositeReward(MAFW, explanation=ExplanationReward(), verifier=lexicon, verifier_labels=DFEW.labels)
 
 
 def test_an_unknown_gold_label_is_nobodys_fault(caplog):
-    reward = TotalReward(DFEW, FormatReward(), AnswerReward(), ExplanationReward(), lexicon)
+    reward = CompositeReward(DFEW, FormatReward(), AnswerReward(), ExplanationReward(), lexicon)
     (parts,) = reward([text_of("He is sad.", "sad")], ["gloomy"])
     assert parts.parts == {"format": 1.0, "answer": None, "explanation": None}
     assert "'gloomy' is not a label of taxonomy 'dfew'" in caplog.text
@@ -295,7 +297,7 @@ def test_an_unknown_gold_label_is_nobodys_fault(caplog):
     ],
 )  # fmt: skip
 def test_the_released_codes_defects_are_not_here(text, gold, parts):
-    reward = TotalReward(
+    reward = CompositeReward(
         DFEW, FormatReward(), AnswerReward(), ExplanationReward(neutral_filter=False), lambda found: np.stack(
             [one_hot(*([w for w in LABELS if w in s] or ["neutral"])) for s in found])
     )  # fmt: skip
@@ -303,15 +305,13 @@ def test_the_released_codes_defects_are_not_here(text, gold, parts):
 
 
 def test_gold_and_answer_go_through_the_same_synonyms():
-    reward, reading = AnswerReward(), Fixed(DFEW)
-    assert reward.value(parse(text_of("x", "Happiness.")), "happy", reading) == 1
-    assert reward.value(parse(text_of("x", "happy")), "joy", reading) == 1
-    assert reward.value(parse(text_of("x", "unhappy")), "happy", reading) == 0
-    assert reward.value(parse("no tags"), "happy", reading) == 0
+    texts = [text_of("x", "Happiness."), text_of("x", "happy"), text_of("x", "unhappy"), "no tags"]
+    rows = CompositeReward(DFEW, answer=AnswerReward())(texts, ["happy", "joy", "happy", "happy"])
+    assert [row.parts["answer"] for row in rows] == [1, 1, 0, 0]
 
 
 def test_total_is_the_weighted_sum_of_its_parts():
-    reward = TotalReward(DFEW, FormatReward(0.5), AnswerReward(2.0), ExplanationReward(1.0), lexicon)
+    reward = CompositeReward(DFEW, FormatReward(0.5), AnswerReward(2.0), ExplanationReward(1.0), lexicon)
     good, bad = reward([text_of("He is sad. It is sad.", "sad"), "sad"], ["sad", "sad"])
     assert good.parts == {"format": 1.0, "answer": 1.0, "explanation": 1.0}
     assert (good.total, bad.total) == (3.5, 0.0)
@@ -319,7 +319,7 @@ def test_total_is_the_weighted_sum_of_its_parts():
 
 
 def test_a_reward_of_weight_zero_is_measured_only():
-    reward = TotalReward(DFEW, FormatReward(), AnswerReward(), ExplanationReward(weight=0.0), lexicon)
+    reward = CompositeReward(DFEW, FormatReward(), AnswerReward(), ExplanationReward(weight=0.0), lexicon)
     (parts,) = reward([text_of("He is sad.", "sad")], ["sad"])
     assert (parts.parts["explanation"], parts.total) == (1.0, 2.0)
 
@@ -331,7 +331,7 @@ def test_the_verifier_is_asked_once_for_a_batch():
         calls.append(list(found))
         return lexicon(found)
 
-    TotalReward(DFEW, explanation=ExplanationReward(), verifier=verifier)(
+    CompositeReward(DFEW, explanation=ExplanationReward(), verifier=verifier)(
         [text_of("One wall. Two lamps.", "sad")] * 3, ["sad"] * 3
     )
     assert [len(call) for call in calls] == [6]
@@ -348,7 +348,7 @@ def out_of_memory(found):
     ids=["raises", "no numbers", "a row too many", "a label too few"],
 )  # fmt: skip
 def test_a_failing_verifier_costs_its_part_and_nothing_else(verifier, caplog):
-    reward = TotalReward(DFEW, FormatReward(), AnswerReward(), ExplanationReward(), verifier)
+    reward = CompositeReward(DFEW, FormatReward(), AnswerReward(), ExplanationReward(), verifier)
     (parts,) = reward([text_of("He is sad.", "sad")], ["sad"])
     assert (parts.parts["explanation"], parts.total) == (None, 2.0)
     assert "the verifier failed on 1 sentences" in caplog.text
@@ -356,4 +356,55 @@ def test_a_failing_verifier_costs_its_part_and_nothing_else(verifier, caplog):
 
 def test_explanation_without_a_verifier_is_refused():
     with pytest.raises(ValueError, match=r"reward.explanation needs a verifier"):
-        TotalReward(DFEW, explanation=ExplanationReward())
+        CompositeReward(DFEW, explanation=ExplanationReward())
+
+
+class Brevity:
+    """1 / tokens, or of characters where tokens are not given; keeps what it was called with."""
+
+    def __init__(self, weight=1.0, values=None):
+        self.weight, self.values, self.completions = weight, values, []
+
+    def __call__(self, completions):
+        self.completions = list(completions)
+        return self.values or [1 / (c.tokens or len(c.text)) for c in completions]
+
+
+def test_a_term_of_ones_own_is_weighted_and_named():
+    brevity = Brevity(2.0)
+    clip = Clip("a", "a.mp4", "sad", "test")
+    reward = CompositeReward(DFEW, answer=AnswerReward(), verifier=lexicon, terms={"brevity": brevity})
+    (row,) = reward([text_of("He is sad.", "sad")], ["sad"], [clip], [4])
+    assert row.parts == {"answer": 1.0, "brevity": 0.25}
+    assert row.total == 1.5
+    assert reward.weights == {"answer": 1.0, "brevity": 2.0}
+    (completion,) = brevity.completions
+    assert (completion.clip, completion.tokens, completion.emotion, completion.correct) == (clip, 4, "sad", True)
+    assert [s.emotions for s in completion.sentences] == [("sad",)]
+    assert completion.rationale == parse(completion.text)
+
+
+def test_a_term_that_cannot_be_computed_is_left_out_of_the_total():
+    reward = CompositeReward(DFEW, answer=AnswerReward(), terms={"brevity": Brevity(values=[None])})
+    (row,) = reward([text_of("x", "sad")], ["sad"])
+    assert (row.total, row.parts) == (1.0, {"answer": 1.0, "brevity": None})
+
+
+@pytest.mark.parametrize(
+    ("name", "term", "message"),
+    [
+        ("answer", Brevity(), "this name is taken by reward.answer"),
+        ("brevity", len, "an object with a number `weight`"),
+        ("brevity", "text", "an object with a number `weight`"),
+    ],
+)
+def test_what_is_no_term_is_refused(name, term, message):
+    with pytest.raises(ValueError, match=message):
+        CompositeReward(DFEW, terms={name: term})
+
+
+@pytest.mark.parametrize(("values", "message"), [([1, 2], "got 2 for 1 completions"), ([np.nan], "got nan")])
+def test_values_that_are_no_rewards_are_refused(values, message):
+    reward = CompositeReward(DFEW, terms={"brevity": Brevity(values=values)})
+    with pytest.raises(ValueError, match=message):
+        reward([text_of("x", "sad")], ["sad"])

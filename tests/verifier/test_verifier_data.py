@@ -12,6 +12,7 @@ from snapshots import composed
 from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast
 
 from erv import config
+from erv.config.history import ADDED
 from erv.data.datasets.base import CorpusMissing
 from erv.data.datasets.labels_only import LabelsCorpus
 from erv.taxonomy import DFEW, GOEMOTIONS, MELD, of_labels
@@ -263,7 +264,7 @@ def test_stages_that_read_clips_refuse_a_label_set(tmp_path):
 def test_keys_that_came_later_change_no_signature_at_their_defaults():
     added = composed("+exp=verifier_roberta", "trainer=cpu")
     older = OmegaConf.create(OmegaConf.to_container(added))
-    for dotted in config.ADDED:
+    for dotted in ADDED:
         *parents, last = dotted.split(".")
         OmegaConf.select(older, ".".join(parents)).pop(last)
     assert config.signature(added) == config.signature(older)
