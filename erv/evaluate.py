@@ -1,8 +1,8 @@
-"""`python -m erv.evaluate checkpoint=RUN data=NAME judge=NAME`: answers of a policy, verdicts on them, and their figures.
+"""`python -m erv.evaluate checkpoint=RUN data=NAME judge=NAME`: generate a policy's answers, judge them, compute the metrics.
 
-`predictions=FILE` instead of a checkpoint judges what another model said. Every batch of answers and every verdict is on disk
-before the next one is begun: the same command again goes on where it was interrupted. `devices=N` makes answers in N
-processes; `shard=k/n` makes one share of them here, and the same command without it merges, judges and counts.
+`predictions=FILE` instead of a checkpoint evaluates the answers of another model. Every batch of answers and every verdict is on
+disk before the next one is begun: the same command again resumes where it was interrupted. `devices=N` generates in N processes;
+`shard=k/n` generates one shard here, and the same command without it merges the shards, judges and computes the metrics.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from erv.cli.shards import parse_shard, run_in_processes
 from erv.errors import ConfigError
 
 if TYPE_CHECKING:
-    from erv.evaluation.settings import Evaluation
+    from erv.evaluation.settings import EvaluationSettings
 
 
 def plan(cfg: DictConfig) -> Path | None:
-    """Where the run of `cfg` lies, once all that it needs is there; unknown before predictions made elsewhere are read."""
+    """The folder of the run, after checking that its inputs exist; None for predictions made elsewhere, which are read first."""
     from erv.runtime.session import planned
 
     _require(cfg)
@@ -34,7 +34,7 @@ def plan(cfg: DictConfig) -> Path | None:
 
 @command("evaluate", plan)
 def main(cfg: DictConfig) -> None:
-    """Evaluate what `cfg` names; a run that is done is not done again."""
+    """Evaluate a policy or a file of predictions; a finished run is not repeated."""
     _require(cfg)
     if cfg.predictions is not None:
         from erv.runtime.external_predictions import evaluate_file
@@ -52,7 +52,7 @@ def _require(cfg: DictConfig) -> None:
 
 
 def _set_length(cfg: DictConfig) -> None:
-    """A policy answers as long as it was trained to, unless told otherwise."""
+    """Default `evaluation.max_new_tokens` to the length of the policy's training."""
     from erv.runtime.run_context import answer_length
 
     if OmegaConf.select(cfg, "evaluation.max_new_tokens") is None:
@@ -60,33 +60,34 @@ def _set_length(cfg: DictConfig) -> None:
 
 
 def evaluate_policy(cfg: DictConfig) -> None:
-    """Sample the answers of a checkpoint, then judge and count them."""
-    from erv.evaluation.console import spoken, tell_costs
-    from erv.evaluation.predictions import read_parts
+    """Generate the answers of a checkpoint, judge them and compute the metrics."""
+    from erv.evaluation.console import metric_lines, print_costs
+    from erv.evaluation.predictions import read_rows
     from erv.runtime import session
     from erv.runtime.evaluation import evaluate, evaluated_clips, write_answers
     from erv.runtime.human_task import export
 
-    part = parse_shard(cfg.shard)
+    shard = parse_shard(cfg.shard)
     _set_length(cfg)
-    with session.open_stage(cfg, part) as (run, parts), session.refuse_incomplete():
-        plan: Evaluation = parts.make("evaluation")
-        clips = evaluated_clips(parts, plan)
+    with session.open_stage(cfg, shard) as (run, parts), session.refuse_incomplete():
+        settings: EvaluationSettings = parts.make("evaluation")
+        clips = evaluated_clips(parts, settings)
         if cfg.dry_run:
-            there = read_parts(Path(parts.folder))
-            tell_costs(parts.judges, list(there.values()), len(plan.keys(clips)) - len(there), plan)
-        elif part is not None:
+            answered = read_rows(Path(parts.folder))
+            missing = len(settings.answer_keys(clips)) - len(answered)
+            print_costs(parts.judges, list(answered.values()), missing, settings)
+        elif shard is not None:
             if run is not None:
-                write_answers(run.folder, parts, plan, clips, part)
+                write_answers(run.folder, parts, settings, clips, shard)
         elif run is not None:
-            missing = set(plan.keys(clips)) - read_parts(run.folder).keys()
-            if cfg.devices > 1 and missing:
+            incomplete = bool(set(settings.answer_keys(clips)) - read_rows(run.folder).keys())
+            if cfg.devices > 1 and incomplete:
                 devices = int(cfg.devices)
                 run_in_processes("erv.evaluate", devices, *([f"shard={k}/{devices}"] for k in range(devices)))
             metrics = evaluate(run, parts)
-            print("\n".join(spoken(metrics)))
+            print("\n".join(metric_lines(metrics)))
             session.finish_run(run, parts, metrics)
-        if cfg.export_human_task and not cfg.dry_run and part is None:
+        if cfg.export_human_task and not cfg.dry_run and shard is None:
             export(Path(parts.folder), parts.taxonomy, int(cfg.human_items), parts.seed)
 
 

@@ -1,7 +1,7 @@
-"""`python -m erv.predict CLIP… checkpoint=RUN`: what a policy says about clips, with the emotions of every sentence.
+"""`python -m erv.predict CLIP… checkpoint=RUN`: print a policy's answers to clips, with the emotions of every sentence.
 
-A CLIP is a file or a folder of files. With `gold=LABEL` the rewards are shown, `output=json` prints one object per answer. The
-same code as evaluation; nothing is written but the cache of tower outputs.
+A CLIP is a file or a folder of files. With `gold=LABEL` the rewards are shown, `output=json` prints one object per answer. It
+runs the code of the evaluation, and writes nothing but the cache of tower outputs.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from erv.utils.sanitize import visible
 if TYPE_CHECKING:
     from erv.types import Prediction
 
+# options of Hydra that are followed by a value
 _WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-name", "-cn", "--config-path", "-cp", "--config-dir", "-cd")
 
 
 @command("predict")
 def main(cfg: DictConfig) -> None:
-    """Answer the clips that `cfg` names, and print what was said."""
+    """Generate and print answers to the clips that `cfg` names."""
     if cfg.output not in ("panel", "json"):
         raise ConfigError(f"output is panel or json, got {cfg.output!r}")
     if cfg.policy.get("checkpoint") is None:
@@ -41,9 +42,9 @@ def main(cfg: DictConfig) -> None:
 
 
 def predict(cfg: DictConfig) -> Iterator[Prediction]:
-    """The policy's answers, read by the verifier, as they are made."""
-    from erv.evaluation.annotate import read
-    from erv.evaluation.generate import answers
+    """Generate the policy's answers batch by batch, with the verifier's emotions and the rewards."""
+    from erv.evaluation.annotate import add_rewards
+    from erv.evaluation.generate import generate_predictions
     from erv.runs.resolve import adopt_verifier, resolve_checkpoints, training_config
     from erv.runtime.components import PROVIDED, Parts
     from erv.runtime.run_context import answer_length
@@ -53,37 +54,41 @@ def predict(cfg: DictConfig) -> Iterator[Prediction]:
     tree = config.plain(cfg)
     trained = training_config(tree)
     corpus, media = tree["data"], tree["media"]
+    # what the command line leaves open is as in the policy's training: the label set, the modalities, the length
     if corpus["taxonomy"] is None:
-        labels = config.build(trained["data"]).taxonomy if trained.get("data") else DFEW
-        corpus["taxonomy"] = labels.name if labels in (DFEW, MAFW) else list(labels.labels)
+        taxonomy = config.build(trained["data"]).taxonomy if trained.get("data") else DFEW
+        corpus["taxonomy"] = taxonomy.name if taxonomy in (DFEW, MAFW) else list(taxonomy.labels)
     media["modalities"] = media["modalities"] or (trained.get("media") or {}).get("modalities") or ["video", "audio"]
     if tree["evaluation"]["max_new_tokens"] is None:
         tree["evaluation"]["max_new_tokens"] = answer_length(tree)
     adopt_verifier(tree)
     config.check(tree, PROVIDED)
     quiet(tree)
-    with user_errors(), tempfile.TemporaryDirectory() as folder:  # a run's folder that nobody needs
+    with user_errors(), tempfile.TemporaryDirectory() as folder:  # in place of a run's folder
         config.build(corpus).require()
         resolve_checkpoints(tree)
         parts = Parts(tree, Path(folder))
-        plan, policy = parts.make("evaluation"), parts.policy.at("inference")
-        samples = parts.reading.samples(parts.corpus.clips("test")[: plan.limit], policy)
-        for start in range(0, len(samples), plan.batch_size):
-            batch = samples[start : start + plan.batch_size]
-            for decoding in plan.decodings:
-                for found in answers(policy, batch, parts.modalities, plan, decoding, parts.taxonomy, parts.seed):
-                    yield from read(found, parts.reward)
+        settings, policy = parts.make("evaluation"), parts.policy.at("inference")
+        samples = parts.reading.samples(parts.corpus.clips("test")[: settings.limit], policy)
+        for start in range(0, len(samples), settings.batch_size):
+            batch = samples[start : start + settings.batch_size]
+            for decoding in settings.decodings:
+                predictions = generate_predictions(
+                    policy, batch, parts.modalities, settings, decoding, parts.taxonomy, parts.seed
+                )
+                for of_batch in predictions:
+                    yield from add_rewards(of_batch, parts.reward)
 
 
 def as_object(prediction: Prediction) -> dict[str, Any]:
-    """What `output=json` prints: the fields of predictions.jsonl, without those that only an evaluation fills."""
+    """The object that `output=json` prints: the fields of predictions.jsonl, without those that only an evaluation fills."""
     row = prediction.row()
     del row["verdicts"]
     return row if prediction.gold else {k: v for k, v in row.items() if k not in ("gold", "rewards")}
 
 
 def show(prediction: Prediction) -> None:
-    """Print an answer to be read: sentences with the emotions that the verifier finds in them, the answer, the rewards."""
+    """Print an answer as a panel: its sentences with the emotions that the verifier finds in them, its label, the rewards."""
     from rich.console import Console
     from rich.panel import Panel
     from rich.text import Text
@@ -103,8 +108,8 @@ def show(prediction: Prediction) -> None:
     )
     if prediction.gold:
         text.append(f"   gold {prediction.gold}", style="dim")
-        shown = "  ".join(f"{name} {'-' if v is None else f'{v:.2f}'}" for name, v in prediction.rewards.items())
-        text.append(f"\nrewards  {shown}", style="dim")
+        rewards = "  ".join(f"{name} {'-' if v is None else f'{v:.2f}'}" for name, v in prediction.rewards.items())
+        text.append(f"\nrewards  {rewards}", style="dim")
     if not prediction.well_formed:
         text.append("\nthe answer has not the form <think>…</think><answer>…</answer>", style="yellow")
     sample = f", sample {prediction.sample}" if prediction.decoding == "sampled" else ""
@@ -113,10 +118,10 @@ def show(prediction: Prediction) -> None:
 
 
 def with_clips(arguments: Sequence[str]) -> list[str]:
-    """Hydra's arguments, with the bare ones (and whatever exists as a file) as `clips=[…]`."""
-    values = {i + 1 for i, a in enumerate(arguments) if a in _WITH_VALUE}
-    bare = [a for i, a in enumerate(arguments) if i not in values and not a.startswith("-")]
-    clips = [a for a in bare if "=" not in a or Path(a).exists()]
+    """Turn bare arguments, and those that exist as a file, into Hydra's `clips=[…]`."""
+    option_values = {i + 1 for i, argument in enumerate(arguments) if argument in _WITH_VALUE}
+    candidates = [a for i, a in enumerate(arguments) if i not in option_values and not a.startswith("-")]
+    clips = [a for a in candidates if "=" not in a or Path(a).exists()]
     if not clips:
         return list(arguments)
     quoted = ",".join("'" + clip.replace("\\", "\\\\").replace("'", "\\'") + "'" for clip in clips)
@@ -124,7 +129,7 @@ def with_clips(arguments: Sequence[str]) -> list[str]:
 
 
 def start() -> None:
-    """The command: bare arguments are clips, the others Hydra's."""
+    """Run the command; bare arguments are clips, the others Hydra's."""
     sys.argv[1:] = with_clips(sys.argv[1:])
     main()
 

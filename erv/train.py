@@ -114,7 +114,7 @@ def callbacks(run: Run, parts: Parts, rewarded: bool) -> list[pl.Callback]:
 
 def finish(run: Run, parts: Parts, algo: Any, data: StepData) -> None:
     """Measure what was trained, and write it: from then on the run is done."""
-    from erv.evaluation.console import spoken
+    from erv.evaluation.console import metric_lines
     from erv.runs.run import MODEL
     from erv.runtime.evaluation import evaluate
     from erv.runtime.session import finish_run
@@ -124,7 +124,7 @@ def finish(run: Run, parts: Parts, algo: Any, data: StepData) -> None:
         measured = algo.measure(data)
     else:
         measured = evaluate(run, parts) if parts.tree["evaluation"] else {}
-        print("\n".join(spoken(measured)))
+        print("\n".join(metric_lines(measured)))
     log_figures(algo.trainer, measured)
     end(algo.trainer, run.folder / MODEL)
     finish_run(run, parts, measured)

@@ -6,9 +6,16 @@ from dataclasses import replace
 import pytest
 from conftest import FIXTURES
 
+from erv.evaluation.metrics.answer_table import (
+    QUADRANTS,
+    UNKNOWN,
+    explanation_matches_answer,
+    quadrant_of_rows,
+    recall_parts,
+)
 from erv.evaluation.metrics.legacy import compound_counts, legacy_confusion, legacy_counts, legacy_table
-from erv.evaluation.metrics.scores import QUADRANTS, UNKNOWN, recall_parts, scores
-from erv.evaluation.metrics.summary import Settings, summarise
+from erv.evaluation.metrics.scores import scores
+from erv.evaluation.metrics.summary import MetricSettings, summarise
 from erv.evaluation.predictions import read_released
 from erv.rewards.legacy import read_lines
 from erv.taxonomy import DFEW, MAFW
@@ -53,11 +60,16 @@ def test_lines(golden):
 def test_counts(golden):
     stored = golden.stored["count"]
     counts = legacy_counts(golden.lines, golden.table, golden.taxonomy)
-    for ours, theirs in (("correct", "correct"), ("unknown", "unknown"), ("lines", "n_lines"),
-                         ("unknown_list", "unknown_list"), ("per_class", "per_class_[correct,total]")):  # fmt: skip
+    for ours, theirs in (
+        ("correct", "correct"),
+        ("unknown", "unknown"),
+        ("lines", "n_lines"),
+        ("unknown_list", "unknown_list"),
+        ("per_class", "per_class_[correct,total]"),
+    ):
         assert counts[ours] == stored[theirs], theirs
     assert legacy_confusion(golden.table).tolist() == stored["confusion_rows=gt_cols=pred+unknown"]
-    totals = recall_parts(replace(golden.table, uar="fixed"))[1].sum(0).tolist()
+    totals = recall_parts(replace(golden.table, recall_over="labels"))[1].sum(0).tolist()
     assert dict(zip(golden.taxonomy.labels, totals, strict=True)) == golden.stored["true_class_totals"]
 
 
@@ -69,7 +81,7 @@ def test_war_and_uar(golden):
         golden.stored["WAR_printed"],
         golden.stored["UAR_printed"],
     )
-    whole = scores(replace(golden.table, uar="fixed"))
+    whole = scores(replace(golden.table, recall_over="labels"))
     assert 100 * whole["uar"] == pytest.approx(golden.stored["UAR_if_all_ground_truth_counted"], abs=1e-9)
 
 
@@ -77,8 +89,8 @@ def test_explanations(golden):
     stored = golden.stored["compare"]
     for name in ("EEA", "EPC", "FCR"):
         assert 100 * golden.scores[name.lower()] == pytest.approx(stored[name], abs=1e-9), name
-    place = golden.table.quadrant()
-    consistent = golden.table.columns()["epc"]
+    place = quadrant_of_rows(golden.table)
+    consistent = explanation_matches_answer(golden.table)
     found = {
         key: [line.id for line, q in zip(golden.lines, place, strict=True) if QUADRANTS[q] == NAMES[key]]
         for key in NAMES
@@ -87,7 +99,7 @@ def test_explanations(golden):
     assert found == stored["ids"]
     assert {key: len(ids) for key, ids in found.items()} == stored["quarter_table"]
     assert stored["total"] == len(golden.lines)
-    assert stored["unknown"] == (golden.table.said == UNKNOWN).sum()
+    assert stored["unknown"] == (golden.table.compared == UNKNOWN).sum()
 
 
 def test_what_the_judge_is_shown(golden):
@@ -100,11 +112,11 @@ def test_the_figures_of_metrics_json(golden):
     """The same through the code that evaluation runs, from the prediction file to the figures."""
     predictions = read_released(golden.stored["prediction_file"], golden.gold, golden.taxonomy)
     predictions = [replace(p, verdicts=verdicts(golden, p)) for p in predictions]
-    legacy = summarise(predictions, golden.taxonomy, "judge", settings=Settings("legacy_erv", resamples=20))
+    legacy = summarise(predictions, golden.taxonomy, "judge", settings=MetricSettings("legacy_erv", resamples=20))
     for name in ("war", "uar", "eea", "epc", "fcr", "unknown_rate"):
         assert legacy[name] == pytest.approx(golden.scores[name], abs=1e-12), name
     assert legacy["confusion"] == golden.stored["count"]["confusion_rows=gt_cols=pred+unknown"]
-    wrong = summarise(predictions, golden.taxonomy, None, settings=Settings("wrong", "released", resamples=20))
+    wrong = summarise(predictions, golden.taxonomy, None, settings=MetricSettings("wrong", "released", resamples=20))
     assert 100 * wrong["uar"] == pytest.approx(golden.stored["UAR_if_all_ground_truth_counted"], abs=1e-9)
     assert 100 * wrong["war"] == pytest.approx(golden.stored["WAR"], abs=1e-9)
 

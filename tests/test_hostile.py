@@ -54,7 +54,7 @@ from erv.data.media.frames import read_frames
 from erv.errors import ConfigError
 from erv.evaluation.judges.api import APIJudge
 from erv.evaluation.judges.local import LocalJudge
-from erv.evaluation.predictions import read_foreign
+from erv.evaluation.predictions import read_external
 from erv.labeling.labeler import LabelPrompt
 from erv.labeling.texts import read_texts
 from erv.llm import Chat
@@ -389,7 +389,7 @@ def test_rows_that_are_none_are_named(tmp_path, name):
     file = tmp_path / "rows.jsonl"
     file.write_text(JSON[name] + "\n")
     with pytest.raises(ValueError, match=r"rows.jsonl"):
-        read_foreign(file, {"1": "happy"}, DFEW)
+        read_external(file, {"1": "happy"}, DFEW)
     with pytest.raises(CorpusError, match=r"rows.jsonl"):
         list(ManifestCorpus(file=str(file), taxonomy="dfew").rows())
     with pytest.raises(ValueError, match=r"rows.jsonl"):

@@ -4,71 +4,78 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING
 
 from erv import rationale
-from erv.evaluation.judges.base import Judge, ask
-from erv.types import Prediction, Sentence, Verdict
+from erv.evaluation.judges.base import Judge, ask_judges
+from erv.types import Prediction, Sentence
 
 if TYPE_CHECKING:
     from erv.rewards.composite import CompositeReward
 
 
-def read(predictions: Sequence[Prediction], reward: CompositeReward) -> list[Prediction]:
-    """The predictions with their rewards, and their sentences with the verifier's emotions.
+def add_rewards(predictions: Sequence[Prediction], reward: CompositeReward) -> list[Prediction]:
+    """Add the rewards of each prediction, and its sentences with the verifier's emotions.
 
-    Rewards compare with the gold label: without one there are none.
+    Rewards compare with the gold label: a prediction without one gets none.
     """
     sentences = reward.read([p.think or "" for p in predictions])
-    known = [i for i, p in enumerate(predictions) if p.gold]
-    found = reward([predictions[i].text for i in known], [predictions[i].gold for i in known])
-    parts = dict(zip(known, found, strict=True))
+    with_gold = [i for i, p in enumerate(predictions) if p.gold]
+    parts = reward([predictions[i].text for i in with_gold], [predictions[i].gold for i in with_gold])
+    rewards = {i: {**part.parts, "total": part.total} for i, part in zip(with_gold, parts, strict=True)}
     return [
-        replace(p, sentences=s or (), rewards={**parts[i].parts, "total": parts[i].total} if i in parts else {})
+        replace(p, sentences=s or (), rewards=rewards.get(i, {}))
         for i, (p, s) in enumerate(zip(predictions, sentences, strict=True))
     ]
 
 
-def split(predictions: Sequence[Prediction], language: str = "en") -> list[Prediction]:
-    """The predictions with their sentences, where nobody has taken them apart; no verifier reads them."""
+def add_sentences(predictions: Sequence[Prediction], language: str = "en") -> list[Prediction]:
+    """Split the rationales that have no sentences yet, where no verifier does it."""
     return [
-        p if p.sentences or not p.think
+        p
+        if p.sentences or not p.think
         else replace(p, sentences=tuple(Sentence(s, ()) for s in rationale.sentences(p.think, language)))
         for p in predictions
-    ]  # fmt: skip
+    ]
 
 
-def judged(predictions: Sequence[Prediction], judges: Sequence[Judge], progress: bool = True) -> list[Prediction]:
-    """The predictions with a verdict of every judge, which sees the think text only (paper, evaluation).
+def add_verdicts(
+    predictions: Sequence[Prediction],
+    judges: Sequence[Judge],
+    progress: bool = True,
+) -> list[Prediction]:
+    """Add a verdict of every judge, which sees the think text only (paper, evaluation).
 
     Verdicts of other judges stay. Raises CircuitOpen when an endpoint does not work.
     """
     from tqdm import tqdm
 
     texts = [p.think or "" for p in predictions]
-    todo = {judge.name: judge.waiting(texts) for judge in judges}
-    bars = {n: tqdm(total=c, desc=f"judge {n}", unit="text") for n, c in todo.items() if c and progress}
+    pending = {judge.name: judge.pending(texts) for judge in judges}
+    bars = {n: tqdm(total=count, desc=f"judge {n}", unit="text") for n, count in pending.items() if count and progress}
+
+    def advance(name: str) -> None:
+        if name in bars:
+            bars[name].update()
+
     try:
-        found = ask(judges, texts, lambda name: _advance(bars.get(name)))
+        verdicts = ask_judges(judges, texts, advance)
     finally:
         for bar in bars.values():
             bar.close()
-    rows = []
+    result = []
     for i, p in enumerate(predictions):
-        new = [v for name in found if (v := found[name][i]) is not None]
-        rows.append(replace(p, verdicts=(*(v for v in p.verdicts if v.judge not in found), *new)))
-    return rows
-
-
-def _advance(bar: Any) -> None:
-    if bar is not None:
-        bar.update()
+        of_others = [verdict for verdict in p.verdicts if verdict.judge not in verdicts]
+        new = [verdict for of_judge in verdicts.values() if (verdict := of_judge[i]) is not None]
+        result.append(replace(p, verdicts=(*of_others, *new)))
+    return result
 
 
 def judge_rewards(
     predictions: Sequence[Prediction], judge: Judge | None, reward: CompositeReward | None
 ) -> list[float]:
-    """R_E of each answer with `judge` in the verifier's place, asked sentence by sentence; empty unless it is free of charge.
+    """Compute R_E with `judge` in place of the verifier, asked sentence by sentence; empty unless that is free of charge.
 
     Where the verifier's R_E rises and this does not, the policy has learnt the verifier's mistakes.
     """
@@ -76,13 +83,11 @@ def judge_rewards(
         return []
     from erv.rewards.explanation import ExplanationReward
 
-    part = reward.explanation or ExplanationReward()
-    verdicts = iter(ask([judge], [s.text for p in predictions for s in p.sentences])[judge.name])
-    found = [[(_emotion(next(verdicts)),) for _ in p.sentences] for p in predictions]
-    neutral = reward.taxonomy.neutral
-    values = [part.value(f, p.gold, neutral) for f, p in zip(found, predictions, strict=True)]
-    return [value for value in values if value is not None]
-
-
-def _emotion(verdict: Verdict | None) -> str:
-    return (verdict.emotion if verdict else None) or ""
+    explanation = reward.explanation or ExplanationReward()
+    verdicts = iter(ask_judges([judge], [s.text for p in predictions for s in p.sentences])[judge.name])
+    rewards = []
+    for p in predictions:
+        of_sentences = islice(verdicts, len(p.sentences))
+        emotions = [((verdict.emotion if verdict else None) or "",) for verdict in of_sentences]
+        rewards.append(explanation.value(emotions, p.gold, reward.taxonomy.neutral))
+    return [value for value in rewards if value is not None]

@@ -1,1 +1,1 @@
-"""Tables and pages from the files of finished runs; knows no torch, so it starts at once."""
+"""Tables and pages from the files of finished runs; imports no torch, so that it starts at once."""

@@ -1,15 +1,15 @@
-"""Rows of the table against a baseline, clip by clip. The statistics are those of erv.evaluation.metrics."""
+"""Compare rows of the table with a baseline, clip by clip. The statistics are those of erv.evaluation.metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from erv.evaluation.metrics.scores import JUDGED
+from erv.evaluation.metrics.definitions import Metric, headline, shown_in
 from erv.evaluation.metrics.significance import Difference, compare, holm
-from erv.evaluation.metrics.summary import DEFAULT, table_of
+from erv.evaluation.metrics.summary import DEFAULT, has_verdict, table_of
 from erv.report.rows import Row
-from erv.report.runs import FIGURES, Result
+from erv.report.runs import Result
 from erv.types import Prediction
 
 ALPHA = 0.05
@@ -17,82 +17,85 @@ ALPHA = 0.05
 
 @dataclass(frozen=True)
 class Compared:
-    """A row minus the baseline on the clips that both have: a difference per figure, and its p-value by Holm."""
+    """A row minus the baseline on the clips that both have."""
 
     row: Row
     clips: int
-    differences: dict[str, Difference]
-    holm: dict[str, float] = field(default_factory=dict)
+    differences: dict[str, Difference]  # by metric
+    holm: dict[str, float] = field(default_factory=dict)  # metric -> p-value after Holm's correction
 
-    def mark(self, figure: str) -> str:
+    def mark(self, metric: Metric) -> str:
         """▲ or ▼ where the row is better or worse than the baseline at Holm's p < 0.05, nothing otherwise."""
-        if self.holm.get(figure, 1.0) >= ALPHA:
+        if self.holm.get(metric.name, 1.0) >= ALPHA or metric.higher_is_better is None:
             return ""
-        return "▲" if self.differences[figure].value > 0 else "▼"
+        higher = self.differences[metric.name].value > 0
+        return "▲" if higher == metric.higher_is_better else "▼"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Every row that shares clips with the baseline; `tests` p-values were corrected together."""
+    """Every row that shares clips with the baseline."""
 
     baseline: Row
     rows: list[Compared]
-    tests: int
+    tests: int  # number of p-values that were corrected together
 
     @property
     def best(self) -> Compared:
-        """The row that gains most: in FCR, in WAR where explanations were not read."""
-        figure = "fcr" if all("fcr" in compared.differences for compared in self.rows) else "war"
-        return max(self.rows, key=lambda compared: compared.differences[figure].value)
+        """The row that gains most: in FCR, in WAR where explanations were not judged."""
+        judged = headline(judged=True).name
+        metric = judged if all(judged in c.differences for c in self.rows) else headline(judged=False).name
+        return max(self.rows, key=lambda compared: compared.differences[metric].value)
 
 
 def against(baseline: Row, rows: Sequence[Row]) -> Comparison:
-    """Each of `rows` against `baseline`; a row without clips in common is left out."""
-    found = [compared for row in rows if row is not baseline and (compared := _compared(baseline, row))]
-    places = [(c, name) for c in found for name in c.differences]
-    for (compared, name), p in zip(places, holm([c.differences[name].p for c, name in places]), strict=True):
+    """Compare each of `rows` with `baseline`; a row without clips in common is left out."""
+    compared_rows = [compared for row in rows if row is not baseline and (compared := _compare(baseline, row))]
+    tests = [(compared, name) for compared in compared_rows for name in compared.differences]
+    p_values = holm([compared.differences[name].p for compared, name in tests])
+    for (compared, name), p in zip(tests, p_values, strict=True):
         compared.holm[name] = p
-    return Comparison(baseline, found, len(places))
+    return Comparison(baseline, compared_rows, len(tests))
 
 
-def _compared(baseline: Row, row: Row) -> Compared | None:
-    pairs = [(one, other, _shared(one, other)) for one in baseline.runs for other in row.runs]
+def _compare(baseline: Row, row: Row) -> Compared | None:
+    pairs = [(base, other, _shared_clips(base, other)) for base in baseline.runs for other in row.runs]
     pairs = [pair for pair in pairs if pair[2]]
     if not pairs:
         return None
-    runs = [run for one, other, _ in pairs for run in (one, other)]
-    first = _answers([(one, clips) for one, _, clips in pairs])
-    second = _answers([(other, clips) for _, other, clips in pairs])
-    judge = _judge(runs, [*first, *second])
-    same = all(run.counting == runs[0].counting for run in runs)
-    counting = runs[0].counting if same else DEFAULT
-    one, other = (table_of(answers, runs[0].taxonomy, judge, counting) for answers in (first, second))
-    names = [name for name in FIGURES if judge is not None or name not in JUDGED]
-    return Compared(row, len(one.ids), compare(one, other, names))
+    runs = [run for base, other, _ in pairs for run in (base, other)]
+    base_answers = _answers([(base, clips) for base, _, clips in pairs])
+    row_answers = _answers([(other, clips) for _, other, clips in pairs])
+    judge = _common_judge(runs, [*base_answers, *row_answers])
+    same_settings = all(run.metric_settings == runs[0].metric_settings for run in runs)
+    settings = runs[0].metric_settings if same_settings else DEFAULT
+    base_table, row_table = (table_of(a, runs[0].taxonomy, judge, settings) for a in (base_answers, row_answers))
+    names = [metric.name for metric in shown_in("results") if judge is not None or not metric.needs_judge]
+    return Compared(row, len(base_table.clip_ids), compare(base_table, row_table, names))
 
 
-def _judge(runs: Sequence[Result], answers: Sequence[Prediction]) -> str | None:
+def _common_judge(runs: Sequence[Result], answers: Sequence[Prediction]) -> str | None:
     """The judge that read all the answers of both sides; None where there is none: two judges are two scales."""
     judges = {run.judge for run in runs}
     judge = judges.pop() if len(judges) == 1 else None
-    return judge if judge and all(any(v.judge == judge for v in p.verdicts) for p in answers) else None
+    return judge if judge and all(has_verdict(p, judge) for p in answers) else None
 
 
-def _shared(one: Result, other: Result) -> set[str]:
-    """The clips that both answered; none where they disagree about a clip's true emotion: those are other clips."""
-    if one.labels != other.labels:
+def _shared_clips(first: Result, second: Result) -> set[str]:
+    """The clips that both answered; none where they disagree on a clip's true emotion: equal ids are then different clips."""
+    if first.labels != second.labels:
         return set()
-    first, second = one.answers, other.answers
-    clips = first.keys() & second.keys()
-    return clips if all(first[clip][0].gold == second[clip][0].gold for clip in clips) else set()
+    clips = first.answers.keys() & second.answers.keys()
+    same_gold = all(first.answers[clip][0].gold == second.answers[clip][0].gold for clip in clips)
+    return clips if same_gold else set()
 
 
 def _answers(parts: Sequence[tuple[Result, set[str]]]) -> list[Prediction]:
     """The answers of some runs to some of their clips; a clip that several seeds share has the answers of all of them."""
-    wanted: dict[int, set[str]] = {}
+    clips_of: dict[int, set[str]] = {}
     for run, clips in parts:
-        wanted.setdefault(id(run), set()).update(clips)
+        clips_of.setdefault(id(run), set()).update(clips)
     runs = {id(run): run for run, _ in parts}
-    found = [p for key, run in runs.items() for clip in sorted(wanted[key]) for p in run.answers[clip]]
+    answers = [p for key, run in runs.items() for clip in sorted(clips_of[key]) for p in run.answers[clip]]
     # under another seed an id may be another clip
-    return [replace(p, clip_id=f"{p.clip_id}/{p.gold}") for p in found]
+    return [replace(p, clip_id=f"{p.clip_id}/{p.gold}") for p in answers]

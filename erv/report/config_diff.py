@@ -1,4 +1,4 @@
-"""In which settings runs differ: the columns of the table, and the names of its rows."""
+"""The settings in which runs differ: the columns of the table, and the names of its rows."""
 
 from __future__ import annotations
 
@@ -9,69 +9,87 @@ from pathlib import Path
 from typing import Any
 
 Settings = Mapping[str, Any]
-# What a run is measured with: it must be seen wherever it differs, whatever the runs' stages, but for what is only trained on.
+# What a run is measured with is compared between runs of all stages, but for what is only trained on.
 MEASURED_WITH = ("data", "media.modalities", "evaluation", "judge", "metrics")
 _TRAINED_ON = ("data.limit", "data.dev_limit", "data.dev", "data.weights")
-# Keys that differ between runs of one row without being another setting: names, places, and what is not signed (* is any).
+# Keys that may differ between runs of one row: names, paths, and what is not part of the run's signature (* is any).
 _NO_SETTINGS = (
-    "name", "group", "stage", "paths", "logger", "launch", "checkpoint", "media.cache", "media.workers", "media.timeout_s",
-    "media.memory_gb", "loader.workers", "loader.prefetch", "trainer.devices", "trainer.accelerator", "trainer.num_nodes",
-    "trainer.strategy", "trainer.enable_progress_bar", "evaluation.batch_size", "evaluation.max_failed", "evaluation.on_leak",
-    "partial", "devices", "shard", "export_human_task", "human_items", "dry_run",
+    "name",
+    "group",
+    "stage",
+    "paths",
+    "logger",
+    "launch",
+    "checkpoint",
+    *(f"media.{key}" for key in ("cache", "workers", "timeout_s", "memory_gb")),
+    *(f"loader.{key}" for key in ("workers", "prefetch")),
+    *(f"trainer.{key}" for key in ("devices", "accelerator", "num_nodes", "strategy", "enable_progress_bar")),
+    *(f"evaluation.{key}" for key in ("batch_size", "max_failed", "on_leak")),
+    "partial",
+    "devices",
+    "shard",
+    "export_human_task",
+    "human_items",
+    "dry_run",
     *(f"judge.*.{key}" for key in ("cache", "batch_size", "device", "sheets", "grammar")),
-    *(f"judge.*.llm.{key}" for key in ("cache", "concurrency", "timeout_s", "attempts", "backoff_s", "max_backoff_s", "breaker",
-                                       "price", "key_variable")),
-)  # fmt: skip
-# What is made anew for every seed: told apart only where two runs would have the same seed otherwise.
-OF_A_SEED = ("group", "policy.checkpoint", "verifier.model.checkpoint", "verifier.data.files", "data.root", "data.seed",
-             "predictions")  # fmt: skip
+    *(f"judge.*.llm.{key}" for key in ("cache", "concurrency", "timeout_s", "attempts", "backoff_s", "max_backoff_s")),
+    *(f"judge.*.llm.{key}" for key in ("breaker", "price", "key_variable")),
+)
+# Keys whose value belongs to a seed: settings only where two runs have the same seed otherwise.
+OF_A_SEED = (
+    "group",
+    "policy.checkpoint",
+    "verifier.model.checkpoint",
+    "verifier.data.files",
+    "data.root",
+    "data.seed",
+    "predictions",
+)
 SEED = "seed"
 
 
 def varying(configs: Sequence[Mapping[str, Any]], over: Iterable[str] = (SEED,)) -> list[dict[str, Any]]:
-    """For each config the values of the keys that vary, by dotted key; the keys in `over` are averaged over and do not count.
+    """Find the keys that vary between configs; returns their values for each config, by dotted key.
 
-    Keys are compared within a stage, since stages share few (answers made elsewhere are one of their own); what runs are
-    measured with, between all. A part that some configs do not have is one key, and so is a part that is of another class;
-    the keys below it are compared among those that have it.
+    Keys are compared within a stage, since stages share few (predictions made elsewhere count as a stage); what runs are measured
+    with is compared between all. A subtree that some configs do not have, or that is of another class there, is one key; the
+    keys below it are compared among those that have it. Keys in `over` are averaged over and do not count.
     """
-    found: list[dict[str, Any]] = [{} for _ in configs]
-    left_out = {*_NO_SETTINGS, *OF_A_SEED, *over}
-    made_here = {i: config for i, config in enumerate(configs) if not config.get("predictions")}
+    values: list[dict[str, Any]] = [{} for _ in configs]
+    ignored = {*_NO_SETTINGS, *OF_A_SEED, *over}
+    with_policy = {i: config for i, config in enumerate(configs) if not config.get("predictions")}
     for key in MEASURED_WITH:
-        compared = made_here if key == "evaluation" else dict(enumerate(configs))  # how answers were asked for, here
-        _compare(key, {i: at(config, key) for i, config in compared.items()}, found, left_out | {*_TRAINED_ON})
+        # predictions made elsewhere were not generated with the settings of `evaluation`
+        compared = with_policy if key == "evaluation" else dict(enumerate(configs))
+        _compare(key, {i: at(config, key) for i, config in compared.items()}, values, ignored | {*_TRAINED_ON})
     stages: dict[Any, dict[int, Any]] = {}
     for i, config in enumerate(configs):
-        stages.setdefault(config.get("stage") if i in made_here else "predictions", {})[i] = config
+        stages.setdefault(config.get("stage") if i in with_policy else "predictions", {})[i] = config
     for members in stages.values():
-        _compare("", members, found, left_out | {"evaluation", "judge", "metrics"})
-    return found
+        _compare("", members, values, ignored | {"evaluation", "judge", "metrics"})
+    return values
 
 
-def _compare(path: str, nodes: Mapping[int, Any], found: list[dict[str, Any]], left_out: set[str]) -> None:
-    """Note in `found` what differs between `nodes` (index of a config -> its value) at `path` and below."""
-    if any(fnmatchcase(path, pattern) for pattern in left_out):
+def _compare(path: str, nodes: Mapping[int, Any], values: list[dict[str, Any]], ignored: set[str]) -> None:
+    """Add to `values` what differs between `nodes` (index of a config -> its node) at `path` and below."""
+    if any(fnmatchcase(path, pattern) for pattern in ignored):
         return
-    parts = {i: node for i, node in nodes.items() if isinstance(node, Mapping) and node}
-    shown = {i: _class(node) if i in parts else node for i, node in nodes.items()}
-    if len({_text(value) for value in shown.values()}) > 1:
+    subtrees = {i: node for i, node in nodes.items() if isinstance(node, Mapping) and node}
+    shown = {i: _class_name(node) if i in subtrees else node for i, node in nodes.items()}
+    if len({json.dumps(value, sort_keys=True, default=str) for value in shown.values()}) > 1:
         for i, value in shown.items():
-            found[i][path] = value
-    kinds: dict[str, dict[int, Any]] = {}
-    for i, part in parts.items():
-        kinds.setdefault(_class(part), {})[i] = part
-    for members in kinds.values():
-        for key in dict.fromkeys(key for part in members.values() for key in part if key != "_target_"):
-            _compare(f"{path}.{key}".lstrip("."), {i: part.get(key) for i, part in members.items()}, found, left_out)
+            values[i][path] = value
+    by_class: dict[str, dict[int, Any]] = {}
+    for i, subtree in subtrees.items():
+        by_class.setdefault(_class_name(subtree), {})[i] = subtree
+    for members in by_class.values():
+        for key in dict.fromkeys(key for subtree in members.values() for key in subtree if key != "_target_"):
+            children = {i: subtree.get(key) for i, subtree in members.items()}
+            _compare(f"{path}.{key}".lstrip("."), children, values, ignored)
 
 
-def _class(part: Mapping[str, Any]) -> str:
-    return str(part.get("_target_", "on")).rsplit(".", 1)[-1]
-
-
-def _text(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, default=str)
+def _class_name(subtree: Mapping[str, Any]) -> str:
+    return str(subtree.get("_target_", "on")).rsplit(".", 1)[-1]
 
 
 def at(config: Any, key: str) -> Any:
@@ -82,7 +100,7 @@ def at(config: Any, key: str) -> Any:
 
 
 def of_a_seed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys that belong to a seed, checkpoints by the run they come from instead of its folder's signature."""
+    """The values of OF_A_SEED; a checkpoint counts by the name of its run, without the signature in its path."""
     values = {key: at(config, key) for key in OF_A_SEED}
     for key, value in values.items():
         if key.endswith("checkpoint") and isinstance(value, str) and Path(value).name == "model":
@@ -91,17 +109,17 @@ def of_a_seed(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def short(keys: Iterable[str], words: int) -> dict[str, str]:
-    """Each key -> its last `words` words, or as many as it takes to tell it from the others."""
-    every = list(dict.fromkeys(keys))
+    """Shorten each key to its last `words` words, or as many as distinguish it from the others."""
+    unique = list(dict.fromkeys(keys))
     result = {}
-    for key in every:
+    for key in unique:
         path = key.split(".")
         tails = (".".join(path[-n:]) for n in range(min(words, len(path)), len(path) + 1))
-        result[key] = next((t for t in tails if sum(f".{k}".endswith(f".{t}") for k in every) == 1), key)
+        result[key] = next((t for t in tails if sum(f".{k}".endswith(f".{t}") for k in unique) == 1), key)
     return result
 
 
-def spoken(value: Any) -> str:
+def as_text(value: Any) -> str:
     """A setting as a cell of a table."""
     if value is None:
         return "–"

@@ -1,4 +1,4 @@
-"""Runs, read back from their folders: the evaluated ones, and those that did not finish."""
+"""Read runs back from their folders: evaluated ones, and those that did not finish."""
 
 from __future__ import annotations
 
@@ -15,27 +15,25 @@ import yaml
 
 from erv.config.history import modern
 from erv.evaluation.metrics.learning_curves import Curves, read_curves
-from erv.evaluation.metrics.summary import Settings
+from erv.evaluation.metrics.summary import MetricSettings, has_verdict
 from erv.report.config_diff import at
 from erv.taxonomy import DFEW, MAFW, MELD, MER, MERR, RAVDESS, Taxonomy
 from erv.types import Decoding, Prediction
 
-FIGURES = ("war", "uar", "eea", "epc", "fcr")
-
 
 @dataclass(frozen=True)
 class Result:
-    """One finished run. `settings` are the keys in which the runs shown together differ, `label` is the row it is in."""
+    """One finished run."""
 
     folder: Path
-    metrics: Mapping[str, Any]
-    config: Mapping[str, Any]
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    label: str = ""
+    metrics: Mapping[str, Any]  # metrics.json
+    config: Mapping[str, Any]  # config.yaml
+    settings: Mapping[str, Any] = field(default_factory=dict)  # keys in which the runs of one report differ -> values
+    label: str = ""  # of its row in the table
 
     @property
     def arm(self) -> str:
-        """The arm, as the run was named."""
+        """The name that the run was given."""
         return str(self.metrics["arm"])
 
     @property
@@ -45,24 +43,24 @@ class Result:
 
     @property
     def decoding(self) -> Decoding:
-        """The answers whose figures are shown: the sampled ones, greedy ones where there are no others (far noisier)."""
+        """The answers that the tables are about: the sampled ones, greedy ones where there are no others (far noisier)."""
         return "sampled" if self.metrics.get("sampled") else "greedy"
 
     @property
-    def figures(self) -> Mapping[str, Any]:
-        """The figures of those answers."""
-        figures: Mapping[str, Any] = self.metrics[self.decoding]
-        return figures
+    def scores(self) -> Mapping[str, Any]:
+        """The metrics of those answers."""
+        scores: Mapping[str, Any] = self.metrics[self.decoding]
+        return scores
 
     @property
     def judge(self) -> str | None:
-        """Who read the explanations; None when nobody did."""
+        """The judge whose metrics are shown; None when explanations were not judged."""
         judge: str | None = self.metrics["judge"]
         return judge
 
     @property
     def corpus(self) -> str | None:
-        """What it was measured on, in words; None for answers of unknown origin."""
+        """The class of the data set, and the fold; None for answers of unknown origin."""
         corpus = self.config.get("data") or {}
         if "_target_" not in corpus:
             return None
@@ -71,106 +69,105 @@ class Result:
 
     @property
     def labels(self) -> list[str]:
-        """The corpus' label set in its order."""
-        return list(self.figures["per_class"])
+        """The data set's labels in its order."""
+        return list(self.scores["per_class"])
 
     @cached_property
     def predictions(self) -> list[Prediction]:
         """The rows of predictions.jsonl."""
-        return [Prediction.from_row(row) for row in _lines(self.folder / "predictions.jsonl")]
+        return [Prediction.from_row(row) for row in _read_jsonl(self.folder / "predictions.jsonl")]
 
     @cached_property
     def answers(self) -> dict[str, list[Prediction]]:
-        """Clip id -> the answers that the figures are about."""
-        found: dict[str, list[Prediction]] = defaultdict(list)
+        """Clip id -> the answers that the metrics are about."""
+        by_clip: dict[str, list[Prediction]] = defaultdict(list)
         for p in self.predictions:
             if p.decoding == self.decoding:
-                found[p.clip_id].append(p)
-        return dict(found)
+                by_clip[p.clip_id].append(p)
+        return dict(by_clip)
 
     @property
-    def read(self) -> list[Prediction]:
-        """Those of them that the judge was shown: people read some only."""
-        every = (p for found in self.answers.values() for p in found)
-        return [p for p in every if any(v.judge == self.judge for v in p.verdicts)]
+    def judged_answers(self) -> list[Prediction]:
+        """Those of the answers that the judge was shown: people are shown some only."""
+        return [p for of_clip in self.answers.values() for p in of_clip if has_verdict(p, self.judge)]
 
     @property
     def taxonomy(self) -> Taxonomy:
-        """The corpus' label set: a built-in one, with its synonyms, where the labels are its."""
-        labels, known = tuple(self.labels), (DFEW, MAFW, RAVDESS, MELD, MER, MERR)
+        """The label set: a built-in one, with its synonyms, where the labels are equal."""
+        labels, built_in = tuple(self.labels), (DFEW, MAFW, RAVDESS, MELD, MER, MERR)
         neutral = str(at(self.config, "data.neutral") or "neutral")
-        return next((t for t in known if t.labels == labels), Taxonomy("labels", labels, neutral=neutral))
+        return next((t for t in built_in if t.labels == labels), Taxonomy("labels", labels, neutral=neutral))
 
     @property
-    def counting(self) -> Settings:
-        """How its figures were counted."""
-        return Settings(**self.metrics.get("metrics", {}))
+    def metric_settings(self) -> MetricSettings:
+        """How its metrics were computed."""
+        return MetricSettings(**self.metrics.get("metrics", {}))
 
     @cached_property
     def videos(self) -> dict[str, str]:
         """Clip id -> its file; empty for predictions that came without clips."""
         file = self.folder / "clips.jsonl"
-        return {row["id"]: row["video"] for row in _lines(file)} if file.is_file() else {}
+        return {row["id"]: row["video"] for row in _read_jsonl(file)} if file.is_file() else {}
 
     @cached_property
     def notes(self) -> dict[str, list[str]]:
         """Clip id -> what was done about its defects ("mask: has no sound track")."""
-        file, found = self.folder / "media.jsonl", defaultdict(list)
-        for row in _lines(file) if file.is_file() else ():
-            found[row["clip"]].append(f"{row['action']}: {row['reason']}")
-        return dict(found)
+        file, notes = self.folder / "media.jsonl", defaultdict(list)
+        for row in _read_jsonl(file) if file.is_file() else ():
+            notes[row["clip"]].append(f"{row['action']}: {row['reason']}")
+        return dict(notes)
 
     @cached_property
     def environment(self) -> dict[str, Any]:
-        """What env.json says of code and hardware; empty for a run that has none."""
+        """env.json: code and hardware; empty for a run without it."""
         file = self.folder / "env.json"
-        found: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
-        return found
+        environment: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+        return environment
 
     @cached_property
     def curves(self) -> Curves:
-        """What training logged, by metric: this run, or the one that trained what it evaluates."""
+        """What training logged, by metric: this run, or the one that trained the checkpoint it evaluates."""
         checkpoint = at(self.config, "policy.checkpoint")
-        places = [self.folder, *([Path(checkpoint).parent] if checkpoint else [])]
-        return next((read_curves(place) for place in places if (place / "logs").is_dir()), {})
+        folders = [self.folder, *([Path(checkpoint).parent] if checkpoint else [])]
+        return next((read_curves(folder) for folder in folders if (folder / "logs").is_dir()), {})
 
 
 @dataclass(frozen=True)
 class Unfinished:
-    """A run without metrics.json: it still works, was interrupted, or failed; the same command goes on with it."""
+    """A run without metrics.json: it is running, was interrupted, or failed; the same command resumes it."""
 
     folder: Path
     arm: str
     seed: int | None
-    answers: int
-    changed: datetime
+    answers: int  # rows in predictions.jsonl
+    changed: datetime  # when its last file was written
 
 
-def _lines(file: Path) -> list[dict[str, Any]]:
+def _read_jsonl(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-def finished(folders: Iterable[Path]) -> list[Result]:
+def finished_runs(folders: Iterable[Path]) -> list[Result]:
     """Every finished run below `folders`, whatever its stage."""
-    found = sorted({file.parent for folder in folders for file in folder.glob("**/metrics.json")})
-    return [Result(folder, json.loads((folder / "metrics.json").read_text()), _config(folder)) for folder in found]
+    runs = sorted({file.parent for folder in folders for file in folder.glob("**/metrics.json")})
+    return [Result(run, json.loads((run / "metrics.json").read_text()), _read_config(run)) for run in runs]
 
 
-def unfinished(folders: Iterable[Path]) -> list[Unfinished]:
+def unfinished_runs(folders: Iterable[Path]) -> list[Unfinished]:
     """Every run below `folders` that has not finished."""
-    found = sorted({file.parent for folder in folders for file in folder.glob("**/config.yaml")})
-    return [_unfinished(folder) for folder in found if not (folder / "metrics.json").is_file()]
+    runs = sorted({file.parent for folder in folders for file in folder.glob("**/config.yaml")})
+    return [_unfinished(run) for run in runs if not (run / "metrics.json").is_file()]
 
 
 def _unfinished(folder: Path) -> Unfinished:
-    config, answers = _config(folder), folder / "predictions.jsonl"
+    config, answers = _read_config(folder), folder / "predictions.jsonl"
     count = answers.read_bytes().count(b"\n") if answers.is_file() else 0
     changed = max(file.stat().st_mtime for file in folder.rglob("*"))
-    seed = config.get("seed")
-    return Unfinished(folder, str(config.get("name")), seed, count, datetime.fromtimestamp(changed))
+    return Unfinished(folder, str(config.get("name")), config.get("seed"), count, datetime.fromtimestamp(changed))
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def _read_config(folder: Path) -> dict[str, Any]:
     file = folder / "config.yaml"
-    config = yaml.load(file.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader)) if file.is_file() else {}  # noqa: S506 - both are safe
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # faster, where libyaml was compiled in
+    config = yaml.load(file.read_text(), loader) if file.is_file() else {}  # noqa: S506 - both loaders are safe
     return modern(config) if isinstance(config, dict) else {}

@@ -1,4 +1,4 @@
-"""What the page says in its text, section by section: tables, quadrants, diagnosis, data and runs."""
+"""The HTML page's content, section by section: tables, quadrants, diagnosis, data and runs, as variables of the template."""
 
 from __future__ import annotations
 
@@ -8,55 +8,73 @@ from itertools import accumulate
 from statistics import mean
 from typing import Any
 
-from erv.evaluation.metrics.scores import quadrants
+from erv.evaluation.metrics.answer_table import quadrants
+from erv.evaluation.metrics.definitions import Metric, headline, shown_in, style_columns
 from erv.evaluation.metrics.summary import table_of
 from erv.report.compare import Compared, Comparison
-from erv.report.config_diff import flat, spoken
+from erv.report.config_diff import as_text, flat
 from erv.report.rows import Row, columns
-from erv.report.runs import FIGURES, Result
-from erv.report.table import STYLE, class_groups, note, p_value, per_class, percent, style, tests
+from erv.report.runs import Result
+from erv.report.table import class_groups, note, p_value, per_class, percent, style, tests
 
 QUADRANTS = {
-    "right_coherent": "right answer, coherent explanation (FCR)", "right_incoherent": "right answer, wrong reason",
-    "wrong_coherent": "wrong answer, right reason", "wrong_incoherent": "answer and explanation wrong",
-}  # fmt: skip
+    "right_coherent": "right answer, coherent explanation (FCR)",
+    "right_incoherent": "right answer, wrong reason",
+    "wrong_coherent": "wrong answer, right reason",
+    "wrong_incoherent": "answer and explanation wrong",
+}
 COLOURS = 8  # of rows, in page.css
 
 
-def content(rows: Sequence[Row], comparisons: Sequence[Comparison], drawn: bool) -> dict[str, Any]:
-    """The variables of the template; `drawn` says whether there are curves."""
+def content(rows: Sequence[Row], comparisons: Sequence[Comparison], with_curves: bool) -> dict[str, Any]:
+    """The variables of the template; `with_curves` says whether the page has learning curves."""
     runs = [run for row in rows for run in row.runs]
     keys = columns(rows)
-    shown = [_row(row, place, keys, comparisons) for place, row in enumerate(rows)]
-    by_label = {row["label"]: row for row in shown}
-    found = {
-        "keys": list(keys.values()), "rows": shown, "figures": FIGURES, "note": note(rows),
-        "comparisons": [_comparison(c, by_label) for c in comparisons],
-        "diagnosis": _diagnosis(runs),
-        "quadrants": _quadrants(rows), "quadrant_names": QUADRANTS, "classes": _classes(rows),
-        "judges": _judges(runs),
-        "media": _media(runs),
-        "style": {"head": ["row", *STYLE], "rows": [[row.label, *style(row)] for row in rows]},
-        "runs": [_about(run) for run in runs], "differing": _differing(rows), "headline": _headline(comparisons),
+    row_variables = [_row(row, i, keys, comparisons) for i, row in enumerate(rows)]
+    by_label = {variables["label"]: variables for variables in row_variables}
+    comparison_tables = [_comparison(comparison, by_label) for comparison in comparisons]
+    diagnosis, quadrant_bars, judges, media = _diagnosis(runs), _quadrants(rows), _judges(runs), _media(runs)
+    sections = [
+        ("results", "Results", True),
+        ("comparison", "Differences", comparison_tables),
+        ("diagnosis", "Diagnosis", diagnosis is not None),
+        ("quadrants", "Reasons", quadrant_bars),
+        ("curves", "Curves", with_curves),
+        ("classes", "Classes", True),
+        ("confusion", "Confusion", True),
+        ("style", "Style", True),
+        ("judges", "Judges", judges["rows"]),
+        ("clips", "Clips", True),
+        ("data", "Data", media),
+        ("runs", "Runs", True),
+    ]
+    return {
         **_title(runs),
-    }  # fmt: skip
-    return {**found, "sections": _sections(found, drawn)}
+        "headline": _headline(comparisons),
+        "sections": [(anchor, title) for anchor, title, present in sections if present],
+        "keys": list(keys.values()),
+        "rows": row_variables,
+        "metrics": shown_in("results"),
+        "note": note(rows),
+        "comparisons": comparison_tables,
+        "diagnosis": diagnosis,
+        "quadrants": quadrant_bars,
+        "quadrant_names": QUADRANTS,
+        "classes": _classes(rows),
+        "style": {
+            "head": ["row", *(column.heading for column, _ in style_columns())],
+            "rows": [[row.label, *style(row)] for row in rows],
+        },
+        "judges": judges,
+        "media": media,
+        "runs": [_about(run) for run in runs],
+        "differing": _differing(rows),
+    }
 
 
-def name(run: Result) -> str:
+def _name(run: Result) -> str:
     """The run among those of its row."""
     return f"{run.label}, seed {run.seed}"
-
-
-def _sections(found: Mapping[str, Any], drawn: bool) -> list[tuple[str, str]]:
-    every = [
-        ("results", "Results", True), ("comparison", "Differences", found["comparisons"]),
-        ("diagnosis", "Diagnosis", found["diagnosis"] is not None), ("quadrants", "Reasons", found["quadrants"]),
-        ("curves", "Curves", drawn), ("classes", "Classes", True), ("confusion", "Confusion", True),
-        ("style", "Style", True), ("judges", "Judges", found["judges"]["figures"]), ("clips", "Clips", True),
-        ("data", "Data", found["media"]), ("runs", "Runs", True),
-    ]  # fmt: skip
-    return [(anchor, title) for anchor, title, there in every if there]
 
 
 def _title(runs: Sequence[Result]) -> dict[str, str]:
@@ -69,138 +87,168 @@ def _title(runs: Sequence[Result]) -> dict[str, str]:
 
 
 def _headline(comparisons: Sequence[Comparison]) -> str | None:
-    """What the first comparison comes to, in a sentence."""
+    """The result of the first comparison in a sentence: the row that gains most, in FCR and WAR."""
     if not comparisons:
         return None
     best = comparisons[0].best
 
-    def change(name: str) -> str:
-        d = best.differences[name]
+    def change(metric: Metric) -> str:
+        d = best.differences[metric.name]
         bounds = f"[{percent(d.interval[0], '+')}, {percent(d.interval[1], '+')}]"
-        return f"{name.upper()} {percent(d.value, '+')} points {bounds}{'' if best.mark(name) else ', not significant'}"
+        significance = "" if best.mark(metric) else ", not significant"
+        return f"{metric.heading} {percent(d.value, '+')} points {bounds}{significance}"
 
-    changes = "; ".join(change(name) for name in ("fcr", "war") if name in best.differences)
+    metrics = [headline(judged=True), headline(judged=False)]
+    changes = "; ".join(change(metric) for metric in metrics if metric.name in best.differences)
     return f"{best.row.label} against {comparisons[0].baseline.label}: {changes}."
 
 
-def _row(row: Row, place: int, keys: Mapping[str, str], comparisons: Sequence[Comparison]) -> dict[str, Any]:
+def _row(row: Row, index: int, keys: Mapping[str, str], comparisons: Sequence[Comparison]) -> dict[str, Any]:
+    """A row of the table of results."""
     compared = next((c for c in comparisons[0].rows if c.row is row), None) if comparisons else None
     return {
-        "arm": row.arm, "label": row.label, "colour": place % COLOURS, "seeds": len(row.runs),
+        "arm": row.arm,
+        "label": row.label,
+        "colour": index % COLOURS,
+        "seeds": len(row.runs),
         "baseline": any(c.baseline is row for c in comparisons),
-        "cells": [spoken(row.settings.get(key)) for key in keys], "figures": [_figure(row, n, compared) for n in FIGURES],
-    }  # fmt: skip
+        "cells": [as_text(row.settings.get(key)) for key in keys],
+        "estimates": [_estimate(row, metric, compared) for metric in shown_in("results")],
+    }
 
 
-def _figure(row: Row, name: str, compared: Compared | None) -> dict[str, Any] | None:
-    figure = row.figure(name)
-    if figure is None:
+def _estimate(row: Row, metric: Metric, compared: Compared | None) -> dict[str, Any] | None:
+    estimate = row.estimate(metric.name)
+    if estimate is None:
         return None
-    found = {"value": figure.value, "low": figure.interval[0], "high": figure.interval[1], "sd": figure.sd, "mark": ""}
-    if compared and name in compared.differences:
-        found |= {"mark": compared.mark(name), "why": f"Holm's p {p_value(compared.holm[name])}"}
-    return found
+    low, high = estimate.interval
+    cell = {"value": estimate.value, "low": low, "high": high, "sd": estimate.sd, "mark": ""}
+    if compared and metric.name in compared.differences:
+        cell |= {"mark": compared.mark(metric), "why": f"Holm's p {p_value(compared.holm[metric.name])}"}
+    return cell
 
 
 def _comparison(comparison: Comparison, by_label: Mapping[str, Any]) -> dict[str, Any]:
-    def difference(compared: Compared, name: str) -> dict[str, Any] | None:
-        d = compared.differences.get(name)
+    """The table of differences from a baseline."""
+
+    def difference(compared: Compared, metric: Metric) -> dict[str, Any] | None:
+        d = compared.differences.get(metric.name)
         if d is None:
             return None
-        tone = {"▲": "good", "▼": "bad", "": ""}[compared.mark(name)]
-        p = {"p": p_value(d.p), "p_holm": p_value(compared.holm[name])}
-        return {"value": d.value, "low": d.interval[0], "high": d.interval[1], "tone": tone, **p}
+        return {
+            "value": d.value,
+            "low": d.interval[0],
+            "high": d.interval[1],
+            "tone": {"▲": "good", "▼": "bad", "": ""}[compared.mark(metric)],
+            "p": p_value(d.p),
+            "p_holm": p_value(compared.holm[metric.name]),
+        }
 
     rows = [
-        {**by_label[c.row.label], "clips": c.clips, "differences": [difference(c, name) for name in FIGURES]}
-        for c in comparison.rows
+        {
+            **by_label[compared.row.label],
+            "clips": compared.clips,
+            "differences": [difference(compared, metric) for metric in shown_in("results")],
+        }
+        for compared in comparison.rows
     ]
     return {"baseline": comparison.baseline.label, "note": tests(comparison), "rows": rows}
 
 
 def _quadrants(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """The shares of each row that a judge has read, mean over its runs; `run` is the first of them."""
-    starts = [0, *accumulate(len(row.runs) for row in rows)]
-    return [
-        {"label": row.label, "colour": place % COLOURS, "run": starts[place], "shares": _shares(row)}
-        for place, row in enumerate(rows) if all(run.judge for run in row.runs)
-    ]  # fmt: skip
-
-
-def _shares(row: Row) -> dict[str, float]:
-    found = [quadrants(table_of(run.read, run.taxonomy, run.judge, run.counting)) for run in row.runs]
-    return {name: mean(shares[name] for shares in found) for name in QUADRANTS}
+    """A bar for each row that was judged: shares of the quadrants, mean over its runs; `run` is the index of the first."""
+    first_run = [0, *accumulate(len(row.runs) for row in rows)]
+    bars = []
+    for i, row in enumerate(rows):
+        if all(run.judge for run in row.runs):
+            shares = [
+                quadrants(table_of(run.judged_answers, run.taxonomy, run.judge, run.metric_settings))
+                for run in row.runs
+            ]
+            means = {name: mean(of_run[name] for of_run in shares) for name in QUADRANTS}
+            bars.append({"label": row.label, "colour": i % COLOURS, "run": first_run[i], "shares": means})
+    return bars
 
 
 def _classes(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """One table per label set and figure: recall, and EEA where explanations were read."""
-    found = []
+    """One table per label set and metric: recall, and EEA where explanations were judged."""
+    tables = []
     for labels, members in class_groups(rows).items():
-        first = members[0].runs[0].figures["per_class"]
-        for figure, title in (
+        first = members[0].runs[0].scores["per_class"]
+        for metric, title in (
             ("recall", "Recall of the answers"),
             ("eea", "EEA: explanations that speak of the class"),
         ):
-            table = [{"label": row.label, "shares": per_class(row, figure)} for row in members]
-            if any(value is not None for row in table for value in row["shares"]):
+            table_rows = [{"label": row.label, "shares": per_class(row, metric)} for row in members]
+            if any(value is not None for row in table_rows for value in row["shares"]):
                 counts = [first[label]["count"] for label in labels]
-                found.append({"title": title, "labels": labels, "counts": counts, "rows": table})
-    return found
+                tables.append({"title": title, "labels": labels, "counts": counts, "rows": table_rows})
+    return tables
 
 
 def _diagnosis(runs: Sequence[Result]) -> list[dict[str, Any]] | None:
-    """What metrics.json says is wrong, by rule: what was found, the runs and figures that it fired on, and what to try.
+    """The diagnoses of metrics.json by rule, each with the runs and metrics that it fired on.
 
     None where no run has been diagnosed.
     """
     if not any("diagnosis" in run.metrics for run in runs):
         return None
-    found: dict[str, dict[str, Any]] = {}
+    rules: dict[str, dict[str, Any]] = {}
     for run in runs:
         for entry in run.metrics.get("diagnosis") or ():
-            rule = found.setdefault(entry["rule"], _rule(entry))
+            rule = rules.setdefault(
+                entry["rule"],
+                {
+                    "rule": str(entry["rule"]).replace("_", " "),
+                    "finding": entry.get("finding"),
+                    "advice": entry["advice"],
+                    "fired": [],
+                },
+            )
             figures = (entry.get("figures") or {}).items()
-            said = {key: spoken(float(f"{v:.4g}") if isinstance(v, float) else v) for key, v in figures}
-            rule["fired"].append({"run": name(run), "figures": said})
-    return list(found.values())
-
-
-def _rule(entry: Mapping[str, Any]) -> dict[str, Any]:
-    told = {"finding": entry.get("finding"), "advice": entry["advice"]}
-    return {"rule": str(entry["rule"]).replace("_", " "), **told, "fired": []}
+            rounded = {key: as_text(float(f"{v:.4g}") if isinstance(v, float) else v) for key, v in figures}
+            rule["fired"].append({"run": _name(run), "figures": rounded})
+    return list(rules.values())
 
 
 def _media(runs: Sequence[Result]) -> list[dict[str, Any]]:
     """What was skipped or masked of the data; runs with the same counts are named together."""
-    found: dict[str, dict[str, Any]] = {}
-    for run in (run for run in runs if run.metrics.get("media")):
-        counts = run.metrics["media"]
-        entry = found.setdefault(json.dumps(counts, sort_keys=True), {"runs": [], "rows": []})
-        entry["runs"].append(name(run))
-        entry["rows"] = [[key.replace(".", " · "), spoken(value)] for key, value in flat(counts)]
-    return [{"runs": "; ".join(entry["runs"]), "rows": entry["rows"]} for entry in found.values()]
+    tables: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        counts = run.metrics.get("media")
+        if counts:
+            table = tables.setdefault(json.dumps(counts, sort_keys=True), {"runs": [], "rows": []})
+            table["runs"].append(_name(run))
+            table["rows"] = [[key.replace(".", " · "), as_text(value)] for key, value in flat(counts)]
+    return [{"runs": "; ".join(table["runs"]), "rows": table["rows"]} for table in tables.values()]
 
 
-def _judges(runs: Sequence[Result]) -> dict[str, list[list[str]]]:
-    """Where several have judged: each one's figures, and how far they agree."""
-    figures, agreement = [], []
-    for run in (run for run in runs if len(run.figures.get("judges") or ()) > 1):
-        for judge, found in run.figures["judges"].items():
+def _judges(runs: Sequence[Result]) -> dict[str, list[Any]]:
+    """Of runs with several judges: the metrics of each judge, and how far they agree."""
+    metrics = [metric for metric in shown_in("results") if metric.needs_judge]
+    rows, agreement = [], []
+    for run in runs:
+        judges = run.scores.get("judges") or {}
+        if len(judges) < 2:
+            continue
+        for judge, scores in judges.items():
             cells = [
-                f"{percent(found[n])} [{', '.join(map(percent, found['intervals'][n]))}]" for n in ("eea", "epc", "fcr")
+                f"{percent(scores.get(m.name))} [{', '.join(map(percent, scores['intervals'].get(m.name, ())))}]"
+                for m in metrics
             ]
-            figures.append([name(run), judge, str(found["answers"]), *cells, _statuses(found["verdict_status"])])
-        for pair in run.figures.get("agreement") or ():
-            estimates = [_estimate(pair.get(key)) for key in ("percent", "kappa", "alpha")]
-            agreement.append([name(run), " · ".join(pair["judges"]), *estimates])
-    return {"figures": figures, "agreement": agreement}
+            rows.append([_name(run), judge, str(scores["answers"]), *cells, _statuses(scores["verdict_status"])])
+        for pair in run.scores.get("agreement") or ():
+            estimates = [_agreement(pair.get(key)) for key in ("percent", "kappa", "alpha")]
+            agreement.append([_name(run), " · ".join(pair["judges"]), *estimates])
+    head = ["run", "judge", "answers", *(metric.heading for metric in metrics), "verdicts"]
+    return {"head": head, "rows": rows, "agreement": agreement}
 
 
-def _estimate(found: Mapping[str, Any] | None) -> str:
-    if not found or found["value"] != found["value"]:  # NaN: not defined
+def _agreement(estimate: Mapping[str, Any] | None) -> str:
+    if not estimate or estimate["value"] is None:
         return "–"
-    low, high = found["interval"]
-    return f"{found['value']:.2f} [{low:.2f}, {high:.2f}], n = {found['n']}"
+    low, high = estimate["interval"]
+    return f"{estimate['value']:.2f} [{low:.2f}, {high:.2f}], n = {estimate['n']}"
 
 
 def _statuses(shares: Mapping[str, float]) -> str:
@@ -208,25 +256,30 @@ def _statuses(shares: Mapping[str, float]) -> str:
 
 
 def _about(run: Result) -> dict[str, Any]:
+    """A row of the table of runs."""
     env = run.environment
-    commit = str(env.get("commit") or "–")[:10] + (" + changes" if env.get("diff") else "")
     return {
-        "label": run.label, "seed": run.seed, "folder": str(run.folder), "clips": run.metrics["clips"],
-        "judge": _judge(run), "verdicts": _statuses(run.figures["verdict_status"]), "code": commit,
-    }  # fmt: skip
+        "label": run.label,
+        "seed": run.seed,
+        "folder": str(run.folder),
+        "clips": run.metrics["clips"],
+        "judge": _describe_judges(run),
+        "verdicts": _statuses(run.scores["verdict_status"]),
+        "code": str(env.get("commit") or "–")[:10] + (" + changes" if env.get("diff") else ""),
+    }
 
 
-def _judge(run: Result) -> str:
+def _describe_judges(run: Result) -> str:
     """The judges with what metrics.json says of them: model, parameters, prompt."""
-    known = run.metrics.get("judges") or ({run.judge: {}} if run.judge else {})
-    shown = ("kind", "model", "prompt", "weights", "raters", "items")
-    said = {judge: ", ".join(spoken(of[key]) for key in shown if of.get(key)) for judge, of in known.items()}
-    return "; ".join(f"{judge} ({text})" if text else judge for judge, text in said.items()) or "none"
+    judges = run.metrics.get("judges") or ({run.judge: {}} if run.judge else {})
+    keys = ("kind", "model", "prompt", "weights", "raters", "items")
+    texts = {name: ", ".join(as_text(judge[key]) for key in keys if judge.get(key)) for name, judge in judges.items()}
+    return "; ".join(f"{name} ({text})" if text else name for name, text in texts.items()) or "none"
 
 
 def _differing(rows: Sequence[Row]) -> list[list[str]]:
     """Every key of the configs that is not the same in all rows, by the first run of each."""
     configs = [dict(flat(row.runs[0].config)) for row in rows]
     keys = dict.fromkeys(key for config in configs for key in config)
-    varying = [key for key in keys if len({json.dumps(config.get(key), default=str) for config in configs}) > 1]
-    return [[key, *(spoken(config[key]) if key in config else "" for config in configs)] for key in varying]
+    differing = [key for key in keys if len({json.dumps(config.get(key), default=str) for config in configs}) > 1]
+    return [[key, *(as_text(config[key]) if key in config else "" for config in configs)] for key in differing]

@@ -1,23 +1,15 @@
-"""The table as Markdown: rows with their figures, and their differences from baselines on the same clips."""
+"""The table as Markdown: rows with their metrics, and their differences from baselines on the same clips."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import mean
 
+from erv.evaluation.metrics.definitions import Column, Metric, headline, shown_in, style_columns
 from erv.report.compare import Compared, Comparison
-from erv.report.config_diff import spoken
+from erv.report.config_diff import as_text
 from erv.report.rows import Row, columns
-from erv.report.runs import FIGURES, Result, Unfinished
-
-STYLE = {  # heading -> decoding and figure of metrics.json
-    "R_E verifier": ("sampled", "verifier_reward"), "R_E judge": ("sampled", "judge_reward"),
-    "sentences": ("sampled", "sentences_mean"), "tokens": ("sampled", "tokens_mean"),
-    "neutral": ("sampled", "neutral_share"), "repeated": ("sampled", "repeated_sentences"),
-    "copied": ("sampled", "copy_rate"), "well formed": ("sampled", "format_rate"),
-    "unknown": ("sampled", "unknown_rate"), "distinct": ("sampled", "distinct_rationales"),
-    "distinct, greedy": ("greedy", "distinct_rationales"), "FCR, greedy": ("greedy", "fcr"),
-}  # fmt: skip
+from erv.report.runs import Result, Unfinished
 
 
 def percent(value: float | None, sign: str = "") -> str:
@@ -34,107 +26,115 @@ def _range(bounds: Sequence[float], sign: str = "") -> str:
     return f"[{percent(bounds[0], sign)}, {percent(bounds[1], sign)}]"
 
 
-def _cell(row: Row, name: str, mark: str = "") -> str:
-    figure = row.figure(name)
-    if figure is None:
+def _cell(row: Row, metric: Metric, mark: str = "") -> str:
+    estimate = row.estimate(metric.name)
+    if estimate is None:
         return "–"
-    sd = "" if figure.sd is None else f" ± {percent(figure.sd)}"
-    return f"{percent(figure.value)}{sd}{mark and f' {mark}'} {_range(figure.interval)}"
+    sd = "" if estimate.sd is None else f" ± {percent(estimate.sd)}"
+    return f"{percent(estimate.value)}{sd}{mark and f' {mark}'} {_range(estimate.interval)}"
 
 
 def style(row: Row) -> list[str]:
-    """How a row's rationales are written; a collapse and a gamed verifier show here before they show in FCR."""
-    cells = []
-    for decoding, name in STYLE.values():
-        if decoding == "sampled":
-            values = [run.figures.get(name) for run in row.runs]
-        else:
-            values = [(run.metrics.get("greedy") or {}).get(name) for run in row.runs]
-        known = [value for value in values if value is not None]
-        shown = mean(known) if known else None
-        cells.append(f"{shown:.1f}" if shown is not None and name.endswith("_mean") else percent(shown))
-    return cells
+    """The cells of `style_columns`: a collapse and a gamed verifier show here before they show in FCR."""
+    return [_style_cell(row, column, metric) for column, metric in style_columns()]
+
+
+def _style_cell(row: Row, column: Column, metric: Metric) -> str:
+    """The mean over the runs that measured it."""
+    decoded = [run.scores if column.decoding == "sampled" else run.metrics.get("greedy") or {} for run in row.runs]
+    values = [scores[metric.name] for scores in decoded if scores.get(metric.name) is not None]
+    return metric.format(mean(values) if values else None)
 
 
 def class_groups(rows: Sequence[Row]) -> dict[tuple[str, ...], list[Row]]:
-    """The rows by their label set: runs of several corpora share no classes."""
-    found: dict[tuple[str, ...], list[Row]] = {}
+    """The rows by their label set: runs on several data sets share no classes."""
+    groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
-        found.setdefault(tuple(row.runs[0].labels), []).append(row)
-    return found
+        groups.setdefault(tuple(row.runs[0].labels), []).append(row)
+    return groups
 
 
-def per_class(row: Row, figure: str) -> list[float | None]:
-    """ "recall" or "eea" of each class, mean over seeds: what the mean over clips hides."""
-    values = [[run.figures["per_class"][label][figure] for run in row.runs] for label in row.runs[0].labels]
-    judged = figure == "recall" or all(run.judge is not None for run in row.runs)
-    return [mean(found) if judged else None for found in values]
+def per_class(row: Row, metric: str) -> list[float | None]:
+    """ "recall" or "eea" of each class, mean over seeds; None where a run was not judged."""
+    values = [[run.scores["per_class"][label][metric] for run in row.runs] for label in row.runs[0].labels]
+    measured = metric == "recall" or all(run.judge is not None for run in row.runs)
+    return [mean(of_class) if measured else None for of_class in values]
 
 
 def note(rows: Sequence[Row]) -> str:
-    """How the figures were measured, in two sentences."""
+    """How the metrics were measured, in two sentences."""
     runs = [run for row in rows for run in row.runs]
-    several = any(len(row.runs) > 1 for row in rows)
-    how = (
-        "Student over seeds where there are several, bootstrap over clips otherwise"
-        if several
-        else "bootstrap over clips"
-    )
-    spread = "Mean ± standard deviation over seeds; brackets: 95 % interval" if several else "Brackets: 95 % interval"
-    return f"Percent. {'; '.join(dict.fromkeys(map(_measured, runs)))}. {spread} ({how})."
+    if any(len(row.runs) > 1 for row in rows):
+        spread = "Mean ± standard deviation over seeds; brackets: 95 % interval"
+        method = "Student over seeds where there are several, bootstrap over clips otherwise"
+    else:
+        spread, method = "Brackets: 95 % interval", "bootstrap over clips"
+    return f"Percent. {'; '.join(dict.fromkeys(map(_measured, runs)))}. {spread} ({method})."
 
 
 def _measured(run: Result) -> str:
-    plan = run.metrics.get("evaluation") or {}
-    counts = sorted({len(found) for found in run.answers.values()})
-    several = (
-        f"{counts[0]} to {counts[-1]} answers" if len(counts) > 1 else f"{counts[0]} answer{'s' * (counts[0] > 1)}"
-    )
-    how = "greedy answers"
-    if run.decoding == "sampled":  # of answers made elsewhere no temperature is known
-        how = f"{several} each" + (
-            f" at T = {plan['temperature']}" if plan.get("temperature") is not None else ", made elsewhere"
-        )
+    evaluation = run.metrics.get("evaluation") or {}
+    decoding = "greedy answers"
+    if run.decoding == "sampled":
+        counts = sorted({len(of_clip) for of_clip in run.answers.values()})
+        answers = f"{counts[0]} answer{'s' * (counts[0] > 1)}"
+        if len(counts) > 1:
+            answers = f"{counts[0]} to {counts[-1]} answers"
+        temperature = evaluation.get("temperature")  # not known of answers that were made elsewhere
+        origin = ", made elsewhere" if temperature is None else f" at T = {temperature}"
+        decoding = f"{answers} each{origin}"
     judge = f"explanations read by judge '{run.judge}'" if run.judge else "explanations read by no judge"
-    return f"{run.metrics['clips']} {plan.get('split', '')} clips a run, {how}, {judge}"
+    return f"{run.metrics['clips']} {evaluation.get('split', '')} clips a run, {decoding}, {judge}"
 
 
 def as_markdown(rows: Sequence[Row], comparisons: Sequence[Comparison], unfinished: Sequence[Unfinished] = ()) -> str:
     """The tables as Markdown, in percent; marks are those of the first comparison."""
-    keys = columns(rows)
+    keys, metrics = columns(rows), shown_in("results")
     several = any(len(row.runs) > 1 for row in rows)
-    marks = {c.row.label: c for c in comparisons[0].rows} if comparisons else {}
-    head = ["arm", *keys.values(), "seeds", *(name.upper() for name in FIGURES), *(["FCR per seed"] if several else [])]
+    compared = {c.row.label: c for c in comparisons[0].rows} if comparisons else {}
+    each = headline(judged=True)
+    head = ["arm", *keys.values(), "seeds", *(metric.heading for metric in metrics)]
+    head += [f"{each.heading} per seed"] if several else []
     body = []
     for row in rows:
-        given = [spoken(row.settings.get(key)) for key in keys]
-        figures = [_cell(row, n, marks[row.label].mark(n) if row.label in marks else "") for n in FIGURES]
-        each = [" ".join(percent(run.figures["fcr"]) for run in row.runs)] if several else []
-        body.append([row.arm, *given, str(len(row.runs)), *figures, *each])
+        settings = [as_text(row.settings.get(key)) for key in keys]
+        marks = [compared[row.label].mark(metric) if row.label in compared else "" for metric in metrics]
+        cells = [_cell(row, metric, mark) for metric, mark in zip(metrics, marks, strict=True)]
+        per_seed = [" ".join(percent(run.scores.get(each.name)) for run in row.runs)] if several else []
+        body.append([row.arm, *settings, str(len(row.runs)), *cells, *per_seed])
     text = grid(head, body) + "\n" + note(rows)
     if comparisons:
         text += f" ▲ ▼: better or worse than {comparisons[0].baseline.label}, Holm's p < .05."
-    text += "\n\n" + grid(["row", *STYLE], [[row.label, *style(row)] for row in rows])
+    style_head = ["row", *(column.heading for column, _ in style_columns())]
+    text += "\n\n" + grid(style_head, [[row.label, *style(row)] for row in rows])
     text += "Means over seeds; R_E by the verifier and by the judge, sentence by sentence; shares in percent.\n"
     for labels, members in class_groups(rows).items():
-        judged = [row for row in members if row.figure("eea")]
+        judged = [row for row in members if row.estimate("eea")]
         if judged:
             eea = [[row.label, *map(percent, per_class(row, "eea"))] for row in judged]
             text += "\n" + grid(["EEA of", *labels], eea)
-    return text + "".join(map(_comparison, comparisons)) + _unfinished(unfinished)
+    text += "".join(map(_comparison, comparisons))
+    if unfinished:
+        text += "\nUnfinished, not in the tables:\n" + "".join(f"- {run.folder}\n" for run in unfinished)
+    return text
 
 
 def _comparison(comparison: Comparison) -> str:
-    def cells(compared: Compared) -> list[str]:
-        found = [compared.differences.get(name) for name in FIGURES]
-        shown = [
-            f"{percent(d.value, '+')} {_range(d.interval, '+')} p {p_value(compared.holm[name])}" if d else "–"
-            for name, d in zip(FIGURES, found, strict=True)
-        ]
-        return [f"{compared.row.label} - {comparison.baseline.label}", str(compared.clips), *shown]
+    """The table of differences from a baseline."""
+    metrics = shown_in("results")
 
-    head = ["difference", "clips", *(name.upper() for name in FIGURES)]
-    return f"\n{grid(head, [cells(compared) for compared in comparison.rows])}\n{tests(comparison)}\n"
+    def cell(compared: Compared, metric: Metric) -> str:
+        d = compared.differences.get(metric.name)
+        if d is None:
+            return "–"
+        return f"{percent(d.value, '+')} {_range(d.interval, '+')} p {p_value(compared.holm[metric.name])}"
+
+    head = ["difference", "clips", *(metric.heading for metric in metrics)]
+    body = [
+        [f"{c.row.label} - {comparison.baseline.label}", str(c.clips), *(cell(c, metric) for metric in metrics)]
+        for c in comparison.rows
+    ]
+    return f"\n{grid(head, body)}\n{tests(comparison)}\n"
 
 
 def tests(comparison: Comparison) -> str:
@@ -144,10 +144,6 @@ def tests(comparison: Comparison) -> str:
         f"Same clips on both sides; paired bootstrap intervals. p: {', '.join(names)}; corrected by Holm over the "
         f"{comparison.tests} tests of this table."
     )
-
-
-def _unfinished(runs: Sequence[Unfinished]) -> str:
-    return "\nUnfinished, not in the tables:\n" + "".join(f"- {run.folder}\n" for run in runs) if runs else ""
 
 
 def grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

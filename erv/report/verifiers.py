@@ -9,21 +9,34 @@ from statistics import mean, stdev
 from typing import Any
 
 from erv.report.rows import labelled
-from erv.report.runs import Result, finished
+from erv.report.runs import Result, finished_runs
 from erv.report.table import grid
 
-_HEAD = ["verifier", "seeds", "sentences", "macro F1", "micro F1", "weakest class", "mAP", "emotions a sentence", "ECE",
-         "ECE calibrated", "tau", "macro F1 at tau", "withheld"]  # fmt: skip
+_HEAD = [
+    "verifier",
+    "seeds",
+    "sentences",
+    "macro F1",
+    "micro F1",
+    "weakest class",
+    "mAP",
+    "emotions a sentence",
+    "ECE",
+    "ECE calibrated",
+    "tau",
+    "macro F1 at tau",
+    "withheld",
+]
 
 
 def load_verifiers(folders: Iterable[Path]) -> list[Result]:
-    """Every trained verifier below `folders`, by label and seed."""
-    trained = [r for r in finished(folders) if r.metrics.get("stage") == "verifier" and "chosen" in r.metrics]
+    """Load every trained verifier below `folders`, sorted by label and seed."""
+    trained = [r for r in finished_runs(folders) if r.metrics.get("stage") == "verifier" and "chosen" in r.metrics]
     return sorted(labelled(trained), key=lambda r: (r.label, r.seed))
 
 
 def as_markdown(results: list[Result]) -> str:
-    """The table; figures in percent but for counts and tau."""
+    """The table as Markdown; percent but for counts and tau."""
     rows = []
     for label, runs in groupby(results, key=lambda r: r.label):
         metrics = [run.metrics for run in runs]
@@ -36,20 +49,28 @@ def as_markdown(results: list[Result]) -> str:
 
 
 def _cells(metrics: list[Mapping[str, Any]]) -> list[str]:
-    def of(split: str, name: str) -> str:
-        values = [m[split][name] for m in metrics if split in m]
-        return _percent(values)
+    """The cells of a row, from "sentences" on."""
 
-    weakest = _percent([min(c["f1"] for c in m["classes"].values()) for m in metrics])
+    def percent(split: str, name: str) -> str:
+        return _percent([m[split][name] for m in metrics if split in m])
+
     return [
-        f"{mean(m['sentences']['rows'] for m in metrics):.0f}", of("heldout", "macro_f1"), of("heldout", "micro_f1"), weakest,
-        of("heldout", "map"), f"{mean(m['heldout']['labels_per_sentence'] for m in metrics):.2f}", of("heldout", "ece"),
-        of("chosen", "ece_calibrated"), f"{mean(m['chosen']['threshold'] for m in metrics):.2f}", of("chosen", "macro_f1"),
-        of("withheld", "macro_f1"),
-    ]  # fmt: skip
+        f"{mean(m['sentences']['rows'] for m in metrics):.0f}",
+        percent("heldout", "macro_f1"),
+        percent("heldout", "micro_f1"),
+        _percent([min(c["f1"] for c in m["classes"].values()) for m in metrics]),
+        percent("heldout", "map"),
+        f"{mean(m['heldout']['labels_per_sentence'] for m in metrics):.2f}",
+        percent("heldout", "ece"),
+        percent("chosen", "ece_calibrated"),
+        f"{mean(m['chosen']['threshold'] for m in metrics):.2f}",
+        percent("chosen", "macro_f1"),
+        percent("withheld", "macro_f1"),
+    ]
 
 
 def _percent(values: list[float]) -> str:
+    """Mean ± standard deviation over seeds."""
     if not values:
         return "-"
     return f"{100 * mean(values):.1f}" + (f" ± {100 * stdev(values):.1f}" if len(values) > 1 else "")

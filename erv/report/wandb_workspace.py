@@ -1,4 +1,4 @@
-"""A W&B workspace for the runs of the table, in three sections: figures over iterations, policy health, bars by key.
+"""A W&B workspace for the runs of the table, in three sections: metrics over iterations, policy health, bars by key.
 
 Needs the extra `report` (wandb-workspaces). The names of metrics are those of docs/logging.md.
 """
@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from erv.evaluation.metrics.definitions import shown_in
 from erv.report.rows import Row
-from erv.report.runs import FIGURES
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Section, Workspace
@@ -31,17 +31,20 @@ HEALTH = {
 
 
 def workspace(rows: Sequence[Row], entity: str, project: str) -> Workspace:
-    """The workspace, not saved yet; its bars are those of the keys in which the rows differ."""
+    """Build the workspace, without saving it; it has bars for each key in which the rows differ."""
     from wandb_workspaces.workspaces import Workspace, WorkspaceSettings
 
     return Workspace(
-        entity=entity, project=project, name="ERV", settings=WorkspaceSettings(x_axis=AXIS),
+        entity=entity,
+        project=project,
+        name="ERV",
+        settings=WorkspaceSettings(x_axis=AXIS),
         sections=[
-            _lines("Figures on dev clips", {figure.upper(): [f"dev/{figure}"] for figure in FIGURES}),
+            _lines("Figures on dev clips", {metric.heading: [f"dev/{metric.name}"] for metric in shown_in("results")}),
             _lines("Reward and policy health", HEALTH),
             _bars(rows),
         ],
-    )  # fmt: skip
+    )
 
 
 def _lines(name: str, panels: dict[str, list[str]]) -> Section:
@@ -52,26 +55,31 @@ def _lines(name: str, panels: dict[str, list[str]]) -> Section:
 
 
 def _bars(rows: Sequence[Row]) -> Section:
-    """For every key that differs, the arm among them, the mean test figures of its values with their standard error."""
+    """For every key that differs, and for the arm, bars of the mean test metrics of its values with their standard error."""
     from wandb_workspaces.reports.v2 import BarPlot, Config, SummaryMetric
     from wandb_workspaces.workspaces import Section
 
     keys = ["name", *dict.fromkeys(key for row in rows for key in row.settings if key != "signature")]
+    decoding = rows[0].runs[0].decoding
     bars = [
         BarPlot(
-            title=f"{figure.upper()} by {key}", metrics=[SummaryMetric(f"test/{rows[0].runs[0].decoding}/{figure}")],
-            groupby=Config(key), groupby_aggfunc="mean", groupby_rangefunc="stderr",
+            title=f"{metric.heading} by {key}",
+            metrics=[SummaryMetric(f"test/{decoding}/{metric.name}")],
+            groupby=Config(key),
+            groupby_aggfunc="mean",
+            groupby_rangefunc="stderr",
         )
-        for key in keys for figure in FIGURES
-    ]  # fmt: skip
+        for key in keys
+        for metric in shown_in("results")
+    ]
     return Section(name="Test figures by key", panels=bars, is_open=True)
 
 
-def publish(rows: Sequence[Row], place: str) -> str:
-    """Save the workspace in `place`, ENTITY/PROJECT; returns its address. Exits with a message when that cannot be done."""
-    entity, _, project = place.partition("/")
+def publish(rows: Sequence[Row], target: str) -> str:
+    """Save the workspace in `target`, ENTITY/PROJECT; returns its URL. Exits with a message when that cannot be done."""
+    entity, _, project = target.partition("/")
     if not entity or not project or "/" in project:
-        sys.exit(f"erv.report: --wandb is ENTITY/PROJECT, such as my-team/erv; got {place!r}")
+        sys.exit(f"erv.report: --wandb is ENTITY/PROJECT, such as my-team/erv; got {target!r}")
     try:
         import wandb
         import wandb_workspaces  # noqa: F401

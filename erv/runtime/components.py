@@ -20,7 +20,7 @@ from erv.distributed.ranks import Ranks
 from erv.distributed.strategies import SHARING, strategy
 from erv.evaluation.judges.base import Judge
 from erv.evaluation.judges.verifier import VerifierJudge
-from erv.evaluation.metrics.summary import Settings
+from erv.evaluation.metrics.summary import MetricSettings
 from erv.policy.base import Stage
 from erv.policy.policy import Policy
 from erv.rationale import compose, sentences
@@ -185,9 +185,9 @@ class Parts:
         return reward
 
     @cached_property
-    def settings(self) -> Settings:
+    def settings(self) -> MetricSettings:
         """How figures are counted."""
-        settings: Settings = self.make("metrics")
+        settings: MetricSettings = self.make("metrics")
         try:
             settings.require(self.taxonomy)
         except ValueError as error:

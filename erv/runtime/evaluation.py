@@ -14,10 +14,10 @@ from tqdm import tqdm
 
 from erv.cli.shards import Shard
 from erv.data.clip_reader import Samples
-from erv.evaluation.evaluator import conclude
-from erv.evaluation.generate import answers, check_room
-from erv.evaluation.predictions import PredictionFile, keep_aside, key_of, part_file, read_parts
-from erv.evaluation.settings import Evaluation
+from erv.evaluation.evaluator import evaluate_folder
+from erv.evaluation.generate import check_prompt_fits, generate_predictions
+from erv.evaluation.predictions import PredictionFile, key_of, move_aside, read_rows, shard_file
+from erv.evaluation.settings import EvaluationSettings
 from erv.runs.run import Run
 from erv.runtime.components import Parts
 from erv.runtime.run_context import context
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 ORIGIN = "predictions.origin.json"  # what the rows of predictions.jsonl were made with
 
 
-def evaluated_clips(parts: Parts, plan: Evaluation) -> list[Clip]:
+def evaluated_clips(parts: Parts, plan: EvaluationSettings) -> list[Clip]:
     """The clips that the plan is about; which of them can be read, `write_answers` finds out."""
     return parts.corpus.clips(plan.split)[: plan.limit]
 
@@ -47,20 +47,22 @@ def screen_evaluation(parts: Parts) -> None:
     if is_evaluated(parts.tree):
         plan, policy = parts.make("evaluation"), parts.policy.at("inference")
         if samples := parts.reading.samples(evaluated_clips(parts, plan), policy):
-            check_room(policy, samples[0], parts.modalities, plan)
+            check_prompt_fits(policy, samples[0], parts.modalities, plan)
 
 
 def evaluate(run: Run, parts: Parts) -> dict[str, Any]:
     """Answers to the evaluation split, read by the verifier and the judges; the files of the run's folder and the figures."""
-    plan: Evaluation = parts.make("evaluation")
+    plan: EvaluationSettings = parts.make("evaluation")
     clips = write_answers(run.folder, parts, plan, evaluated_clips(parts, plan))
     seen_against = context(run.folder, parts.taught)
-    found = conclude(run.folder, clips, plan, parts.settings, parts.taxonomy, parts.judges, parts.reward, seen_against)
+    found = evaluate_folder(
+        run.folder, clips, plan, parts.settings, parts.taxonomy, parts.judges, parts.reward, seen_against
+    )
     return {"media": parts.reading.tally(), **found}
 
 
 def write_answers(
-    folder: Path, parts: Parts, plan: Evaluation, clips: list[Clip], shard: Shard | None = None
+    folder: Path, parts: Parts, plan: EvaluationSettings, clips: list[Clip], shard: Shard | None = None
 ) -> list[Clip]:
     """Sample what is not there yet, all or one share of it; every batch is on disk before the next one is begun.
 
@@ -71,13 +73,15 @@ def write_answers(
     policy.model.to(parts.device).eval()  # Lightning leaves it on the CPU
     samples = parts.reading.samples(mine, policy)
     _refuse_other_origin(folder, parts, plan)
-    there = read_parts(folder).keys()
-    file = PredictionFile(part_file(folder, shard))
+    there = read_rows(folder).keys()
+    file = PredictionFile(shard_file(folder, shard))
     for decoding, count in plan.decodings.items():
         absent = [any((clip.id, decoding, i) not in there for i in range(count)) for clip in samples.clips]
         todo = _only(samples, [place for place, yes in enumerate(absent) if yes])
         with tqdm(total=len(todo), desc=f"answers ({decoding})", unit="clip", disable=not todo) as bar:
-            for found in answers(policy, todo, parts.modalities, plan, decoding, parts.taxonomy, parts.seed):
+            for found in generate_predictions(
+                policy, todo, parts.modalities, plan, decoding, parts.taxonomy, parts.seed
+            ):
                 file.append(p for p in found if key_of(p) not in there)
                 bar.update(len(found) // count)
     return list(samples.clips)
@@ -88,7 +92,7 @@ def _only(samples: Samples, places: list[int]) -> Samples:
     return Samples([samples.clips[i] for i in places], lambda i, turn: samples.read(places[i], turn), samples.encode)
 
 
-def _refuse_other_origin(folder: Path, parts: Parts, plan: Evaluation) -> None:
+def _refuse_other_origin(folder: Path, parts: Parts, plan: EvaluationSettings) -> None:
     """Rows made by other weights or in another way belong to another evaluation: they are put aside, and all are made anew."""
     made_by = {"policy": parts.policy.sha256(), "seed": parts.seed, "modalities": list(parts.modalities)}
     made_by |= {
@@ -97,7 +101,7 @@ def _refuse_other_origin(folder: Path, parts: Parts, plan: Evaluation) -> None:
     with FileLock(folder / ".lock-origin"):  # shares start at the same time
         file = folder / ORIGIN
         if not file.is_file() or json.loads(file.read_text()) != made_by:
-            kept = keep_aside(folder)
+            kept = move_aside(folder)
             if kept:
                 _log.warning(
                     "the answers in %s are of other weights; they lie in %s now, and are made anew", folder, kept

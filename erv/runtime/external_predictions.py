@@ -17,11 +17,11 @@ from erv import config
 from erv.config.composition import overrides
 from erv.data.datasets.base import CorpusError, CorpusMissing
 from erv.errors import ConfigError
-from erv.evaluation.console import spoken, tell_costs
-from erv.evaluation.evaluator import CLIPS, FailedVerdicts, assess
-from erv.evaluation.metrics.summary import Settings
-from erv.evaluation.predictions import FILE, IncompletePredictions, check_complete, key_of, read_foreign
-from erv.evaluation.settings import Evaluation
+from erv.evaluation.console import metric_lines, print_costs
+from erv.evaluation.evaluator import CLIPS_FILE, FailedVerdicts, evaluate_predictions
+from erv.evaluation.metrics.summary import MetricSettings
+from erv.evaluation.predictions import PREDICTIONS_FILE, IncompletePredictions, check_complete, key_of, read_external
+from erv.evaluation.settings import EvaluationSettings
 from erv.runs.provenance import reward_verifiers
 from erv.runs.run import METRICS, Run
 from erv.runtime.human_task import export
@@ -45,19 +45,19 @@ def evaluate_file(cfg: DictConfig) -> None:
     config.check(cfg, ("taxonomy", "verifier", "verifier_labels"))
     tree = config.plain(cfg)
     names, clips = _clips(tree)
-    plan: Evaluation = config.build(tree["evaluation"])
+    plan: EvaluationSettings = config.build(tree["evaluation"])
     file = _file(Path(tree["predictions"]))
     try:
-        found = read_foreign(file, {clip.id: clip.label for clip in clips}, names)
+        found = read_external(file, {clip.id: clip.label for clip in clips}, names)
         _refuse_incomplete(found, _expected(clips[: plan.limit], file), bool(cfg.partial), str(file))
         judges = judges_of(tree, names)
-        refuse_training_verifier(judges, reward_verifiers(file.parent if file.name == FILE else None))
-        settings: Settings = config.build(tree["metrics"])
+        refuse_training_verifier(judges, reward_verifiers(file.parent if file.name == PREDICTIONS_FILE else None))
+        settings: MetricSettings = config.build(tree["metrics"])
         settings.require(names)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     if cfg.dry_run:
-        tell_costs(judges, found, 0, plan)
+        print_costs(judges, found, 0, plan)
         return
     run = Run(Path(tree["paths"]["runs"]) / tree["group"] / tree["name"] / config.signature(cfg, _made_of(tree, file)))
     if run.done:
@@ -68,7 +68,9 @@ def evaluate_file(cfg: DictConfig) -> None:
         with run.open(tree, overrides(), devices=False):
             try:
                 reward, seen_against = _reward(tree, run), context(file.parent)
-                metrics = assess(run.folder, found, plan, settings, names, judges, reward, seen_against, clips)
+                metrics = evaluate_predictions(
+                    run.folder, found, plan, settings, names, judges, reward, seen_against, clips
+                )
             except FailedVerdicts as error:
                 sys.exit(f"erv: {error}")
             _finish(run, tree, metrics | {"predictions": str(file), "evaluation": _how(file, plan, found)})
@@ -77,17 +79,17 @@ def evaluate_file(cfg: DictConfig) -> None:
 
 
 def _finish(run: Run, tree: dict[str, Any], metrics: dict[str, Any]) -> None:
-    print("\n".join(spoken(metrics)))
+    print("\n".join(metric_lines(metrics)))
     run.finish(
         {"arm": tree["name"], "stage": tree["stage"], "seed": tree["seed"], "signature": run.folder.name, **metrics}
     )
     _log.info("done: %s", run.folder)
 
 
-def _how(file: Path, plan: Evaluation, found: Sequence[Prediction]) -> dict[str, Any]:
+def _how(file: Path, plan: EvaluationSettings, found: Sequence[Prediction]) -> dict[str, Any]:
     """How the answers were made: as the run says that they are of; of others' only the split and their number is known."""
     told = file.parent / METRICS
-    if file.name == FILE and told.is_file():
+    if file.name == PREDICTIONS_FILE and told.is_file():
         how: dict[str, Any] = json.loads(told.read_text()).get("evaluation") or {}
         return how
     unknown = dict.fromkeys(("temperature", "top_p", "max_new_tokens"))
@@ -132,9 +134,9 @@ def _made_of(tree: dict[str, Any], file: Path) -> dict[str, str]:
 
 def _file(path: Path) -> Path:
     """The predictions that `path` points at: a file, a run's folder, or a folder of runs with one run in it."""
-    if not path.is_dir() or (path / FILE).is_file():
-        return path / FILE if path.is_dir() else path
-    found = sorted(path.glob(f"*/{FILE}"))
+    if not path.is_dir() or (path / PREDICTIONS_FILE).is_file():
+        return path / PREDICTIONS_FILE if path.is_dir() else path
+    found = sorted(path.glob(f"*/{PREDICTIONS_FILE}"))
     if len(found) != 1:
         listed = "\n  ".join(str(file.parent) for file in found) or "none"
         raise ConfigError(
@@ -145,8 +147,8 @@ def _file(path: Path) -> Path:
 
 def _expected(clips: Sequence[Clip], file: Path) -> list[str]:
     """The clips that must have an answer: those of the split, without those that the run which wrote the file left out."""
-    listed = file.parent / CLIPS
-    if file.name != FILE or not listed.is_file():
+    listed = file.parent / CLIPS_FILE
+    if file.name != PREDICTIONS_FILE or not listed.is_file():
         return [clip.id for clip in clips]
     used = {json.loads(line)["id"] for line in listed.read_text().splitlines()}
     return [clip.id for clip in clips if clip.id in used]

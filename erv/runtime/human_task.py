@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from erv.evaluation.judges.human import export_sheet
-from erv.evaluation.predictions import read_parts
+from erv.evaluation.predictions import read_rows
 from erv.runs.run import METRICS
 from erv.taxonomy import Taxonomy
 
@@ -16,7 +16,7 @@ def export(folder: Path, taxonomy: Taxonomy, items: int, seed: int) -> None:
     """Write a sheet for people to rate from a finished run's answers, and say where it is and how it comes back."""
     if not (folder / METRICS).is_file():
         return
-    rows = [p for p in read_parts(folder).values() if p.sample == 0]
+    rows = [p for p in read_rows(folder).values() if p.sample == 0]
     sampled = [p for p in rows if p.decoding == "sampled"]
     sheet = export_sheet(sampled or rows, taxonomy, folder / HUMAN, items, seed)
     print(

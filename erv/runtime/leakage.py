@@ -8,7 +8,7 @@ from pathlib import Path
 
 from erv.config.validate import at
 from erv.errors import ConfigError
-from erv.evaluation.settings import Evaluation
+from erv.evaluation.settings import EvaluationSettings
 from erv.runs import provenance
 from erv.runs.resolve import CHECKPOINT_KEYS
 from erv.runtime.components import Parts
@@ -30,7 +30,7 @@ def note_training(parts: Parts, model: str, clips: Sequence[Clip]) -> None:
 
 def refuse(parts: Parts) -> None:
     """ConfigError (or, by choice, a warning) when a model of this run was trained on clips that it is evaluated on."""
-    plan: Evaluation = parts.make("evaluation")
+    plan: EvaluationSettings = parts.make("evaluation")
     evaluated = {parts.corpus.identity(clip) for clip in parts.corpus.clips(plan.split)[: plan.limit]}
     for key in CHECKPOINT_KEYS:
         node = at(parts.tree, key)

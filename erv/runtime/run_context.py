@@ -9,7 +9,7 @@ from typing import Any
 
 from erv.evaluation.evaluator import Context
 from erv.evaluation.metrics.learning_curves import read_curves
-from erv.evaluation.settings import LONGEST
+from erv.evaluation.settings import DEFAULT_MAX_NEW_TOKENS
 from erv.runs.provenance import policy_run
 from erv.runs.resolve import training_config
 from erv.runs.run import METRICS
@@ -36,4 +36,4 @@ def _began_with(folder: Path | None) -> Path | None:
 def answer_length(tree: Mapping[str, Any]) -> int:
     """The most tokens of an answer where `tree` does not say: as in the policy's training, else the default."""
     trained = training_config(tree).get("evaluation") or {}
-    return int(trained.get("max_new_tokens") or LONGEST)
+    return int(trained.get("max_new_tokens") or DEFAULT_MAX_NEW_TOKENS)

@@ -12,16 +12,15 @@ from torchmetrics import Metric
 
 from erv.data.clip_reader import Sample
 from erv.distributed import deepspeed_hooks, fsdp
-from erv.evaluation.annotate import judge_rewards, judged, read
-from erv.evaluation.generate import answers
+from erv.evaluation.annotate import add_rewards, add_verdicts, judge_rewards
+from erv.evaluation.generate import generate_predictions
 from erv.evaluation.judges.base import Judge
-from erv.evaluation.metrics.running import RunningFigures
-from erv.evaluation.settings import Evaluation
+from erv.evaluation.metrics.definitions import headline, shown_in
+from erv.evaluation.metrics.running import RunningMetrics
+from erv.evaluation.settings import EvaluationSettings
 from erv.policy.policy import Policy
 from erv.rewards.composite import CompositeReward
 from erv.taxonomy import Taxonomy
-
-SHOWN = ("war", "uar", "eea", "epc", "fcr", "verifier_reward", "judge_reward", "neutral_share", "format_rate")
 
 
 class DevCurve(pl.LightningModule):
@@ -39,29 +38,31 @@ class DevCurve(pl.LightningModule):
     dev_temperature: float
     max_new_tokens: int
     batch_size: int
-    figures: RunningFigures
+    figures: RunningMetrics
 
     def on_validation_epoch_start(self) -> None:
         """Count from nothing."""
-        self.figures = RunningFigures(self.taxonomy, self.judge.name if self.judge else None).to(self.device)
+        self.figures = RunningMetrics(self.taxonomy, self.judge.name if self.judge else None).to(self.device)
 
     def validation_step(self, batch: list[Sample], _: int) -> None:
         """One sampled answer per dev clip, with rewards and verdicts."""
-        plan = Evaluation(
+        plan = EvaluationSettings(
             "dev", 1, self.dev_temperature, max_new_tokens=self.max_new_tokens, batch_size=self.batch_size
         )
-        for found in answers(self.policy, batch, self.modalities, plan, "sampled", self.taxonomy, self.seed):
-            rows = read(found, self.reward)
-            rows = judged(rows, [self.judge], progress=False) if self.judge else rows
+        for found in generate_predictions(
+            self.policy, batch, self.modalities, plan, "sampled", self.taxonomy, self.seed
+        ):
+            rows = add_rewards(found, self.reward)
+            rows = add_verdicts(rows, [self.judge], progress=False) if self.judge else rows
             self.figures.update(rows, judge_rewards(rows, self.judge, self.reward))
 
     def on_validation_epoch_end(self) -> None:
         """Log the figures of this round, over all processes."""
         found = self.figures.compute()
-        shown = "war" if self.judge is None else "fcr"
-        for name in SHOWN:
-            if name in found:
-                self.log(f"dev/{name}", found[name], prog_bar=name == shown)
+        in_progress_bar = headline(judged=self.judge is not None)
+        for metric in shown_in("validation"):
+            if metric.name in found:
+                self.log(f"dev/{metric.name}", found[metric.name], prog_bar=metric is in_progress_bar)
 
 
 class WholeForValidation(pl.Callback):

@@ -27,11 +27,11 @@ def main(runs: str, file: str) -> None:
     by_label = {row.label: row for row in rows_of(load([Path(runs)]))}
     for label, name in SHOWN.items():
         rows.append(f'<text x="{LEFT - 12}" y="{y + BAR + 5}" text-anchor="end" font-weight="600">{name}</text>')
-        for figure in ("fcr", "war"):
-            found = by_label[label].figure(figure)
-            if found is None:
-                sys.exit(f"{label} has no {figure}: its runs were evaluated without a judge")
-            rows.append(bar(y, figure, found.value, *found.interval))
+        for metric in ("fcr", "war"):
+            estimate = by_label[label].estimate(metric)
+            if estimate is None:
+                sys.exit(f"{label} has no {metric}: its runs were evaluated without a judge")
+            rows.append(bar(y, metric, estimate.value, *estimate.interval))
             y += BAR + 3
         y += GAP - BAR
     style = 'font-family="system-ui, sans-serif" font-size="13" fill="#888"'

@@ -27,21 +27,21 @@ def measure(batch: int, clips: int) -> dict[str, float]:
     import torch
     from grpo_clips import MODALITIES, load
 
-    from erv.evaluation.generate import answers
+    from erv.evaluation.generate import generate_predictions
     from erv.evaluation.predictions import PredictionFile
-    from erv.evaluation.settings import Evaluation
+    from erv.evaluation.settings import EvaluationSettings
     from erv.taxonomy import DFEW
 
     torch.set_num_threads(1)
     policy, samples, _ = load(clips + 16)  # a part of them is no train clip
     samples = samples[:clips]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    plan = Evaluation(samples=2, max_new_tokens=TOKENS, batch_size=batch)
+    plan = EvaluationSettings(samples=2, max_new_tokens=TOKENS, batch_size=batch)
     with tempfile.TemporaryDirectory() as folder:
         file = PredictionFile(Path(folder) / "predictions.jsonl")
         wall, cpu = time.perf_counter(), time.process_time()
         for decoding in plan.decodings:
-            for found in answers(policy, samples, MODALITIES, plan, decoding, DFEW, seed=0):
+            for found in generate_predictions(policy, samples, MODALITIES, plan, decoding, DFEW, seed=0):
                 file.append(found)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         assert (Path(folder) / "predictions.jsonl").read_text().count("\n") == 3 * clips

@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from erv.data.datasets.synthetic import SyntheticCorpus, face, generate, grammar, labels, voice
 from erv.data.media.audio import read_audio
 from erv.data.media.frames import read_frames
-from erv.evaluation.judges.oracle import Oracle
+from erv.evaluation.judges.oracle import OracleJudge
 
 
 def test_the_same_seed_gives_the_same_bytes_at_any_number_of_workers(corpus, tmp_path):
@@ -65,7 +65,7 @@ def test_no_phrase_holds_another_emotions_phrase():
 
 @pytest.fixture(scope="module")
 def oracle(corpus):
-    return Oracle(str(corpus.root / "grammar.json"))
+    return OracleJudge(str(corpus.root / "grammar.json"))
 
 
 def read(oracle, texts):

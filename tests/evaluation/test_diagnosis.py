@@ -11,18 +11,36 @@ from erv.evaluation.metrics.learning_curves import Change, read_curves
 from erv.taxonomy import DFEW
 
 SOUND = {
-    "war": 0.75, "eea": 0.62, "epc": 0.7, "fcr": 0.55, "unknown_rate": 0.0, "format_rate": 1.0, "finished_rate": 1.0,
-    "verifier_reward": 0.72, "judge_reward": 0.65, "sentences_mean": 4.4, "distinct_rationales": 0.99, "neutral_share": 0.5,
-    "per_class": {label: {} for label in DFEW.labels}, "confusion": (np.eye(7, 8) * 30).tolist(),
-}  # fmt: skip
+    "war": 0.75,
+    "eea": 0.62,
+    "epc": 0.7,
+    "fcr": 0.55,
+    "unknown_rate": 0.0,
+    "format_rate": 1.0,
+    "finished_rate": 1.0,
+    "verifier_reward": 0.72,
+    "judge_reward": 0.65,
+    "sentences_mean": 4.4,
+    "distinct_rationales": 0.99,
+    "neutral_share": 0.5,
+    "per_class": {label: {} for label in DFEW.labels},
+    "confusion": (np.eye(7, 8) * 30).tolist(),
+}
 START = SOUND | {"eea": 0.3, "verifier_reward": 0.4, "judge_reward": 0.38}
 STEPS = list(range(12))
 
 
 def curves(**values):
-    names = {"reward": "train/reward", "eea": "dev/eea", "epc": "dev/epc", "verifier": "dev/verifier_reward",
-             "judge": "dev/judge_reward", "length": "train/completions/mean_length", "silent": "train/frac_reward_zero_std",
-             "neutral": "dev/neutral_share"}  # fmt: skip
+    names = {
+        "reward": "train/reward",
+        "eea": "dev/eea",
+        "epc": "dev/epc",
+        "verifier": "dev/verifier_reward",
+        "judge": "dev/judge_reward",
+        "length": "train/completions/mean_length",
+        "silent": "train/frac_reward_zero_std",
+        "neutral": "dev/neutral_share",
+    }
     return {names[key]: (STEPS, list(found)) for key, found in values.items()}
 
 
@@ -35,8 +53,16 @@ def fired(figures=SOUND, start=START, **values):
 
 
 def test_a_sound_run_is_left_alone():
-    steady = {"reward": line(2.0, 2.5), "eea": line(0.4, 0.6), "epc": line(0.5, 0.7), "verifier": line(0.4, 0.72),
-              "judge": line(0.4, 0.66), "length": line(45, 43), "silent": line(0, 0.05), "neutral": line(0.5, 0.48)}  # fmt: skip
+    steady = {
+        "reward": line(2.0, 2.5),
+        "eea": line(0.4, 0.6),
+        "epc": line(0.5, 0.7),
+        "verifier": line(0.4, 0.72),
+        "judge": line(0.4, 0.66),
+        "length": line(45, 43),
+        "silent": line(0, 0.05),
+        "neutral": line(0.5, 0.48),
+    }
     assert fired(**steady) == []
     assert diagnose({}) == []  # nothing was measured, so nothing is said
 
@@ -124,8 +150,10 @@ def test_curves_are_read_over_all_starts(tmp_path):
         (tmp_path / "logs" / f"version_{version}").mkdir(parents=True)
         (tmp_path / "logs" / f"version_{version}" / "metrics.csv").write_text(rows)
     assert read_curves(tmp_path) == {
-        "step": ([0, 1, 2, 3], [0, 1, 2, 3]), "a": ([0, 1, 2, 3], [1, 3, 4, 5]), "b": ([1], [5]),
-    }  # fmt: skip
+        "step": ([0, 1, 2, 3], [0, 1, 2, 3]),
+        "a": ([0, 1, 2, 3], [1, 3, 4, 5]),
+        "b": ([1], [5]),
+    }
     assert read_curves(tmp_path / "nothing") == {}
 
 

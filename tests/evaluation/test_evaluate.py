@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 import erv.evaluate
 import erv.predict
-from erv.evaluation.predictions import FILE
+from erv.evaluation.predictions import PREDICTIONS_FILE
 from erv.taxonomy import DFEW
 
 SMALL = ["+exp=eval_demo", "data.clips=48", "data.dev=8", "data.test=8"]
@@ -77,7 +77,7 @@ def whole(home):
 
 def test_the_folder_of_an_evaluation(home, whole):
     folder, printed = whole
-    rows = [json.loads(line) for line in (folder / FILE).read_text().splitlines()]
+    rows = [json.loads(line) for line in (folder / PREDICTIONS_FILE).read_text().splitlines()]
     assert len(rows) == 8 * 3
     assert {"clip_id", "gold", "text", "answer", "think", "sentences", "rewards", "verdicts", "tokens"} <= rows[
         0
@@ -109,24 +109,24 @@ def test_killed_while_it_answers_it_goes_on_and_ends_the_same(home, whole, fault
     arguments = [*POLICY, "evaluation.batch_size=1"]
     process = started(home, "killed", *arguments)
     folder = home / "runs" / "demo" / "killed"
-    kill_when(process, lambda: any(f.stat().st_size for f in folder.glob(f"*/{FILE}")))
+    kill_when(process, lambda: any(f.stat().st_size for f in folder.glob(f"*/{PREDICTIONS_FILE}")))
     (run,) = folder.iterdir()
-    there = (run / FILE).read_text()
+    there = (run / PREDICTIONS_FILE).read_text()
     kept = there.count("\n")
     assert 0 < kept < 24
     assert not (run / "metrics.json").exists()
-    with (run / FILE).open("a") as file:
+    with (run / PREDICTIONS_FILE).open("a") as file:
         file.write('{"clip_id": "0-0000')  # what a kill in the middle of a write leaves
     again, _ = evaluate(home, "killed", *arguments)
     assert again == run
-    assert (run / FILE).read_text() == (whole[0] / FILE).read_text()
+    assert (run / PREDICTIONS_FILE).read_text() == (whole[0] / PREDICTIONS_FILE).read_text()
     assert figures(run)["sampled"] == figures(whole[0])["sampled"]
     fault("SIGKILL while answers are made", "at most a batch is lost", "same predictions and figures")
 
 
 def test_two_processes_make_what_one_makes(home, whole):
     folder, _ = evaluate(home, "shares", *POLICY, "devices=2", "evaluation.batch_size=3")
-    assert (folder / FILE).read_text() == (whole[0] / FILE).read_text()
+    assert (folder / PREDICTIONS_FILE).read_text() == (whole[0] / PREDICTIONS_FILE).read_text()
     assert not list(folder.glob("predictions-*"))
     assert figures(folder)["greedy"] == figures(whole[0])["greedy"]
 
@@ -146,23 +146,32 @@ def test_shares_made_by_hand_and_rows_that_do_not_belong(home, whole):
     assert "1 answers are to clips or samples that are not evaluated here, first clip of another corpus" in done.stderr
     (run / "predictions-0-of-2.jsonl").write_text("")
     folder, _ = evaluate(home, "byhand", *POLICY)
-    assert (folder / FILE).read_text() == (whole[0] / FILE).read_text()
+    assert (folder / PREDICTIONS_FILE).read_text() == (whole[0] / PREDICTIONS_FILE).read_text()
     done = command(home, "byhand", *POLICY, "shard=2/2")
     assert (done.returncode, "shard is k/n with k from 0 to n - 1" in done.stderr) == (2, True)
 
 
 def write_predictions(path, count):
     texts = [f"Clip {i}: a {DFEW.labels[i % 7]} face." for i in range(count)]
-    rows = [{"id": i, "gold": DFEW.labels[i % 7], "text": f"<think>{t}</think><answer>{DFEW.labels[i % 3]}</answer>"}
-            for i, t in enumerate(texts)]  # fmt: skip
+    rows = [
+        {"id": i, "gold": DFEW.labels[i % 7], "text": f"<think>{t}</think><answer>{DFEW.labels[i % 3]}</answer>"}
+        for i, t in enumerate(texts)
+    ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return texts
 
 
 def api(server, name="gpt"):
     at = f"judge.{name}.llm"
-    return [f"{at}.base_url={server.url}", f"{at}.concurrency={CONCURRENCY}", f"{at}.timeout_s=1", f"{at}.backoff_s=0.02",
-            f"{at}.max_backoff_s=0.1", f"{at}.attempts=3", f"{at}.breaker=1000"]  # fmt: skip
+    return [
+        f"{at}.base_url={server.url}",
+        f"{at}.concurrency={CONCURRENCY}",
+        f"{at}.timeout_s=1",
+        f"{at}.backoff_s=0.02",
+        f"{at}.max_backoff_s=0.1",
+        f"{at}.attempts=3",
+        f"{at}.breaker=1000",
+    ]
 
 
 @pytest.fixture
@@ -224,7 +233,7 @@ def test_no_verdict_is_invented_and_a_run_with_failed_ones_is_not_complete(tmp_p
     assert "evaluation.max_failed=SHARE accepts" in done.stderr
     (run,) = (tmp_path / "runs" / "evaluate" / "f").iterdir()
     assert not (run / "metrics.json").exists()
-    rows = [json.loads(line)["verdicts"][0] for line in (run / FILE).read_text().splitlines()]
+    rows = [json.loads(line)["verdicts"][0] for line in (run / PREDICTIONS_FILE).read_text().splitlines()]
     assert [r["status"] for r in rows[2:7]] == ["off_list", "refused", "failed", "failed", "failed"]
     assert all(r["emotion"] is None for r in rows[2:7])
     folder, _ = evaluate(tmp_path, "f", *arguments, "evaluation.max_failed=0.3", group="evaluate")
@@ -239,8 +248,14 @@ def test_several_judges_and_a_human_on_the_command_line(tmp_path, endpoint):
     (tmp_path / "ann.csv").write_text(
         "text,emotion\n" + "".join(f"{t},{DFEW.labels[i % 7]}\n" for i, t in enumerate(texts[:5]))
     )
-    arguments = ["predictions=p.jsonl", "taxonomy=dfew", "judge=[gpt,gemini,human]", "judge.human.sheets=[ann.csv]", *api(gpt),
-                 *api(gemini, "gemini")]  # fmt: skip
+    arguments = [
+        "predictions=p.jsonl",
+        "taxonomy=dfew",
+        "judge=[gpt,gemini,human]",
+        "judge.human.sheets=[ann.csv]",
+        *api(gpt),
+        *api(gemini, "gemini"),
+    ]
     done = command(tmp_path, "m", *arguments)
     assert (done.returncode, "judge.gemini.llm.model" in done.stderr) == (2, True)
     arguments += ["judge.gemini.llm.model=gemini-x"]
@@ -258,7 +273,7 @@ def test_several_judges_and_a_human_on_the_command_line(tmp_path, endpoint):
     assert found["sampled"]["judges"]["gemini"]["verdict_status"]["off_list"] == pytest.approx(1 / 14)
     assert "gpt and gemini agree: percent 1.000" in printed
     assert (folder / "human" / "sheet.csv").read_text().count("\n") == 8
-    rows = [json.loads(line) for line in (folder / FILE).read_text().splitlines()]
+    rows = [json.loads(line) for line in (folder / PREDICTIONS_FILE).read_text().splitlines()]
     assert [len(r["verdicts"]) for r in rows] == [3] * 5 + [2] * 9
     again, _ = evaluate(tmp_path, "n", f"predictions={folder}", "taxonomy=dfew", "judge=null", group="evaluate")
     assert figures(again)["sampled"] == found["sampled"] | {"judge_reward": None}  # verdicts are part of the file
@@ -290,8 +305,14 @@ def test_predictions_are_judged_without_a_model(home, whole):
 def test_the_released_figures_from_a_released_file(tmp_path):
     golden = json.loads((ROOT / "tests" / "fixtures" / "metrics_DFEW.json").read_text())
     labels = {str(v): k for k, v in golden["emotion_dict"].items()}
-    rows = [{"id": line.split("|")[0], "gold": labels[str(golden["labels"][line.split("|")[0]])], "text": line.split("|", 1)[1]}
-            for line in golden["one_line_per_sample"]]  # fmt: skip
+    rows = [
+        {
+            "id": line.split("|")[0],
+            "gold": labels[str(golden["labels"][line.split("|")[0]])],
+            "text": line.split("|", 1)[1],
+        }
+        for line in golden["one_line_per_sample"]
+    ]
     (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     folder, _ = evaluate(
         tmp_path, "l", "predictions=p.jsonl", "taxonomy=dfew", "metrics.unknown=legacy_erv", group="evaluate"
@@ -378,16 +399,16 @@ def test_sentences_are_read_as_in_training_without_being_told(home, whole):
     ],
 )
 def test_bad_input_is_said_before_anything_is_made(home, arguments, message):
-    before = set((home / "runs").rglob(FILE))
+    before = set((home / "runs").rglob(PREDICTIONS_FILE))
     done = command(home, None, *arguments)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr
-    assert set((home / "runs").rglob(FILE)) == before
+    assert set((home / "runs").rglob(PREDICTIONS_FILE)) == before
 
 
 def test_predictions_that_are_not_all_there(home, whole, tmp_path):
-    lines = (whole[0] / FILE).read_text().splitlines()
+    lines = (whole[0] / PREDICTIONS_FILE).read_text().splitlines()
     (tmp_path / "less.jsonl").write_text("\n".join(lines[1:]) + "\n")
     (tmp_path / "twice.jsonl").write_text("\n".join([*lines, lines[0]]) + "\n")
     done = command(home, "less", *SMALL, f"predictions={tmp_path / 'less.jsonl'}", "verifier=null")
@@ -402,7 +423,7 @@ def test_predictions_that_are_not_all_there(home, whole, tmp_path):
 
 def test_predict_says_what_evaluate_says(home, whole):
     """The same text for the same clip, through a folder and an odd file name; rewards come with a gold label."""
-    rows = [json.loads(line) for line in (whole[0] / FILE).read_text().splitlines()]
+    rows = [json.loads(line) for line in (whole[0] / PREDICTIONS_FILE).read_text().splitlines()]
     greedy = [row for row in rows if row["decoding"] == "greedy"][:2]
     clips = {
         json.loads(line)["id"]: json.loads(line)["video"]
@@ -477,8 +498,10 @@ def test_a_clip_that_cannot_be_read_is_left_out_of_everything(home, whole):
     found = figures(folder)
     assert (found["clips"], found["media"]["test"]) == (7, found["media"]["test"])
     others = [
-        row for row in map(json.loads, (whole[0] / FILE).read_text().splitlines()) if row["clip_id"] != clip["id"]
+        row
+        for row in map(json.loads, (whole[0] / PREDICTIONS_FILE).read_text().splitlines())
+        if row["clip_id"] != clip["id"]
     ]
-    assert [json.loads(line) for line in (folder / FILE).read_text().splitlines()] == others
+    assert [json.loads(line) for line in (folder / PREDICTIONS_FILE).read_text().splitlines()] == others
     again, _ = evaluate(home, "broken_again", *SMALL, f"predictions={folder}", "verifier=null")
     assert figures(again)["sampled"]["war"] == found["sampled"]["war"]

@@ -11,15 +11,15 @@ import torch
 from endpoint import Endpoint, judge
 from transformers import LlamaConfig, LlamaForCausalLM, RobertaConfig, RobertaForSequenceClassification
 
-from erv.evaluation.annotate import judged
-from erv.evaluation.evaluator import FailedVerdicts, measure, refuse_failed
+from erv.evaluation.annotate import add_verdicts
+from erv.evaluation.evaluator import FailedVerdicts, check_verdicts, compute_metrics
 from erv.evaluation.judges.api import APIJudge
-from erv.evaluation.judges.base import ask
+from erv.evaluation.judges.base import ask_judges
 from erv.evaluation.judges.human import HumanJudge, export_sheet, item_of
 from erv.evaluation.judges.local import LocalJudge
 from erv.evaluation.judges.verifier import VerifierJudge
-from erv.evaluation.metrics.summary import Settings
-from erv.evaluation.settings import Evaluation
+from erv.evaluation.metrics.summary import MetricSettings
+from erv.evaluation.settings import EvaluationSettings
 from erv.llm import Chat
 from erv.llm.client import CircuitOpen
 from erv.llm.pricing import Price
@@ -95,11 +95,11 @@ def test_a_second_evaluation_asks_nothing(tmp_path, endpoint):
     first = read(api(tmp_path, server), TEXTS)
     calls = sum(server.calls.values())
     judge = api(tmp_path, server)
-    assert (judge.waiting(TEXTS), judge.cost(TEXTS).calls) == (0, 0)
+    assert (judge.pending(TEXTS), judge.cost(TEXTS).calls) == (0, 0)
     assert read(judge, TEXTS) == first
     assert sum(server.calls.values()) == calls == len(TEXTS)
-    assert api(tmp_path, server, parameters={"temperature": 0.5}).waiting(TEXTS) == len(TEXTS)  # another judge
-    assert api(tmp_path, server, taxonomy=MAFW).waiting(TEXTS) == len(TEXTS)
+    assert api(tmp_path, server, parameters={"temperature": 0.5}).pending(TEXTS) == len(TEXTS)  # another judge
+    assert api(tmp_path, server, taxonomy=MAFW).pending(TEXTS) == len(TEXTS)
 
 
 HOSTILE = [
@@ -139,10 +139,10 @@ def test_several_judges_are_asked_at_once_and_one_that_fails_costs_the_others_no
     good, bad = endpoint(), endpoint(plan={t: [401] for t in TEXTS})
     judges = [api(tmp_path / "good", good, "gpt"), api(tmp_path / "bad", bad, "gemini")]
     with pytest.raises(CircuitOpen, match="HTTP 401"):
-        ask(judges, TEXTS)
-    assert api(tmp_path / "good", good).waiting(TEXTS) == 0
+        ask_judges(judges, TEXTS)
+    assert api(tmp_path / "good", good).pending(TEXTS) == 0
     done = []
-    found = ask([judges[0], api(tmp_path / "c", good, "gemini")], ["", *TEXTS, "  \n"], done.append)
+    found = ask_judges([judges[0], api(tmp_path / "c", good, "gemini")], ["", *TEXTS, "  \n"], done.append)
     assert found.keys() == {"gpt", "gemini"}
     assert done == ["gemini"] * len(TEXTS)
     for name, verdicts in found.items():
@@ -172,16 +172,16 @@ def test_too_many_failed_verdicts_are_no_result(tmp_path, endpoint):
     rows = predictions(*((label, label, text) for label, text in zip(DFEW.labels, TEXTS, strict=False)))
     server = endpoint(plan={TEXTS[2]: [500] * 3})
     judges = [api(tmp_path, server, breaker=100)]
-    found = judged(rows, judges, progress=False)
+    found = add_verdicts(rows, judges, progress=False)
     with pytest.raises(FailedVerdicts, match=r"1 of 7 verdicts of judge 'gpt' failed, the first with: .*HTTP 500"):
-        refuse_failed(found, judges, Evaluation().max_failed)
-    refuse_failed(found, judges, 0.2)
-    figures = measure(found, DFEW, judges, Settings(resamples=10))["sampled"]
+        check_verdicts(found, judges, EvaluationSettings().max_failed)
+    check_verdicts(found, judges, 0.2)
+    figures = compute_metrics(found, DFEW, judges, MetricSettings(resamples=10))["sampled"]
     assert figures["eea"] == pytest.approx(6 / 7)  # the failed one counts as wrong, and stays in the denominator
     assert figures["verdict_status"] == {"ok": pytest.approx(6 / 7), "failed": pytest.approx(1 / 7)}
-    again = judged(found, judges, progress=False)  # asks for the failed one only
+    again = add_verdicts(found, judges, progress=False)  # asks for the failed one only
     assert sum(server.calls.values()) == 6 + 3 + 1
-    refuse_failed(again, judges, 0)
+    check_verdicts(again, judges, 0)
     assert [len(p.verdicts) for p in again] == [1] * 7
 
 
@@ -221,10 +221,16 @@ def words():
 def causal(folder, words, seed, positions=2048):
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=len(words), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=positions, eos_token_id=words.eos_token_id,
+        vocab_size=len(words),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=positions,
+        eos_token_id=words.eos_token_id,
         pad_token_id=words.pad_token_id,
-    )  # fmt: skip
+    )
     LlamaForCausalLM(config).save_pretrained(folder)
     words.save_pretrained(folder)
     return str(folder)
@@ -266,12 +272,12 @@ def test_local_verdicts_are_remembered_by_weights(tmp_path, words):
     first = asyncio.run(judge.read([*TEXTS, TEXTS[0]], lambda: done.append(1)))
     assert len(done) == len(TEXTS)
     again = LocalJudge(DFEW, model, cache, device="cpu")
-    assert again.waiting(TEXTS) == 0
+    assert again.pending(TEXTS) == 0
     assert read(again, TEXTS) == first[: len(TEXTS)]
     other = LocalJudge(
         DFEW, causal(tmp_path / "model", words, 1), cache, device="cpu"
     )  # other weights at the same place
-    assert other.waiting(TEXTS) == len(TEXTS)
+    assert other.pending(TEXTS) == len(TEXTS)
 
 
 def test_a_text_that_does_not_fit_has_no_verdict(tmp_path, words):
@@ -286,9 +292,16 @@ def test_a_text_that_does_not_fit_has_no_verdict(tmp_path, words):
 def classifier(folder, words, labels):
     torch.manual_seed(0)
     config = RobertaConfig(
-        vocab_size=len(words), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
-        max_position_embeddings=130, num_labels=len(labels), id2label=dict(enumerate(labels)), pad_token_id=words.pad_token_id,
-    )  # fmt: skip
+        vocab_size=len(words),
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=130,
+        num_labels=len(labels),
+        id2label=dict(enumerate(labels)),
+        pad_token_id=words.pad_token_id,
+    )
     model = RobertaForSequenceClassification(config)
     with torch.no_grad():
         model.classifier.out_proj.bias[labels.index("Anger")] += 50
@@ -321,8 +334,10 @@ def test_a_sheet_to_rate_is_blind_and_comes_back(tmp_path):
     """Of 40 clips, few of them sad: the sheet has every class alike, no text twice, and nothing that tells."""
     rows = predictions(
         *(("happy" if i % 8 else "sad", "fear", f"Text {i} tells of a smile.") for i in range(40)),
-        ("sad", "sad", "=HYPERLINK(1) a sad face"), ("angry", "sad", None), ("angry", "sad", "Text 1 tells of a smile."),
-    )  # fmt: skip
+        ("sad", "sad", "=HYPERLINK(1) a sad face"),
+        ("angry", "sad", None),
+        ("angry", "sad", "Text 1 tells of a smile."),
+    )
     sheet = export_sheet(rows, DFEW, tmp_path / "human", 12, seed=0)
     lines = list(csv.DictReader(sheet.open()))
     assert list(lines[0]) == ["item", "text", "emotion"]
@@ -350,7 +365,7 @@ def test_a_sheet_to_rate_is_blind_and_comes_back(tmp_path):
     assert {(v.status, v.reason) for v in found[9:11]} == {("off_list", "raters differ: sad, happy")}
     assert found[11].emotion == "sad"  # one rater is a majority
     assert found[12] is None
-    assert ask([judge], ["", texts[0]])["human"][0] is None  # what they were not shown they have no verdict on
+    assert ask_judges([judge], ["", texts[0]])["human"][0] is None  # what they were not shown they have no verdict on
     raters, matrix = judge.matrix()
     assert (raters, matrix.shape, (matrix == -1).sum()) == (["alice", "bob"], (2, 12), 1)
 
@@ -363,7 +378,7 @@ def test_people_beside_a_judge(tmp_path, endpoint):
         for name, second in (("ann", "sad"), ("ben", "fear"), ("cem", "sad"))
     ]
     judges = [api(tmp_path, endpoint()), HumanJudge(DFEW, sheets)]
-    found = measure(judged(rows, judges, progress=False), DFEW, judges, Settings(resamples=20))
+    found = compute_metrics(add_verdicts(rows, judges, progress=False), DFEW, judges, MetricSettings(resamples=20))
     assert found["judge"] == "gpt"
     assert found["judges"]["gpt"]["prompt"].startswith("judge-1@")
     people = found["judges"]["human"]

@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, recall_score
 
-from erv.evaluation.metrics.bootstrap import figures_of, interval, paired_difference, resampled, weights
-from erv.evaluation.metrics.running import RunningFigures
-from erv.evaluation.metrics.scores import QUADRANTS, Table, confusion, indices, quadrants, scores
-from erv.evaluation.metrics.summary import Settings, summarise, table_of
-from erv.evaluation.metrics.text_stats import style
+from erv.evaluation.metrics.answer_table import QUADRANTS, AnswerTable, confusion, label_indices, quadrants
+from erv.evaluation.metrics.bootstrap import bootstrap_scores, draw_weights, interval, paired_difference
+from erv.evaluation.metrics.running import RunningMetrics
+from erv.evaluation.metrics.scores import scores, text_scores, weighted_scores
+from erv.evaluation.metrics.summary import MetricSettings, summarise, table_of
+from erv.evaluation.metrics.text_stats import Answers
 from erv.taxonomy import DFEW
 from erv.types import Prediction, Sentence, Verdict
 
@@ -31,7 +32,7 @@ def columns(rows):
 
 
 def table(gold, answer, judged, classes=CLASSES, clip=None, **settings):
-    return Table.of(gold, answer, judged, classes, clip, **settings)
+    return AnswerTable.of(gold, answer, judged, classes, clip, **settings)
 
 
 @given(ROWS)
@@ -70,22 +71,24 @@ def test_uar_in_the_other_codes_ways_is_sklearns(rows):
     gold, answer, judged = columns(rows)
     union = recall_score(gold, answer, average=None, zero_division=0).mean()
     named = np.where(answer == -1, CLASSES + 2, answer)  # one answer off the list, whatever its number
-    assert scores(table(gold, named, judged, uar="union"))["uar"] == pytest.approx(union)
+    assert scores(table(gold, named, judged, recall_over="union"))["uar"] == pytest.approx(union)
     known = answer != -1
     recalls = [((answer == c) & (gold == c)).sum() / max((known & (gold == c)).sum(), 1) for c in range(CLASSES)]
-    assert scores(table(gold, answer, judged, uar="known"))["uar"] == pytest.approx(np.mean(recalls))
+    assert scores(table(gold, answer, judged, recall_over="labels_without_unknown"))["uar"] == pytest.approx(
+        np.mean(recalls)
+    )
 
 
 @given(ROWS, st.integers(0, 60))
-def test_running_figures_add_up_over_batches_and_processes(rows, cut):
+def test_running_metrics_add_up_over_batches_and_processes(rows, cut):
     """What two processes have counted, added up as torchmetrics does, gives the figures of all answers."""
     found = [as_prediction(i, *row) for i, row in enumerate(rows)]
-    first, second = (RunningFigures(DFEW, "oracle") for _ in range(2))
+    first, second = (RunningMetrics(DFEW, "oracle") for _ in range(2))
     for metric, part in ((first, found[:cut]), (second, found[cut:])):
         for batch in (part[:3], part[3:]):
             if batch:
                 metric.update(batch, [0.5] * len(batch))
-    whole = RunningFigures(DFEW, "oracle")
+    whole = RunningMetrics(DFEW, "oracle")
     whole.update(found[:1], [0.5])  # its state is replaced
     whole.joint, whole.sums = first.joint + second.joint, first.sums + second.sums
     figures = whole.compute()
@@ -95,17 +98,17 @@ def test_running_figures_add_up_over_batches_and_processes(rows, cut):
     assert figures["format_rate"] == pytest.approx(np.mean([p.well_formed for p in found]))
 
 
-def test_running_figures_over_real_processes(tmp_path):
+def test_running_metrics_over_real_processes(tmp_path):
     """Two processes that reduce through torch.distributed, each with a share of the answers."""
     script = tmp_path / "share.py"
     script.write_text(
         "import json, sys, torch.distributed as dist\n"
         "from erv.taxonomy import DFEW\n"
-        "from erv.evaluation.metrics.running import RunningFigures\n"
+        "from erv.evaluation.metrics.running import RunningMetrics\n"
         "from erv.types import Prediction, Verdict\n"
         "rank = int(sys.argv[1])\n"
         "dist.init_process_group('gloo', init_method=sys.argv[2], rank=rank, world_size=2)\n"
-        "metric = RunningFigures(DFEW, 'o')\n"
+        "metric = RunningMetrics(DFEW, 'o')\n"
         "for i in range(10 + rank):\n"
         "    v = Verdict('o', 'sad' if i % 2 else 'fear', 'ok')\n"
         "    metric.update([Prediction(str(i), 'sad', '', answer='sad' if rank else 'happy', verdicts=(v,))], [float(rank)])\n"
@@ -137,10 +140,17 @@ def as_prediction(number, gold, answer, judged):
 def test_frozen_figures():
     gold, answer, judged = np.array([0, 0, 1, 1, 2]), np.array([0, 1, 1, -1, 2]), np.array([0, 0, 1, 1, 0])
     s = scores(table(gold, answer, judged, 3))
-    assert s == pytest.approx({
-        "war": 0.6, "uar": (0.5 + 0.5 + 1) / 3, "eea": 0.8, "epc": 0.4, "fcr": 0.4, "right_answer_wrong_reason": 0.2,
-        "unknown_rate": 0.2,
-    })  # fmt: skip
+    assert s == pytest.approx(
+        {
+            "war": 0.6,
+            "uar": (0.5 + 0.5 + 1) / 3,
+            "eea": 0.8,
+            "epc": 0.4,
+            "fcr": 0.4,
+            "right_answer_wrong_reason": 0.2,
+            "unknown_rate": 0.2,
+        }
+    )
 
 
 def test_an_unknown_answer_never_agrees_with_an_unread_explanation():
@@ -149,9 +159,9 @@ def test_an_unknown_answer_never_agrees_with_an_unread_explanation():
 
 
 def test_off_list_labels_are_an_error():
-    assert indices(["sad", None], DFEW.labels).tolist() == [1, -1]
+    assert label_indices(["sad", None], DFEW.labels).tolist() == [1, -1]
     with pytest.raises(KeyError):
-        indices(["gloomy"], DFEW.labels)
+        label_indices(["gloomy"], DFEW.labels)
 
 
 def studies(rng, counts, count):
@@ -166,8 +176,12 @@ def studies(rng, counts, count):
     coherent = rng.random((count, len(gold))) < np.where(right, after_right[gold], after_wrong[gold])
     answers, judged = (np.where(yes, gold, (gold + 1) % classes) for yes in (right, coherent))
     share = np.array(counts) / sum(counts)
-    truth = {"war": share @ recall, "uar": recall.mean(), "fcr": share @ (recall * after_right),
-             "eea": share @ (recall * after_right + (1 - recall) * after_wrong)}  # fmt: skip
+    truth = {
+        "war": share @ recall,
+        "uar": recall.mean(),
+        "fcr": share @ (recall * after_right),
+        "eea": share @ (recall * after_right + (1 - recall) * after_wrong),
+    }
     return truth, [table(gold, a, j, classes) for a, j in zip(answers, judged, strict=True)]
 
 
@@ -175,9 +189,9 @@ def test_intervals_cover_the_truth_as_often_as_they_say():
     """1,000 studies on a test set whose classes are as uneven as DFEW's: 95 % intervals hold the truth in 93 to 97 %."""
     truth, tables = studies(np.random.default_rng(0), [100, 80, 110, 90, 60, 29, 36], 1000)
     covered = dict.fromkeys(truth, 0)
-    drawn = weights(tables[0].strata, 500, 0)  # they do not depend on what a study found
+    drawn = draw_weights(tables[0].gold_of_clips, 500, 0)  # they do not depend on what a study found
     for study in tables:
-        draws = figures_of(study)(drawn)
+        draws = weighted_scores(study)(drawn)
         for name, value in truth.items():
             low, high = interval(draws[name])
             covered[name] += low <= value <= high
@@ -191,23 +205,23 @@ def test_plain_intervals_cover_where_the_classes_are_drawn_too():
         gold = rng.choice(3, 300, p=[0.6, 0.3, 0.1])
         right = rng.random(300) < np.array([0.9, 0.5, 0.1])[gold]
         study = table(gold, np.where(right, gold, -1), gold, 3)
-        low, high = interval(resampled(study, 400, trial, stratified=False)["war"])
+        low, high = interval(bootstrap_scores(study, 400, trial, stratified=False)["war"])
         covered += low <= 0.6 * 0.9 + 0.3 * 0.5 + 0.1 * 0.1 <= high
     assert 0.92 <= covered / 300 <= 0.98
 
 
 def test_draws_within_classes_keep_every_class():
     strata = np.repeat([0, 1, 2], [50, 9, 1])
-    drawn = weights(strata, 300, 0)
+    drawn = draw_weights(strata, 300, 0)
     for label, size in enumerate((50, 9, 1)):
         assert (drawn[:, strata == label].sum(1) == size).all()
-    assert (weights(np.zeros(60, dtype=int), 300, 0)[:, strata == 2].sum(1) == 0).any()
+    assert (draw_weights(np.zeros(60, dtype=int), 300, 0)[:, strata == 2].sum(1) == 0).any()
 
 
 def test_many_clips_are_drawn_in_parts():
     gold = np.arange(40) % 3
     study = table(gold, (gold + 1) % 3, gold, 3)
-    draws = resampled(study, 1201, 0)
+    draws = bootstrap_scores(study, 1201, 0)
     assert draws["war"].shape == (1201,)
     assert len(np.unique(draws["uar"])) == 1  # every answer is wrong
 
@@ -215,7 +229,7 @@ def test_many_clips_are_drawn_in_parts():
 def test_samples_of_one_clip_are_drawn_together():
     gold, clip = np.zeros(400, dtype=int), np.arange(400) // 4
     answer = clip % 2  # all four samples of a clip agree: 100 clips, not 400 rows
-    width = np.ptp(interval(resampled(table(gold, answer, answer, 2, clip), 2000, 0)["war"]))
+    width = np.ptp(interval(bootstrap_scores(table(gold, answer, answer, 2, clip), 2000, 0)["war"]))
     assert width == pytest.approx(2 * 1.96 * 0.5 / 10, rel=0.15)
 
 
@@ -223,7 +237,7 @@ def test_resampled_figures_centre_on_the_figures():
     rng = np.random.default_rng(1)
     gold, answer, judged = (rng.integers(low, 7, 900) for low in (0, -1, -1))
     study = table(gold, answer, judged)
-    s, draws = scores(study), resampled(study, 1000, 0)
+    s, draws = scores(study), bootstrap_scores(study, 1000, 0)
     for name, values in draws.items():
         assert values.mean() == pytest.approx(s[name], abs=0.005), name
 
@@ -275,17 +289,17 @@ def test_humanomnis_way_takes_every_strange_answer_for_a_class():
     """Right on the only gold class; "gloom" and "dread" are two classes more, without a right answer."""
     texts = ["<answer>sad</answer>", "<answer>gloom</answer>", "<answer> gloom </answer>", "<answer>dread</answer>"]
     found = [Prediction(f"c{i}", "sad", t, answer="sad" if "sad" in t else None) for i, t in enumerate(texts)]
-    s = summarise(found, DFEW, None, settings=Settings("legacy_humanomni", resamples=10))
+    s = summarise(found, DFEW, None, settings=MetricSettings("legacy_humanomni", resamples=10))
     assert s["uar"] == pytest.approx((1 / 4 + 0 + 0) / 3)
     assert s["unknown_rate"] == 0.75
-    assert summarise(found, DFEW, None, 10)["uar"] == pytest.approx(1 / 4 / 7)
+    assert summarise(found, DFEW, None, settings=MetricSettings(resamples=10))["uar"] == pytest.approx(1 / 4 / 7)
 
 
 def test_bad_settings_are_refused():
     with pytest.raises(ValueError, match=r"metrics\.unknown is one of wrong, legacy_erv, legacy_humanomni, got 'drop'"):
-        Settings("drop")
+        MetricSettings("drop")
     with pytest.raises(ValueError, match=r"metrics\.resamples is at least 1, got 0"):
-        Settings(resamples=0)
+        MetricSettings(resamples=0)
 
 
 def test_several_judges_and_what_they_agree_on():
@@ -295,7 +309,7 @@ def test_several_judges_and_what_they_agree_on():
     for i, row in enumerate(marks):
         verdicts = [Verdict(n, e, "ok" if e else "off_list") for n, e in zip(names, row, strict=True)]
         found.append(Prediction(f"c{i}", "sad", "", answer="sad", verdicts=tuple(verdicts[: 3 if i < 3 else 2])))
-    s = summarise(found, DFEW, "a", 50, judges=names)
+    s = summarise(found, DFEW, "a", settings=MetricSettings(resamples=50), judges=names)
     assert s["eea"] == s["judges"]["a"]["eea"] == 0.5
     assert s["judges"]["b"]["eea"] == 0.25
     assert (s["judges"]["human"]["answers"], s["judges"]["human"]["eea"]) == (3, pytest.approx(2 / 3))
@@ -312,11 +326,11 @@ def test_how_rationales_are_written():
         return Prediction(clip, "sad", "", think=" ".join(texts), sentences=tuple(Sentence(t, ("sad",)) for t in texts))
 
     found = [said("a", "He cries.", "It rains."), said("a", "He cries."), said("b", "he  cries.", "She waits.")]
-    s = style(found, DFEW, known=["It rains."])
+    s = text_scores(Answers(found, DFEW, taught=["It rains."]), "rationales")
     assert s["sentences_mean"] == pytest.approx(5 / 3)
     assert s["distinct_rationales"] == 1
     assert s["repeated_sentences"] == pytest.approx(
         3 / 5
     )  # in another clip's rationale; twice about one clip is no repetition
     assert s["copy_rate"] == pytest.approx(1 / 5)
-    assert style(found, DFEW)["copy_rate"] is None
+    assert text_scores(Answers(found, DFEW), "rationales")["copy_rate"] is None

@@ -7,17 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from erv.evaluation.predictions import (
-    FILE,
+    PREDICTIONS_FILE,
     IncompletePredictions,
     PredictionFile,
-    keep_aside,
     key_of,
-    made,
-    merged,
-    part_file,
-    read_foreign,
-    read_parts,
-    write,
+    make_prediction,
+    merge_shards,
+    move_aside,
+    read_external,
+    read_rows,
+    shard_file,
+    write_predictions,
 )
 from erv.rewards.legacy import read_lines
 from erv.taxonomy import DFEW, MAFW
@@ -27,66 +27,66 @@ TEXT = "<think>She weeps.</think>\n<answer>{}</answer>"
 
 
 def rows(*clips, answer="sad"):
-    return [made(clip, "sad", TEXT.format(answer), DFEW) for clip in clips]
+    return [make_prediction(clip, "sad", TEXT.format(answer), DFEW) for clip in clips]
 
 
 def test_rows_are_there_when_append_returns_and_a_torn_one_is_cut_off(tmp_path):
-    file = PredictionFile(tmp_path / FILE)
+    file = PredictionFile(tmp_path / PREDICTIONS_FILE)
     file.append(rows("a", "b"))
-    whole = (tmp_path / FILE).read_bytes()
+    whole = (tmp_path / PREDICTIONS_FILE).read_bytes()
     for cut in (1, 40, len(whole) // 2 - 3):  # killed while it wrote a third row
-        (tmp_path / FILE).write_bytes(whole + whole[:cut])
-        assert {key[0] for key in read_parts(tmp_path)} == {"a", "b"}
-        PredictionFile(tmp_path / FILE).append(rows("c"))
-        assert [key[0] for key in read_parts(tmp_path)] == ["a", "b", "c"]
-        (tmp_path / FILE).write_bytes(whole)
+        (tmp_path / PREDICTIONS_FILE).write_bytes(whole + whole[:cut])
+        assert {key[0] for key in read_rows(tmp_path)} == {"a", "b"}
+        PredictionFile(tmp_path / PREDICTIONS_FILE).append(rows("c"))
+        assert [key[0] for key in read_rows(tmp_path)] == ["a", "b", "c"]
+        (tmp_path / PREDICTIONS_FILE).write_bytes(whole)
 
 
 def test_a_text_with_strange_line_ends_stays_one_row(tmp_path):
     strange = "<think>a\u2028b\u0085c\x0bd\r\ne</think><answer>sad</answer>"
-    PredictionFile(tmp_path / FILE).append([made("a", "sad", strange, DFEW)])
-    assert len((tmp_path / FILE).read_text().splitlines()) == 1
-    (found,) = read_parts(tmp_path).values()
+    PredictionFile(tmp_path / PREDICTIONS_FILE).append([make_prediction("a", "sad", strange, DFEW)])
+    assert len((tmp_path / PREDICTIONS_FILE).read_text().splitlines()) == 1
+    (found,) = read_rows(tmp_path).values()
     assert found.text == strange
 
 
 def test_shares_are_merged_in_order_and_checked(tmp_path):
     wanted = [(clip, "sampled", 0) for clip in "abcd"]
-    PredictionFile(part_file(tmp_path, (0, 2))).append(rows("c", "a"))
-    PredictionFile(part_file(tmp_path, (1, 2))).append(rows("b"))
+    PredictionFile(shard_file(tmp_path, (0, 2))).append(rows("c", "a"))
+    PredictionFile(shard_file(tmp_path, (1, 2))).append(rows("b"))
     with pytest.raises(IncompletePredictions, match=r"1 answers are missing, first clip d \(sampled, sample 0\)"):
-        merged(tmp_path, wanted)
-    PredictionFile(part_file(tmp_path, (1, 2))).append(rows("d"))
-    found = merged(tmp_path, wanted)
+        merge_shards(tmp_path, wanted)
+    PredictionFile(shard_file(tmp_path, (1, 2))).append(rows("d"))
+    found = merge_shards(tmp_path, wanted)
     assert [p.clip_id for p in found] == list("abcd")
-    write(tmp_path, found)
-    assert [f.name for f in tmp_path.iterdir()] == [FILE]
-    assert merged(tmp_path, wanted) == found
+    write_predictions(tmp_path, found)
+    assert [f.name for f in tmp_path.iterdir()] == [PREDICTIONS_FILE]
+    assert merge_shards(tmp_path, wanted) == found
     with pytest.raises(
         IncompletePredictions, match="1 answers are to clips or samples that are not evaluated here, first clip d"
     ):
-        merged(tmp_path, wanted[:3])
+        merge_shards(tmp_path, wanted[:3])
 
 
 def test_a_row_twice_counts_once_and_two_answers_to_one_clip_are_refused(tmp_path, caplog):
-    PredictionFile(part_file(tmp_path, (0, 2))).append(rows("a"))
-    PredictionFile(part_file(tmp_path, (1, 2))).append(rows("a"))
-    assert len(merged(tmp_path, [("a", "sampled", 0)])) == 1
+    PredictionFile(shard_file(tmp_path, (0, 2))).append(rows("a"))
+    PredictionFile(shard_file(tmp_path, (1, 2))).append(rows("a"))
+    assert len(merge_shards(tmp_path, [("a", "sampled", 0)])) == 1
     assert "1 rows of" in caplog.text
-    PredictionFile(part_file(tmp_path, (1, 2))).append(rows("a", answer="happy"))
+    PredictionFile(shard_file(tmp_path, (1, 2))).append(rows("a", answer="happy"))
     with pytest.raises(
         IncompletePredictions, match=r"clip a \(sampled, sample 0\) has two different answers, in predictions-"
     ):
-        merged(tmp_path, [("a", "sampled", 0)])
+        merge_shards(tmp_path, [("a", "sampled", 0)])
 
 
 def test_rows_of_other_weights_are_kept_aside(tmp_path):
-    assert keep_aside(tmp_path) is None
+    assert move_aside(tmp_path) is None
     for number in (1, 2):
-        PredictionFile(tmp_path / FILE).append(rows("a"))
-        assert keep_aside(tmp_path) == tmp_path / f"replaced-{number}"
-        assert read_parts(tmp_path) == {}
-        assert len(read_parts(tmp_path / f"replaced-{number}")) == 1
+        PredictionFile(tmp_path / PREDICTIONS_FILE).append(rows("a"))
+        assert move_aside(tmp_path) == tmp_path / f"replaced-{number}"
+        assert read_rows(tmp_path) == {}
+        assert len(read_rows(tmp_path / f"replaced-{number}")) == 1
 
 
 def write_file(path, content):
@@ -96,26 +96,34 @@ def write_file(path, content):
 
 def test_predictions_from_elsewhere(tmp_path):
     gold = {"1": "happy", "2": "sad"}
-    file = write_file(tmp_path / "a.jsonl", [
-        {"id": 1, "text": TEXT.format("Happiness")}, {"id": "2", "text": "no tags"},
-        {"id": "7", "text": TEXT.format("anger"), "gold": "Anger", "decoding": "greedy"},
-    ])  # fmt: skip
-    found = read_foreign(file, gold, DFEW)
+    file = write_file(
+        tmp_path / "a.jsonl",
+        [
+            {"id": 1, "text": TEXT.format("Happiness")},
+            {"id": "2", "text": "no tags"},
+            {"id": "7", "text": TEXT.format("anger"), "gold": "Anger", "decoding": "greedy"},
+        ],
+    )
+    found = read_external(file, gold, DFEW)
     assert [(p.clip_id, p.gold, p.answer, p.think) for p in found] == [
-        ("1", "happy", "happy", "She weeps."), ("2", "sad", None, None), ("7", "angry", "angry", "She weeps."),
-    ]  # fmt: skip
+        ("1", "happy", "happy", "She weeps."),
+        ("2", "sad", None, None),
+        ("7", "angry", "angry", "She weeps."),
+    ]
     assert [key_of(p)[1:] for p in found] == [("sampled", 0)] * 2 + [("greedy", 0)]
     released = write_file(tmp_path / "a.txt", "1|<think>a\nb</think>\n\n<answer>happy</answer>\n2|sad<|im_end|>\n")
-    one, two = read_foreign(released, gold, DFEW)
+    one, two = read_external(released, gold, DFEW)
     assert (one.think, one.answer, one.well_formed) == ("a b", "happy", True)
     assert (two.text, two.answer) == ("sad<|im_end|>", None)
 
 
 def test_predictions_of_a_run_keep_what_they_hold(tmp_path):
     (own,) = rows("a")
-    row = own.row() | {"verdicts": [{"judge": "x", "emotion": "sad", "status": "ok"}],
-                       "sentences": [{"text": "She weeps.", "emotions": ["sad"]}]}  # fmt: skip
-    (found,) = read_foreign(write_file(tmp_path / "p.jsonl", [row]), {}, DFEW)
+    row = own.row() | {
+        "verdicts": [{"judge": "x", "emotion": "sad", "status": "ok"}],
+        "sentences": [{"text": "She weeps.", "emotions": ["sad"]}],
+    }
+    (found,) = read_external(write_file(tmp_path / "p.jsonl", [row]), {}, DFEW)
     assert found.verdicts == (Verdict("x", "sad", "ok"),)
     assert found.sentences == (Sentence("She weeps.", ("sad",)),)
 
@@ -140,12 +148,12 @@ def test_predictions_of_a_run_keep_what_they_hold(tmp_path):
 )
 def test_what_cannot_be_read_is_said_with_its_row(tmp_path, name, content, message):
     with pytest.raises(ValueError, match=message):
-        read_foreign(write_file(tmp_path / name, content), {"1": "sad"}, DFEW)
+        read_external(write_file(tmp_path / name, content), {"1": "sad"}, DFEW)
 
 
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(ValueError, match=r"no such file; set predictions to"):
-        read_foreign(tmp_path / "gone.jsonl", {}, MAFW)
+        read_external(tmp_path / "gone.jsonl", {}, MAFW)
 
 
 @given(st.lists(st.text(alphabet="a|<>\n 1", max_size=12), max_size=6))

@@ -12,11 +12,19 @@ from commands import ROOT
 from counting import IDS, stored
 
 ODD = [
-    "<think>cut off <answer>{a}", "<think>nothing more", "{a}<|im_end|>", "<think>a | b</think> <answer>{a}</answer>",
-    "<think>x</think>\n\n<answer>\n{A}\n</answer>", "<think>x</think><answer>{a}.</answer>", "<answer></answer>", "{a}",
-    "<think>x</think><answer>unhappy</answer>", "<think>x</think><answer>Contemptuous</answer>",
-    "<think>x</think><answer>sad</answer>", "<think>x</think><answer>{a} and tired</answer>",
-]  # fmt: skip
+    "<think>cut off <answer>{a}",
+    "<think>nothing more",
+    "{a}<|im_end|>",
+    "<think>a | b</think> <answer>{a}</answer>",
+    "<think>x</think>\n\n<answer>\n{A}\n</answer>",
+    "<think>x</think><answer>{a}.</answer>",
+    "<answer></answer>",
+    "{a}",
+    "<think>x</think><answer>unhappy</answer>",
+    "<think>x</think><answer>Contemptuous</answer>",
+    "<think>x</think><answer>sad</answer>",
+    "<think>x</think><answer>{a} and tired</answer>",
+]
 
 
 def made(name, seed, clips=160):

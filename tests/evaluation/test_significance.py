@@ -12,12 +12,19 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from erv.evaluation.metrics.agreement import cohen_kappa, krippendorff_alpha, percent_agreement, wilson
+from erv.evaluation.metrics.answer_table import AnswerTable
 from erv.evaluation.metrics.bootstrap import paired_difference
-from erv.evaluation.metrics.scores import Table, scores
-from erv.evaluation.metrics.significance import average, bootstrap_p, compare, holm, mcnemar, sign_flip, student
+from erv.evaluation.metrics.scores import scores
+from erv.evaluation.metrics.significance import average, bootstrap_p, compare, holm, sign_flip, student
 
 PAIRS = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=80)
 MARKS = st.lists(st.tuples(st.integers(-1, 4), st.integers(-1, 4)), min_size=2, max_size=60)
+
+
+def mcnemar(first, second):
+    """The exact McNemar test is `sign_flip` with one answer per clip."""
+    once = np.ones(len(first), dtype=np.int64)
+    return sign_flip(np.asarray(first, dtype=np.int64), once, np.asarray(second, dtype=np.int64), once)
 
 
 @given(PAIRS)
@@ -67,7 +74,7 @@ def runs(clips=300, gain=0.0, seed=0, samples=1):
     tables = []
     for shift in (0.0, gain):
         right, coherent = (rng.random(len(gold)) * 0.5 + hard * 0.5 < 0.5 + shift for _ in range(2))
-        tables.append(Table.of(gold, np.where(right, gold, -1), np.where(coherent, gold, -1), 4, ids))
+        tables.append(AnswerTable.of(gold, np.where(right, gold, -1), np.where(coherent, gold, -1), 4, ids))
     return tables
 
 
@@ -101,7 +108,7 @@ def test_p_values_are_right_where_nothing_differs():
 def test_pairing_sees_what_two_intervals_do_not():
     first, second = runs(1500, gain=0.03, seed=4)
     paired = np.ptp(compare(first, second)["war"].interval)
-    shuffled = Table.of(second.gold, second.answer, second.judged, 4)
+    shuffled = AnswerTable.of(second.gold, second.answer, second.judged, 4)
     _, bounds = paired_difference(first.answer == first.gold, shuffled.answer == shuffled.gold)
     assert paired == pytest.approx(np.ptp(bounds), rel=0.2)
     unpaired = 2 * 1.96 * np.sqrt(2 * 0.25 / 1500)
@@ -110,10 +117,14 @@ def test_pairing_sees_what_two_intervals_do_not():
 
 def test_other_clips_are_refused():
     first, second = runs(20)
-    fewer = Table.of(first.gold[1:], first.answer[1:], first.judged[1:], 4, [first.ids[i] for i in first.clip[1:]])
+    fewer = AnswerTable.of(
+        first.gold[1:], first.answer[1:], first.judged[1:], 4, [first.clip_ids[i] for i in first.clip[1:]]
+    )
     with pytest.raises(ValueError, match=r"1 clips are in one run only, first c0000"):
         compare(fewer, second)
-    relabelled = Table.of((first.gold + 1) % 4, first.answer, first.judged, 4, [first.ids[i] for i in first.clip])
+    relabelled = AnswerTable.of(
+        (first.gold + 1) % 4, first.answer, first.judged, 4, [first.clip_ids[i] for i in first.clip]
+    )
     with pytest.raises(ValueError, match="different gold labels for 20 clips"):
         compare(first, relabelled)
 

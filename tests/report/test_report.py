@@ -14,7 +14,7 @@ import pytest
 from report_runs import CLIPS, prediction, unpacked, write_run
 
 from erv.config.schema import UNSIGNED
-from erv.evaluation.metrics.summary import summarise
+from erv.evaluation.metrics.summary import MetricSettings, summarise
 from erv.report.__main__ import main
 from erv.report.compare import against
 from erv.report.config_diff import _NO_SETTINGS, OF_A_SEED
@@ -125,8 +125,9 @@ def test_two_runs_with_one_seed_are_told_apart(tmp_path):
             write_run(tmp_path, "evaluate", seed, config={"policy": policy}, stage="evaluate")
     rows = rows_of(load([tmp_path]))
     assert [(row.label, len(row.runs)) for row in rows] == [
-        ("evaluate (checkpoint=runs/demo/erv)", 2), ("evaluate (checkpoint=runs/demo/sft)", 2),
-    ]  # fmt: skip
+        ("evaluate (checkpoint=runs/demo/erv)", 2),
+        ("evaluate (checkpoint=runs/demo/sft)", 2),
+    ]
 
 
 def test_answers_made_elsewhere_lack_no_settings(tmp_path, capsys):
@@ -160,8 +161,8 @@ def test_folds_are_averaged_when_asked(tmp_path):
     assert (row.label, len(row.runs)) == ("grpo", 2)
     for over in (["seed", "data.fold"], ["seed", "data"]):
         (row,) = rows_of(load([tmp_path], over), over)
-        assert row.figure("fcr").value == 0.375  # every second and every fourth
-        assert row.figure("fcr").sd == pytest.approx(0.1768, abs=1e-4)
+        assert row.estimate("fcr").value == 0.375  # every second and every fourth
+        assert row.estimate("fcr").sd == pytest.approx(0.1768, abs=1e-4)
 
 
 def differences(folder, baseline):
@@ -210,7 +211,7 @@ def test_answers_that_a_person_did_not_see_are_not_counted(tmp_path):
 def test_several_judges_stand_beside_each_other(tmp_path):
     rows = [prediction(i, 2, 2, "gpt") for i in range(CLIPS)]
     rows = [replace(p, verdicts=(*p.verdicts, Verdict("gemini", "sad", "ok"))) for p in rows]
-    figures = summarise(rows, DFEW, "gpt", 100, judges=("gpt", "gemini"))
+    figures = summarise(rows, DFEW, "gpt", settings=MetricSettings(resamples=100), judges=("gpt", "gemini"))
     known = {"gpt": {"kind": "api", "model": "gpt-4.1-mini-2025-04-14", "prompt": "judge-1"}, "gemini": {"kind": "api"}}
     write_run(tmp_path, "a", 0, rows=rows, judge="gpt", metrics={"sampled": figures, "judges": known})
     main([str(tmp_path), "--html", str(tmp_path / "page.html")])
@@ -218,6 +219,17 @@ def test_several_judges_stand_beside_each_other(tmp_path):
     assert re.search(r"<th[^>]*>a, seed 0</th><td>gemini</td><td>40</td><td>100.0 \[100.0, 100.0\]</td>", html)
     assert "<td>gpt · gemini</td><td>0.50 [0." in html
     assert "gpt (api, gpt-4.1-mini-2025-04-14, judge-1); gemini (api)" in html
+
+
+def test_an_agreement_that_is_not_defined_is_a_dash(tmp_path):
+    """Kappa of two judges that give every explanation the same label."""
+    rows = [prediction(i, 2, 1, "gpt") for i in range(CLIPS)]
+    rows = [replace(p, verdicts=(*p.verdicts, Verdict("gemini", "sad", "ok"))) for p in rows]
+    figures = summarise(rows, DFEW, "gpt", settings=MetricSettings(resamples=100), judges=("gpt", "gemini"))
+    write_run(tmp_path, "a", 0, rows=rows, judge="gpt", metrics={"sampled": figures})
+    main([str(tmp_path), "--html", str(tmp_path / "page.html")])
+    html = (tmp_path / "page.html").read_text()
+    assert "<td>gpt · gemini</td><td>1.00 [0.91, 1.00], n = 40</td><td>–</td><td>–</td>" in html
 
 
 def test_without_a_judge_only_what_was_measured_is_shown(tmp_path, capsys):
@@ -236,7 +248,7 @@ def test_other_label_sets_stand_side_by_side(tmp_path, capsys):
     write_run(tmp_path, "grpo", 0, rows=rows, labels=MAFW, config=mafw)
     main([str(tmp_path), "--html", str(tmp_path / "page.html")])
     text = capsys.readouterr().out
-    assert [line.split("|")[2].strip() for line in text.splitlines()[2:4]] == ["DFEWCorpus", "MAFWCorpus"]
+    assert [line.split("|")[2].strip() for line in text.splitlines()[2:4]] == ["DFEW", "MAFW"]
     assert text.count("| EEA of") == 2
     assert "difference" not in text
 

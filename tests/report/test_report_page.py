@@ -101,10 +101,19 @@ def test_what_models_and_file_names_say_is_text(browser, tmp_path, corpus):
     video = tmp_path / 'a "clip" <b>#1?.mp4%41&.mp4'
     shutil.copy(corpus.clips("test")[0].video, video)
     rows = [
-        prediction(i, 2, 4, judge=HOSTILE, text=HOSTILE, clip_id=f"{HOSTILE}{i}", rewards={HOSTILE: 1.0},
-                   well_formed=i > 2, sentences=(Sentence(HOSTILE, ("sad",)), Sentence("x" * 100_000, ())))
+        prediction(
+            i,
+            2,
+            4,
+            judge=HOSTILE,
+            text=HOSTILE,
+            clip_id=f"{HOSTILE}{i}",
+            rewards={HOSTILE: 1.0},
+            well_formed=i > 2,
+            sentences=(Sentence(HOSTILE, ("sad",)), Sentence("x" * 100_000, ())),
+        )
         for i in range(5)
-    ]  # fmt: skip
+    ]
     finding = {"rule": HOSTILE, "figures": {HOSTILE: HOSTILE}, "advice": HOSTILE}
     more = {"arm": HOSTILE, "diagnosis": [finding], "media": {HOSTILE: {HOSTILE: HOSTILE}}, "signature": HOSTILE}
     folder = write_run(
@@ -319,9 +328,18 @@ def long_answer(draw, words, i, decoding, sample):
     text = f"<think>{think}</think><answer>{said}</answer>"
     verdicts = (Verdict("oracle", read, "ok"),)
     return prediction(
-        i, 1, 1, gold=gold, answer=said, text=text, think=think, decoding=decoding, sample=sample, sentences=sentences,
+        i,
+        1,
+        1,
+        gold=gold,
+        answer=said,
+        text=text,
+        think=think,
+        decoding=decoding,
+        sample=sample,
+        sentences=sentences,
         verdicts=verdicts,
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
-"""A restatement of the released counting, in the order in which it goes through a file, to make files the project has not got.
+"""The released counting, reimplemented line by line, to make golden files that the project does not have (MAFW).
 
-Written from spec (policy.md 9, original-defects.md 25 to 28) and kept apart from erv.evaluation.metrics on purpose: line by line,
-with the variables that survive from one line to the next.
+Written from spec (policy.md 9, original-defects.md 25 to 28) and independent of erv.evaluation.metrics on purpose, with the
+variables that the released code carries from one line to the next.
 """
 
 import re
@@ -10,9 +10,20 @@ import numpy as np
 
 IDS = {
     "DFEW": {"happy": 1, "sad": 2, "neutral": 3, "angry": 4, "surprise": 5, "disgust": 6, "fear": 7},
-    "MAFW": {"anger": 1, "disgust": 2, "fear": 3, "happiness": 4, "neutral": 5, "sadness": 6, "surprise": 7, "contempt": 8,
-             "anxiety": 9, "helplessness": 10, "disappointment": 11},
-}  # fmt: skip
+    "MAFW": {
+        "anger": 1,
+        "disgust": 2,
+        "fear": 3,
+        "happiness": 4,
+        "neutral": 5,
+        "sadness": 6,
+        "surprise": 7,
+        "contempt": 8,
+        "anxiety": 9,
+        "helplessness": 10,
+        "disappointment": 11,
+    },
+}
 
 
 def normal(text, name):
@@ -24,8 +35,13 @@ def normal(text, name):
             if part in low:
                 return whole
     else:
-        exact = {"angry": "anger", "sad": "sadness", "anxious": "anxiety", "helpless": "helplessness",
-                 "disappointed": "disappointment"}  # fmt: skip
+        exact = {
+            "angry": "anger",
+            "sad": "sadness",
+            "anxious": "anxiety",
+            "helpless": "helplessness",
+            "disappointed": "disappointment",
+        }
         if low in exact:
             return exact[low]
         for part, whole in (("happy", "happiness"), ("contemptuous", "contempt")):
@@ -77,8 +93,11 @@ def count(rows, labels, name, several=False):
     head = {"correct": correct, "unknown": len(unknown), "n_lines": len(rows), "unknown_list": unknown}
     if several:
         return {**head, "WAR": 100 * correct / len(rows)}
-    return {"per_class_[correct,total]": dict(zip(IDS[name], per_class, strict=True)), **head,
-            "confusion_rows=gt_cols=pred+unknown": matrix}  # fmt: skip
+    return {
+        "per_class_[correct,total]": dict(zip(IDS[name], per_class, strict=True)),
+        **head,
+        "confusion_rows=gt_cols=pred+unknown": matrix,
+    }
 
 
 def compared(rows, labels, judge, name):
@@ -100,19 +119,24 @@ def compared(rows, labels, judge, name):
     n = {key: len(found) for key, found in ids.items()}
     coherent = n.get("R1-True/GPT-True", 0) + n.get("R1-False/GPT-True", 0)
     return {
-        "quarter_table": n, "total": len(rows), "unknown": lost, "ids": ids, "EEA": 100 * coherent / len(rows),
-        "EPC": 100 * n.get(consistent, 0) / len(rows), "FCR": 100 * n.get("R1-True/GPT-True", 0) / len(rows),
-    }  # fmt: skip
+        "quarter_table": n,
+        "total": len(rows),
+        "unknown": lost,
+        "ids": ids,
+        "EEA": 100 * coherent / len(rows),
+        "EPC": 100 * n.get(consistent, 0) / len(rows),
+        "FCR": 100 * n.get("R1-True/GPT-True", 0) / len(rows),
+    }
 
 
-def seen(rows, name):
-    found = {}
+def judge_side_parse(rows, name):
+    parsed = {}
     for row in rows:
         field = row.split("|")[1]
         reason = field.split("<think>")[1].split("</think>")[0].strip() if "<think>" in field else ""
         said = normal(field.split("<answer>")[-1].replace("</answer>", "").strip(), name)
-        found[row.split("|")[0]] = {"reason": reason, "pred_emotion": said or "neutral"}
-    return found
+        parsed[row.split("|")[0]] = {"reason": reason, "pred_emotion": said or "neutral"}
+    return parsed
 
 
 def stored(content, labels, judge, name, compound=None):
@@ -127,11 +151,21 @@ def stored(content, labels, judge, name, compound=None):
     ]
     war, uar = 100 * found["correct"] / len(rows), float(np.mean(recall))
     result = {
-        "emotion_dict": IDS[name], "prediction_file": content, "labels": labels, "one_line_per_sample": rows, "count": found,
-        "WAR": war, "UAR": uar, "WAR_printed": round(war, 3), "UAR_printed": round(uar, 3),
-        "UAR_if_all_ground_truth_counted": float(np.mean(full)), "true_class_totals": whole, "judge": judge,
-        "compare": compared(rows, single, judge, name), "judge_side_parse": seen(rows, name),
-    }  # fmt: skip
+        "emotion_dict": IDS[name],
+        "prediction_file": content,
+        "labels": labels,
+        "one_line_per_sample": rows,
+        "count": found,
+        "WAR": war,
+        "UAR": uar,
+        "WAR_printed": round(war, 3),
+        "UAR_printed": round(uar, 3),
+        "UAR_if_all_ground_truth_counted": float(np.mean(full)),
+        "true_class_totals": whole,
+        "judge": judge,
+        "compare": compared(rows, single, judge, name),
+        "judge_side_parse": judge_side_parse(rows, name),
+    }
     if compound:
         mixed = {**single, **{id_: [int(part) for part in text.split(",")] for id_, text in compound.items()}}
         result["compound"] = {"labels": compound, **count(rows, mixed, name, several=True)}

@@ -1,4 +1,4 @@
-"""A real HTTP server with an OpenAI-compatible endpoint on the loopback, as unreliable as the test says."""
+"""A real HTTP server with an OpenAI-compatible endpoint on the loopback, which fails in the ways that a test plans."""
 
 import json
 import threading
@@ -14,12 +14,11 @@ def completion(content, **message):
 
 
 class Endpoint:
-    """`answer(request, user)` gives the content of a reply; `plan[text]` lists what happens to the calls for a text first.
+    """`answer(request, user)` gives the content of a reply; `plan[text]` lists what happens to the first calls for a text.
 
     Entries of a plan: an HTTP status, a body of bytes, "timeout", "drip" (a good body, a byte at a time), "drop" (the
     connection is closed), "garbage" (a reply that is no JSON), "broken" (a body that is none), "empty", "refused", or
-    "off_list". With `hold_after` calls answered, all further ones
-    wait until `release`.
+    "off_list". After `hold_after` answered calls all further ones wait until `let_go`.
     """
 
     def __init__(self, answer, plan=None, hold_after=None, retry_after=None, strange=None, port=0):

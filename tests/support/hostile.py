@@ -22,8 +22,8 @@ TARGETS = [
     "lightning.pytorch.trainer.trainer.os.system", "lightning.fabric.Fabric", "lightning.pytorch.callbacks.os.remove",
     "erv.cli.jobs.run_jobs", "erv.cli.jobs.Job", "erv.cli.jobs.subprocess.Popen", "erv.cli.shards.run_in_processes", "erv.cli.jobs.subprocess.run",
     "erv.runs.environment.subprocess.run", "erv.utils.io.write_text", "erv.utils.io.replacing", "erv.distributed.signals.tell", "erv.cli.command.sys.exit",
-    "erv.distributed.ddp.subprocess.Popen", "erv.policy.export_policy", "erv.policy.checkpoint.torch.load", "erv.data.media.decode_pool.os.kill",
-    "erv.training.SFT.__init__.__globals__", "erv.config.instantiate.__builtins__", "erv.config.instantiate.build", "erv.evaluation.predictions.keep_aside",
+    "erv.distributed.ddp.subprocess.Popen", "erv.policy.export_policy", "erv.policy.humanomni.checkpoint.torch.load", "erv.data.media.decode_pool.os.kill",
+    "erv.training.SFT.__init__.__globals__", "erv.config.instantiate.__builtins__", "erv.config.instantiate.build", "erv.evaluation.predictions.move_aside",
     "erv", "erv.", "erv..os.system", "ervil.x", ".os.system", "os", "", " erv.training.Optimizer", "erv.training.Optimizer ", "erv/training/optim",
     "file:///etc/passwd", "http://example.org/x.py", "../os.system", "ERV.lit.optim.Optim", "erv.training.nothing.Here",
 ]  # fmt: skip

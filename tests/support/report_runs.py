@@ -7,7 +7,7 @@ import re
 
 import yaml
 
-from erv.evaluation.metrics.summary import summarise
+from erv.evaluation.metrics.summary import MetricSettings, summarise
 from erv.taxonomy import DFEW
 from erv.types import Prediction, Sentence, Verdict
 
@@ -27,16 +27,38 @@ def prediction(
 ):
     """The answer to clip i: every `right`-th answer and every `faithful`-th explanation is right."""
     verdicts = (Verdict(judge, gold if i % faithful == 0 else "fear", "ok"),) if judge else ()
-    fields = {"clip_id": f"c{i}", "gold": gold, "text": text, "decoding": decoding, "think": text, "well_formed": True,
-              "answer": gold if i % right == 0 else "happy", "sentences": (Sentence(text, emotions),) if emotions else (),
-              "verdicts": verdicts, "tokens": 12, "rewards": {"format": 1.0, "explanation": 0.5, "total": 1.5}}  # fmt: skip
+    fields = {
+        "clip_id": f"c{i}",
+        "gold": gold,
+        "text": text,
+        "decoding": decoding,
+        "think": text,
+        "well_formed": True,
+        "answer": gold if i % right == 0 else "happy",
+        "sentences": (Sentence(text, emotions),) if emotions else (),
+        "verdicts": verdicts,
+        "tokens": 12,
+        "rewards": {"format": 1.0, "explanation": 0.5, "total": 1.5},
+    }
     return Prediction(**{**fields, **other})
 
 
 def write_run(
-    root, arm, seed, right=2, faithful=4, settings=None, judge="oracle", text="The jaw drops.", rows=None, labels=DFEW,
-    stage="grpo", videos=None, config=None, metrics=None,
-):  # fmt: skip
+    root,
+    arm,
+    seed,
+    right=2,
+    faithful=4,
+    settings=None,
+    judge="oracle",
+    text="The jaw drops.",
+    rows=None,
+    labels=DFEW,
+    stage="grpo",
+    videos=None,
+    config=None,
+    metrics=None,
+):
     """A finished run with `rows` (default: CLIPS sampled and greedy answers); returns its folder."""
     if rows is None:
         rows = [prediction(i, right, faithful, judge, text, d) for i in range(CLIPS) for d in ("sampled", "greedy")]
@@ -44,10 +66,22 @@ def write_run(
     folder = root / arm / f"{seed}-{abs(hash(json.dumps([settings, config], default=str))) % 10**6}"
     (folder / "logs" / "version_0").mkdir(parents=True)
     kinds = dict.fromkeys(p.decoding for p in rows)
-    figures = {d: summarise([p for p in rows if p.decoding == d], labels, judge, 200) for d in kinds}
+    figures = {
+        d: summarise([p for p in rows if p.decoding == d], labels, judge, settings=MetricSettings(resamples=200))
+        for d in kinds
+    }
     clips = {p.clip_id: p.gold for p in rows}
-    found = {"arm": arm, "stage": stage, "seed": seed, "signature": folder.name, "clips": len(clips), "judge": judge,
-             "evaluation": {"split": "test", "samples": 1, "temperature": 0.7}, **figures, **(metrics or {})}  # fmt: skip
+    found = {
+        "arm": arm,
+        "stage": stage,
+        "seed": seed,
+        "signature": folder.name,
+        "clips": len(clips),
+        "judge": judge,
+        "evaluation": {"split": "test", "samples": 1, "temperature": 0.7},
+        **figures,
+        **(metrics or {}),
+    }
     (folder / "metrics.json").write_text(json.dumps(found))
     tree = {"seed": seed, "stage": stage, "name": arm, "reward": settings, **(config or {})}
     (folder / "config.yaml").write_text(yaml.safe_dump(tree))

@@ -13,40 +13,42 @@ def records(file):
     """The records in their order."""
     content = file.read_bytes()
     assert content[:4] == b":W&B"
-    place, parts, found = START, [], []
-    while place + HEADER <= len(content):
-        if BLOCK - place % BLOCK < HEADER:  # too small for another record: zeros
-            place += BLOCK - place % BLOCK
+    offset, parts, result = START, [], []
+    while offset + HEADER <= len(content):
+        if BLOCK - offset % BLOCK < HEADER:  # the rest of a block that is too small for a header is zeros
+            offset += BLOCK - offset % BLOCK
             continue
-        length, kind = struct.unpack("<HB", content[place + 4 : place + 7])
+        length, kind = struct.unpack("<HB", content[offset + 4 : offset + 7])
         assert kind in (FULL, FIRST, MIDDLE, LAST)
-        parts.append(content[place + HEADER : place + HEADER + length])
-        place += HEADER + length
+        parts.append(content[offset + HEADER : offset + HEADER + length])
+        offset += HEADER + length
         if kind in (FULL, LAST):
-            found.append(Record.FromString(b"".join(parts)))
+            result.append(Record.FromString(b"".join(parts)))
             parts = []
     assert not parts
-    return found
+    return result
 
 
-def history(found):
+def history(records):
     """What was logged, a dict per call; W&B's own keys left out."""
     rows = []
-    for record in found:
+    for record in records:
         if record.WhichOneof("record_type") == "history":
             items = {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
             rows.append({key: value for key, value in items.items() if not key.startswith("_")})
     return rows
 
 
-def axes(found):
+def axes(records):
     """Metric -> the axis that it was given ("" for an axis), by exact name or by pattern."""
-    metrics = [record.metric for record in found if record.WhichOneof("record_type") == "metric"]
+    metrics = [record.metric for record in records if record.WhichOneof("record_type") == "metric"]
     return {metric.glob_name or metric.name: metric.step_metric for metric in metrics}
 
 
-def artifacts(found):
+def artifacts(records):
     """(name, type, whether it was used rather than made) of every artifact that is no table."""
-    kept = [r.request.log_artifact.artifact for r in found if r.request.WhichOneof("request_type") == "log_artifact"]
-    kept += [record.artifact for record in found if record.WhichOneof("record_type") == "artifact"]
-    return [(a.name, a.type, a.use_after_commit) for a in kept if not a.type.startswith("wandb-run-")]
+    listed = [
+        r.request.log_artifact.artifact for r in records if r.request.WhichOneof("request_type") == "log_artifact"
+    ]
+    listed += [record.artifact for record in records if record.WhichOneof("record_type") == "artifact"]
+    return [(a.name, a.type, a.use_after_commit) for a in listed if not a.type.startswith("wandb-run-")]

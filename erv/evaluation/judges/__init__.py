@@ -1,1 +1,1 @@
-"""Who reads an explanation when we evaluate."""
+"""Judges: each reads an explanation and names the emotion that it speaks of."""

@@ -1,11 +1,11 @@
-"""A judge behind an OpenAI-compatible endpoint: GPT, Gemini, a vLLM of one's own (paper, evaluation)."""
+"""A judge behind an OpenAI-compatible endpoint: GPT, Gemini, one's own vLLM server (paper, evaluation)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from erv.evaluation.judges.base import OnVerdict, prompt_for, refused
+from erv.evaluation.judges.base import OnVerdict, no_emotion, prompt_for
 from erv.llm.client import Chat, Question
 from erv.llm.pricing import Estimate, estimate
 from erv.llm.prompts import quote_as_json
@@ -18,9 +18,9 @@ from erv.utils.sanitize import parse_json
 class APIJudge:
     """Asks a model for the one emotion that an explanation speaks of.
 
-    The reply is held to the taxonomy's labels by a JSON schema. It is remembered by model, parameters, prompt version and
-    text, so that a second evaluation asks nothing. A reply off the list, a refusal and a failed call are said as such:
-    none of them ever becomes an emotion.
+    A JSON schema restricts the reply to the taxonomy's labels. Replies are cached by model, parameters, prompt version and text,
+    so that a second evaluation asks nothing. A reply off the list, a refusal and a failed call become verdicts without an
+    emotion, with that status.
     """
 
     free = False
@@ -40,12 +40,12 @@ class APIJudge:
         """Raise ValueError when the key is not set."""
         self.llm.require()
 
-    def waiting(self, texts: Sequence[str]) -> int:
-        """How many have no reply yet."""
+    def pending(self, texts: Sequence[str]) -> int:
+        """How many have no cached reply."""
         return len(self.llm.unanswered(self._questions(texts)))
 
     def cost(self, texts: Sequence[str]) -> Estimate:
-        """Calls, tokens and USD for the texts that have no reply yet."""
+        """Calls, tokens and USD for the texts without a cached reply."""
         new = self.llm.unanswered(self._questions(texts)).values()
         return estimate(((self.llm.body(q), q.expected_tokens) for q in new), self.llm.price)
 
@@ -53,9 +53,14 @@ class APIJudge:
         """Model, parameters and prompt, and the calls made so far."""
         calls = self.llm.ledger()
         return {
-            "kind": "api", "model": self.llm.model, "base_url": self.llm.base_url, "parameters": self.llm.parameters,
-            "prompt": self.prompt.version, "calls": calls.calls, "retries": calls.retries,
-        }  # fmt: skip
+            "kind": "api",
+            "model": self.llm.model,
+            "base_url": self.llm.base_url,
+            "parameters": self.llm.parameters,
+            "prompt": self.prompt.version,
+            "calls": calls.calls,
+            "retries": calls.retries,
+        }
 
     async def read(self, texts: Sequence[str], on_verdict: OnVerdict = lambda: None) -> list[Verdict | None]:
         """One verdict per text. Raises CircuitOpen when the endpoint does not work."""
@@ -68,17 +73,17 @@ class APIJudge:
         ]
 
     def _emotion(self, reply: str) -> str:
-        """What a reply names, as it writes it; ValueError when it cannot be an answer."""
-        found = parse_json(reply)  # a JSONDecodeError is a ValueError
-        emotion = found.get("emotion") if isinstance(found, dict) else None
+        """The emotion that a reply names, as it writes it; ValueError when the reply has none."""
+        value = parse_json(reply)
+        emotion = value.get("emotion") if isinstance(value, dict) else None
         if not isinstance(emotion, str):
             raise ValueError("no emotion in the reply")
-        emotion.encode()  # half of a character, escaped, is a ValueError too: no file could take it
+        emotion.encode()  # raises ValueError for half of a surrogate pair, which no file could take
         return emotion
 
     def _verdict(self, reply: Reply) -> Verdict:
         if reply.status != "answered":
-            return refused(self.name, reply.status, reply.reason)
-        named = self._emotion(reply.text)
-        label = self.taxonomy.normalise(named)
-        return Verdict(self.name, label, "ok") if label else refused(self.name, "off_list", named[:200])
+            return no_emotion(self.name, reply.status, reply.reason)
+        emotion = self._emotion(reply.text)
+        label = self.taxonomy.normalise(emotion)
+        return Verdict(self.name, label, "ok") if label else no_emotion(self.name, "off_list", emotion[:200])

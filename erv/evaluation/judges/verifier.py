@@ -1,4 +1,4 @@
-"""An ERV as judge: another one than the policy was trained with, or its reward would mark its own work."""
+"""An emotional-rationale verifier as judge; not the one whose reward the policy was trained with."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Classifier(Protocol):
 
 
 class VerifierJudge:
-    """The emotion that most of the sentences speak of which speak of any; neutral when none does.
+    """Names the emotion of most sentences, those that are neutral aside; neutral when all are.
 
-    A sentence counts for its likeliest emotion; among emotions with as many sentences the one with the larger sum of
+    A sentence counts for its likeliest emotion; of emotions with equally many sentences the one with the largest sum of
     probabilities is chosen.
     """
 
@@ -39,17 +39,17 @@ class VerifierJudge:
         self._columns = [verifier.labels.index(counterpart(label, verifier.labels)) for label in taxonomy.labels]
 
     def require(self) -> None:
-        """Nothing: its weights are here. That they are not the training verifier's is checked where both are known."""
+        """Nothing: its weights are loaded. `erv.runtime.judges` checks that they are not the training verifier's."""
 
-    def waiting(self, texts: Sequence[str]) -> int:
-        """None: it answers at once."""
+    def pending(self, texts: Sequence[str]) -> int:
+        """None: nothing is cached, it answers at once."""
         return 0
 
     def cost(self, texts: Sequence[str]) -> None:
         """Nothing."""
 
     def describe(self) -> dict[str, Any]:
-        """A verifier; whose weights, its config says."""
+        """Its kind; the weights are named in the config."""
         return {"kind": "verifier"}
 
     async def read(self, texts: Sequence[str], on_verdict: OnVerdict = lambda: None) -> list[Verdict | None]:
@@ -58,16 +58,16 @@ class VerifierJudge:
 
     def _read(self, texts: Sequence[str]) -> list[Verdict | None]:
         split = [rationale.sentences(text, self.language) for text in texts]
-        found = iter(self.verifier([sentence for sentences in split for sentence in sentences]))
-        rows = [np.array([next(found) for _ in sentences]) for sentences in split]
-        return [Verdict(self.name, self._emotion_of(row), "ok") for row in rows]
+        probabilities = iter(self.verifier([sentence for sentences in split for sentence in sentences]))
+        by_text = [np.array([next(probabilities) for _ in sentences]) for sentences in split]
+        return [Verdict(self.name, self._emotion_of(rows), "ok") for rows in by_text]
 
     def _emotion_of(self, probabilities: np.ndarray) -> str:
         """The emotion of a text from the probabilities `[S, E]` of its sentences."""
         if not len(probabilities):
             return self.taxonomy.neutral
-        own = probabilities[:, self._columns]
-        counts = Counter(self.taxonomy.labels[i] for i in own.argmax(1))
+        of_labels = probabilities[:, self._columns]
+        counts = Counter(self.taxonomy.labels[i] for i in of_labels.argmax(1))
         del counts[self.taxonomy.neutral]
-        sums = dict(zip(self.taxonomy.labels, own.sum(0).tolist(), strict=True))
+        sums = dict(zip(self.taxonomy.labels, of_labels.sum(0).tolist(), strict=True))
         return max(counts, key=lambda label: (counts[label], sums[label]), default=self.taxonomy.neutral)

@@ -1,1 +1,1 @@
-"""Figures of recognition and of explanation, with intervals; pure numpy."""
+"""Metrics of answers and explanations, their intervals and tests; numpy only, but for `running` (torchmetrics)."""

@@ -1,6 +1,6 @@
-"""How far judges agree, with each other and with people: percent agreement, Cohen's kappa, Krippendorff's alpha.
+"""Agreement of judges with each other and with people: percent agreement, Cohen's kappa, Krippendorff's alpha.
 
-Ratings are class indices, UNKNOWN where somebody gave none. All are for nominal labels.
+Ratings are class indices, UNKNOWN where a rater gave none. All are for nominal labels.
 """
 
 from __future__ import annotations
@@ -11,31 +11,31 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import norm
 
-from erv.evaluation.metrics.bootstrap import drawn, interval
-from erv.evaluation.metrics.scores import UNKNOWN
+from erv.evaluation.metrics.answer_table import UNKNOWN
+from erv.evaluation.metrics.bootstrap import interval, weight_chunks
 
-_LABELS = 64  # more than any taxonomy has
+_MAX_LABELS = 64  # more than any taxonomy has
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95 % interval over `n` units; None where it is not defined (nothing to compare, or one label only)."""
+    """An agreement; None where it is not defined: nothing to compare, or one label only."""
 
     value: float | None
-    interval: list[float] | None
-    n: int
+    interval: list[float] | None  # 95 %
+    n: int  # units, such as explanations, that it is over
 
 
 def percent_agreement(first: np.ndarray, second: np.ndarray) -> Estimate:
-    """Share of the units that both rated where they agree, with Wilson's interval."""
+    """Share of units with equal ratings, among those that both rated, with Wilson's interval."""
     both = (first != UNKNOWN) & (second != UNKNOWN)
     n = int(both.sum())
-    same = int((first == second)[both].sum())
-    return Estimate(same / n, wilson(same, n), n) if n else Estimate(None, None, 0)
+    equal = int((first == second)[both].sum())
+    return Estimate(equal / n, wilson(equal, n), n) if n else Estimate(None, None, 0)
 
 
 def wilson(successes: int, n: int, level: float = 0.95) -> list[float]:
-    """Wilson's interval of a share: 26 of 28 gives 77 to 98 %."""
+    """Wilson's interval of a share: 26 of 28 gives 77 to 98 %. Unlike the normal one it never leaves [0, 1]."""
     z = float(norm.ppf((1 + level) / 2))
     share = successes / n
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
@@ -48,10 +48,10 @@ def cohen_kappa(first: np.ndarray, second: np.ndarray, resamples: int = 2000, se
     both = (first != UNKNOWN) & (second != UNKNOWN)
     a, b = (_one_hot(ratings[both]) for ratings in (first, second))  # [n, L]
 
-    def kappa(weight: np.ndarray) -> np.ndarray:
-        total = weight.sum(1)
-        agreed = weight @ (a * b).sum(1) / total
-        chance = ((weight @ a) * (weight @ b)).sum(1) / total**2
+    def kappa(weights: np.ndarray) -> np.ndarray:
+        total = weights.sum(1)
+        agreed = weights @ (a * b).sum(1) / total
+        chance = ((weights @ a) * (weights @ b)).sum(1) / total**2
         return _ratio(agreed - chance, 1 - chance)
 
     return _estimate(kappa, len(a), resamples, seed)
@@ -62,34 +62,37 @@ def krippendorff_alpha(ratings: np.ndarray, resamples: int = 2000, seed: int = 0
 
     1 - observed / expected disagreement, from how often each unit was given each label.
     """
-    shared = ratings[:, (ratings != UNKNOWN).sum(0) > 1]
-    counts = sum(_one_hot(row) for row in shared)  # [n, L]
+    pairable = ratings[:, (ratings != UNKNOWN).sum(0) > 1]
+    counts = sum(_one_hot(row) for row in pairable)  # [n, L]
     raters = np.sum(counts, axis=1)
-    disputed = (raters**2 - np.sum(np.square(counts), axis=1)) / np.maximum(raters - 1, 1)
+    observed = (raters**2 - np.sum(np.square(counts), axis=1)) / np.maximum(
+        raters - 1, 1
+    )  # disagreement of each unit [n]
 
-    def alpha(weight: np.ndarray) -> np.ndarray:
-        every = weight @ counts
-        total = every.sum(1)
-        expected = (total**2 - (every**2).sum(1)) / np.maximum(total - 1, 1)
-        return 1 - _ratio(weight @ disputed, expected)
+    def alpha(weights: np.ndarray) -> np.ndarray:
+        label_counts = weights @ counts
+        total = label_counts.sum(1)
+        expected = (total**2 - (label_counts**2).sum(1)) / np.maximum(total - 1, 1)
+        return 1 - _ratio(weights @ observed, expected)
 
-    return _estimate(alpha, shared.shape[1], resamples, seed)
+    return _estimate(alpha, pairable.shape[1], resamples, seed)
 
 
 def _one_hot(ratings: np.ndarray) -> np.ndarray:
     """`[n, L]`, a row of zeros where there is no rating."""
-    return (ratings[:, None] == np.arange(_LABELS)).astype(np.float64)
+    return (ratings[:, None] == np.arange(_MAX_LABELS)).astype(np.float64)
 
 
-def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    """NaN where the denominator is 0, up to rounding."""
-    return np.where(np.abs(below) > 1e-12, above / np.where(below == 0, 1, below), np.nan)
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """The quotient, NaN where the denominator is 0 up to rounding."""
+    return np.where(np.abs(denominator) > 1e-12, numerator / np.where(denominator == 0, 1, denominator), np.nan)
 
 
-def _estimate(figure: Callable[[np.ndarray], np.ndarray], n: int, resamples: int, seed: int) -> Estimate:
-    """The figure of weights `[R, n]`; resamples in which it is not defined are left out of its interval."""
-    value = float(figure(np.ones((1, n)))[0]) if n else np.nan
+def _estimate(statistic: Callable[[np.ndarray], np.ndarray], n: int, resamples: int, seed: int) -> Estimate:
+    """A statistic of weights `[R, n]` with its interval; resamples in which it is not defined are left out."""
+    value = float(statistic(np.ones((1, n)))[0]) if n else np.nan
     if np.isnan(value):
         return Estimate(None, None, n)
-    draws = np.concatenate([figure(part) for part in drawn(np.zeros(n, dtype=np.int64), resamples, seed)])
+    strata = np.zeros(n, dtype=np.int64)
+    draws = np.concatenate([statistic(weights) for weights in weight_chunks(strata, resamples, seed)])
     return Estimate(value, interval(draws[~np.isnan(draws)]), n)

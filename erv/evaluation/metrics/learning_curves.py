@@ -1,4 +1,4 @@
-"""Curves that training logged, read back from the run's folder, and how they change."""
+"""Read the learning curves that training logged into the run's folder, and measure how they change."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 Curve = tuple[list[float], list[float]]  # steps, values
 Curves = Mapping[str, Curve]
 
-_POINTS = 6  # fewer points have no thirds to compare
+_MIN_POINTS = 6  # fewer points have no thirds to compare
 
 
 def read_curves(folder: Path) -> dict[str, Curve]:
-    """Metric -> curve over all starts of the run in `folder`; what a resumed run repeated counts once."""
+    """Metric -> curve over all starts of the run in `folder`; of steps that a resumed run repeated the later values count."""
     points: dict[str, dict[float, float]] = {}
     for file in sorted((folder / "logs").glob("version_*/metrics.csv"), key=lambda f: int(f.parent.name[8:])):
         with file.open() as lines:
@@ -24,31 +25,34 @@ def read_curves(folder: Path) -> dict[str, Curve]:
                 for name, value in row.items():
                     if value and row.get("step"):
                         points.setdefault(name, {})[float(row["step"])] = float(value)
-    return {name: (list(found), list(found.values())) for name, found in points.items()}
+    return {name: (list(by_step), list(by_step.values())) for name, by_step in points.items()}
 
 
 @dataclass(frozen=True)
 class Change:
-    """Means of a curve's thirds, and the standard error of the difference of two of them."""
+    """Means of a curve's three thirds."""
 
     first: float
     middle: float
     last: float
-    error: float
+    error: float  # standard error of the difference of two of them
 
     @classmethod
     def of(cls, curve: Curve | None) -> Change | None:
-        """None for a curve with too few points. The error is that of point-to-point noise, which a trend does not enter."""
-        if curve is None or len(curve[1]) < _POINTS:
+        """The change of a curve, None for one with too few points.
+
+        The noise is estimated from differences of neighbouring points, since a trend would enter a standard deviation.
+        """
+        if curve is None or len(curve[1]) < _MIN_POINTS:
             return None
         values = np.asarray(curve[1])
-        parts = np.array_split(values, 3)
+        thirds = np.array_split(values, 3)
         noise = float(np.sqrt(np.mean(np.diff(values) ** 2) / 2))
-        error = noise * float(np.sqrt(1 / len(parts[0]) + 1 / len(parts[2])))
-        first, middle, last = (float(part.mean()) for part in parts)
+        error = noise * float(np.sqrt(1 / len(thirds[0]) + 1 / len(thirds[2])))
+        first, middle, last = (float(third.mean()) for third in thirds)
         return cls(first, middle, last, error)
 
-    def rises(self, least: float, since: str = "first") -> bool:
-        """Whether the last third is above another by `least` and by twice the error."""
+    def rises(self, min_gain: float, since: Literal["first", "middle"] = "first") -> bool:
+        """Whether the last third is above another by `min_gain` and by twice the error."""
         gain = self.last - (self.first if since == "first" else self.middle)
-        return gain >= least and gain > 2 * self.error
+        return gain >= min_gain and gain > 2 * self.error

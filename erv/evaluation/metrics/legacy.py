@@ -7,54 +7,70 @@ from typing import Any
 
 import numpy as np
 
-from erv.evaluation.metrics.scores import UNKNOWN, Table, confusion
+from erv.evaluation.metrics.answer_table import UNKNOWN, AnswerTable, answer_is_unknown, confusion
 from erv.rewards.legacy import Line, label
 from erv.taxonomy import Taxonomy
 
 
 def legacy_table(
-    lines: Sequence[Line], gold: Mapping[str, str], judge: Mapping[str, str | None], taxonomy: Taxonomy,
-    units: Sequence[str] | None = None,
-) -> Table:  # fmt: skip
+    lines: Sequence[Line],
+    gold: Mapping[str, str],
+    judge: Mapping[str, str | None],
+    taxonomy: Taxonomy,
+    clip_ids: Sequence[str] | None = None,
+) -> AnswerTable:
     """The rows of a prediction file as the released code counts them.
 
-    `gold` and `judge` map a line's id to its label and to the judge's reply. A sample whose answer cannot be compared (no
-    answer tag, off the list, cut by a `|`) or whose judge's reply is no label counts as neither right nor coherent. On MAFW
-    unknown answers are left out of UAR's denominators. `units` names each line's clip where that is not the line's id.
+    A sample whose answer cannot be compared (no answer tag, off the list, cut by a `|`) or whose judge's reply is no label counts
+    as neither right nor coherent. On MAFW unknown answers are left out of UAR's denominators.
+
+    Args:
+        gold: a line's id -> its label.
+        judge: a line's id -> the judge's reply.
+        clip_ids: each line's clip, where that is not the line's id.
     """
     index = {name: i for i, name in enumerate(taxonomy.labels)}
-    absent = sorted({line.id for line in lines} - gold.keys())
-    if absent:
-        raise ValueError(f"{len(absent)} samples have no gold label, first {absent[0]}; give the labels of this split")
-    answer, said, judged = [], [], []
+    missing = sorted({line.id for line in lines} - gold.keys())
+    if missing:
+        raise ValueError(
+            f"{len(missing)} samples have no gold label, first {missing[0]}; give the labels of this split"
+        )
+    answers, compared, judged = [], [], []
     for line in lines:
-        answer.append(index.get(label(line.answer(taxonomy), taxonomy) or "", UNKNOWN))
-        compared, read = label(line.compared(), taxonomy), label(judge.get(line.id), taxonomy)
-        parsed = compared is not None and read is not None
-        said.append(index[compared] if parsed and compared else UNKNOWN)
-        judged.append(index[read] if parsed and read else UNKNOWN)
-    return Table.of(
-        [index[gold[line.id]] for line in lines], answer, judged, len(taxonomy.labels), units or [line.id for line in lines],
-        said, "known" if taxonomy.name == "mafw" else "fixed",
-    )  # fmt: skip
+        answers.append(index.get(label(line.answer(taxonomy), taxonomy) or "", UNKNOWN))
+        answer_label, judge_label = label(line.compared(), taxonomy), label(judge.get(line.id), taxonomy)
+        both = answer_label is not None and judge_label is not None
+        compared.append(index[answer_label] if both and answer_label else UNKNOWN)
+        judged.append(index[judge_label] if both and judge_label else UNKNOWN)
+    return AnswerTable.of(
+        [index[gold[line.id]] for line in lines],
+        answers,
+        judged,
+        len(taxonomy.labels),
+        clip_ids or [line.id for line in lines],
+        compared,
+        "labels_without_unknown" if taxonomy.name == "mafw" else "labels",
+    )
 
 
-def legacy_confusion(table: Table) -> np.ndarray:
-    """Counts `[E, E + 1]`; with MAFW's denominators an unknown answer is charged to the class of the last known one before it.
+def legacy_confusion(table: AnswerTable) -> np.ndarray:
+    """Counts `[E, E + 1]` of the released code.
 
-    The released code stops when the very first answer is unknown; here such an answer is charged to nobody.
+    With MAFW's denominators an unknown answer is charged to the gold class of the last row before it whose answer is known. The
+    released code stops with an error when the very first answer is unknown; here such an answer is not counted.
     """
-    if table.uar != "known":
+    if table.recall_over != "labels_without_unknown":
         return confusion(table.gold, table.answer, table.classes)
-    places = np.where(table.unknown, -1, np.arange(len(table.gold)))
-    last = np.maximum.accumulate(places)
-    charged = last >= 0
-    return confusion(table.gold[last[charged]], table.answer[charged], table.classes)
+    rows = np.where(answer_is_unknown(table), -1, np.arange(len(table.gold)))
+    last_known = np.maximum.accumulate(rows)
+    counted = last_known >= 0
+    return confusion(table.gold[last_known[counted]], table.answer[counted], table.classes)
 
 
-def legacy_counts(lines: Sequence[Line], table: Table, taxonomy: Taxonomy) -> dict[str, Any]:
-    """What the released counter returns: [correct, total] of each class, totals, and the answers it did not know."""
-    counted = ~table.unknown if table.uar == "known" else np.ones(len(table.gold), dtype=bool)
+def legacy_counts(lines: Sequence[Line], table: AnswerTable, taxonomy: Taxonomy) -> dict[str, Any]:
+    """What the released counter returns: [correct, total] of each class, totals, and the answers that are no label."""
+    unknown = answer_is_unknown(table)
+    counted = ~unknown if table.recall_over == "labels_without_unknown" else np.ones(len(table.gold), dtype=bool)
     right = table.answer == table.gold
     return {
         "per_class": {
@@ -62,9 +78,9 @@ def legacy_counts(lines: Sequence[Line], table: Table, taxonomy: Taxonomy) -> di
             for i, name in enumerate(taxonomy.labels)
         },
         "correct": int(right.sum()),
-        "unknown": int(table.unknown.sum()),
+        "unknown": int(unknown.sum()),
         "lines": len(lines),
-        "unknown_list": [line.answer(taxonomy) for line, lost in zip(lines, table.unknown, strict=True) if lost],
+        "unknown_list": [line.answer(taxonomy) for line, is_unknown in zip(lines, unknown, strict=True) if is_unknown],
     }
 
 
@@ -74,6 +90,9 @@ def compound_counts(lines: Sequence[Line], gold: Mapping[str, Sequence[str]], ta
     correct = sum(answer in gold[line.id] for answer, line in zip(answers, lines, strict=True) if answer is not None)
     unknown = [line.answer(taxonomy) for answer, line in zip(answers, lines, strict=True) if answer is None]
     return {
-        "correct": correct, "unknown": len(unknown), "lines": len(lines), "unknown_list": unknown,
+        "correct": correct,
+        "unknown": len(unknown),
+        "lines": len(lines),
+        "unknown_list": unknown,
         "war": correct / len(lines),
-    }  # fmt: skip
+    }

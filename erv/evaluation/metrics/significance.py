@@ -9,13 +9,15 @@ from statistics import mean, stdev
 
 import numpy as np
 
-from erv.evaluation.metrics.bootstrap import drawn, figures_of, interval, strata_of, totals
-from erv.evaluation.metrics.scores import NAMES, Table
+from erv.evaluation.metrics.answer_table import AnswerTable
+from erv.evaluation.metrics.bootstrap import interval, strata_of, weight_chunks
+from erv.evaluation.metrics.definitions import METRICS, AnswerShare, answer_metrics
+from erv.evaluation.metrics.scores import sum_by_clip, weighted_scores
 
 
 @dataclass(frozen=True)
 class Difference:
-    """`second - first` in one figure, as a fraction: its 95 % interval, the p-value of no difference, and its test."""
+    """`second - first` in one metric, as a fraction: its 95 % interval, the p-value of no difference, and the test's name."""
 
     value: float
     interval: list[float]
@@ -24,93 +26,98 @@ class Difference:
 
 
 def compare(
-    first: Table, second: Table, names: Sequence[str] = NAMES, resamples: int = 2000, seed: int = 0, stratified: bool = True
-) -> dict[str, Difference]:  # fmt: skip
-    """Every figure of two runs over the same clips; ValueError when the clips or their gold labels differ.
+    first: AnswerTable,
+    second: AnswerTable,
+    names: Sequence[str] | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+    stratified: bool = True,
+) -> dict[str, Difference]:
+    """Compare two runs over the same clips; ValueError when the clips or their gold labels differ.
 
-    Figures that are shares of answers are tested by `sign_flip` (exact McNemar where a clip has one answer), UAR by the paired
+    Metrics that are shares of answers are tested by `sign_flip` (exact McNemar where a clip has one answer), UAR by the paired
     bootstrap: both runs are measured on the same resampled clips. Intervals are percentiles of that bootstrap.
+
+    Args:
+        names: the answer metrics to compare, None for all of them.
     """
-    _refuse_other_clips(first, second)
-    one, other = figures_of(first), figures_of(second)
-    once = np.ones((1, len(first.ids)))
-    value = {name: float((values - one(once)[name])[0]) for name, values in other(once).items()}
-    parts = [(one(part), other(part)) for part in drawn(strata_of(first, stratified), resamples, seed)]
-    draws = {name: np.concatenate([b[name] - a[name] for a, b in parts]) for name in names}
-    found = {}
+    _check_same_clips(first, second)
+    names = [metric.name for metric in answer_metrics()] if names is None else names
+    first_scores, second_scores = weighted_scores(first), weighted_scores(second)
+    once = np.ones((1, len(first.clip_ids)))
+    value = {name: float((values - first_scores(once)[name])[0]) for name, values in second_scores(once).items()}
+    chunks = [
+        (first_scores(weights), second_scores(weights))
+        for weights in weight_chunks(strata_of(first, stratified), resamples, seed)
+    ]
+    draws = {name: np.concatenate([b[name] - a[name] for a, b in chunks]) for name in names}
+    one_answer_each = all(len(table.clip_ids) == len(table.gold) for table in (first, second))
+    differences = {}
     for name in names:
-        if name == "uar":
-            p, test = bootstrap_p(draws[name]), "paired bootstrap"
+        compute = METRICS[name].compute
+        if isinstance(compute, AnswerShare):
+            p = sign_flip(*_clip_counts(first, compute), *_clip_counts(second, compute))
+            test = "exact McNemar" if one_answer_each else "exact sign flips of clips"
         else:
-            p = sign_flip(*_counts(first, name), *_counts(second, name))
-            test = "exact McNemar" if _single(first) and _single(second) else "exact sign flips of clips"
-        found[name] = Difference(value[name], interval(draws[name]), p, test)
-    return found
+            p, test = bootstrap_p(draws[name]), "paired bootstrap"
+        differences[name] = Difference(value[name], interval(draws[name]), p, test)
+    return differences
 
 
-def _single(table: Table) -> bool:
-    return len(table.ids) == len(table.gold)
+def _clip_counts(table: AnswerTable, share: AnswerShare) -> tuple[np.ndarray, np.ndarray]:
+    """(answers that count for the metric, answers) of each clip `[K]`."""
+    column = share.counts(table)
+    sums = sum_by_clip(table.clip, np.stack([column, np.ones(len(column))], axis=1)).astype(np.int64)
+    return sums[:, 0], sums[:, 1]
 
 
-def _counts(table: Table, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """(answers that count for the figure, answers) of each clip `[K]`."""
-    column = table.columns()[name]
-    found = totals(table.clip, np.stack([column, np.ones(len(column))], axis=1)).astype(np.int64)
-    return found[:, 0], found[:, 1]
-
-
-def _refuse_other_clips(first: Table, second: Table) -> None:
-    if first.ids != second.ids:
-        only = sorted(set(first.ids) ^ set(second.ids))
+def _check_same_clips(first: AnswerTable, second: AnswerTable) -> None:
+    if first.clip_ids != second.clip_ids:
+        unshared = sorted(set(first.clip_ids) ^ set(second.clip_ids))
         raise ValueError(
-            f"runs are compared clip by clip, and {len(only)} clips are in one run only, first {only[0]}; evaluate both on the "
-            "same split"
+            f"runs are compared clip by clip, and {len(unshared)} clips are in one run only, first {unshared[0]}; evaluate both "
+            "on the same split"
         )
-    other = np.flatnonzero(first.strata != second.strata)
-    if len(other):
-        raise ValueError(f"the runs have different gold labels for {len(other)} clips, first {first.ids[other[0]]}")
+    relabelled = np.flatnonzero(first.gold_of_clips != second.gold_of_clips)
+    if len(relabelled):
+        raise ValueError(
+            f"the runs have different gold labels for {len(relabelled)} clips, first {first.clip_ids[relabelled[0]]}"
+        )
 
 
 def sign_flip(
-    first_right: np.ndarray, first_all: np.ndarray, second_right: np.ndarray, second_all: np.ndarray
-) -> float:  # fmt: skip
+    first_right: np.ndarray,
+    first_all: np.ndarray,
+    second_right: np.ndarray,
+    second_all: np.ndarray,
+) -> float:
     """Exact two-sided p-value that two runs do equally well on every clip, from right answers and answers per clip `[K]`.
 
     Under the null the sign of a clip's difference in its share of right answers is a coin's: the p-value is the probability
     that the sum over clips is at least as far from 0 as it is. With one answer per clip this is the exact McNemar test.
     """
-    scale = lcm(*np.unique(first_all).tolist(), *np.unique(second_all).tolist())
-    steps = second_right * (scale // second_all) - first_right * (scale // first_all)
-    seen = abs(int(steps.sum()))
-    if seen == 0:
-        return 1.0
-    sizes, counts = np.unique(np.abs(steps[steps != 0]), return_counts=True)
-    tail = np.ones(1)  # the distribution of how much of each size has a plus
-    for size, count in zip(sizes.tolist(), counts.tolist(), strict=True):
-        spread = np.zeros(size * count + 1)
-        spread[::size] = _binomial(count)
-        tail = np.convolve(tail, spread)
-    most = len(tail) - 1  # a sum of s means that (most + s) / 2 of it has a plus
-    return float(min(1.0, 2 * tail[(most + seen) // 2 :].sum()))
-
-
-def _binomial(count: int) -> np.ndarray:
-    """The probabilities of 0 … count heads of a coin."""
     from scipy.stats import binom
 
-    return np.asarray(binom.pmf(np.arange(count + 1), count, 0.5))
-
-
-def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
-    """Exact two-sided p-value that two runs are right equally often on the same clips (one answer per clip)."""
-    a, b = np.asarray(first, dtype=np.int64), np.asarray(second, dtype=np.int64)
-    return sign_flip(a, np.ones_like(a), b, np.ones_like(b))
+    # in units of 1 / scale, so that differences of shares are whole numbers and their distribution an array
+    scale = lcm(*np.unique(first_all).tolist(), *np.unique(second_all).tolist())
+    differences = second_right * (scale // second_all) - first_right * (scale // first_all)
+    observed = abs(int(differences.sum()))
+    if observed == 0:
+        return 1.0
+    sizes, counts = np.unique(np.abs(differences[differences != 0]), return_counts=True)
+    positive = np.ones(1)  # probability of each sum of the differences whose sign is positive
+    for size, count in zip(sizes.tolist(), counts.tolist(), strict=True):
+        of_this_size = np.zeros(size * count + 1)
+        of_this_size[::size] = binom.pmf(np.arange(count + 1), count, 0.5)
+        positive = np.convolve(positive, of_this_size)
+    total = len(positive) - 1  # a signed sum of s means that the positive ones sum to (total + s) / 2
+    return float(min(1.0, 2 * positive[(total + observed) // 2 :].sum()))
 
 
 def bootstrap_p(draws: np.ndarray) -> float:
     """Two-sided p-value that a difference with bootstrap `draws` `[R]` is 0; never below 2 / (R + 1)."""
-    beyond = min(int((draws <= 0).sum()), int((draws >= 0).sum()))
-    return min(1.0, 2 * (beyond + 1) / (len(draws) + 1))
+    tail = min(int((draws <= 0).sum()), int((draws >= 0).sum()))
+    return min(1.0, 2 * (tail + 1) / (len(draws) + 1))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -124,7 +131,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class Average:
-    """A figure over folds and seeds: the mean of the folds' means, and standard deviations over seeds and over folds.
+    """A metric over folds and seeds: the mean of the folds' means, and standard deviations over seeds and over folds.
 
     `seed_sd` is that of the seeds' means over folds, None with one seed or where a seed lacks a fold; `fold_sd` that of the
     folds' means over seeds, None with one fold. Folds share training clips, so `fold_sd` is no error of the mean.
@@ -137,13 +144,13 @@ class Average:
 
 
 def average(values: dict[tuple[int, int], float]) -> Average:
-    """The average of (fold, seed) -> figure; ValueError for an empty one."""
+    """The average of (fold, seed) -> score; ValueError for an empty one."""
     if not values:
         raise ValueError("there are no runs to average")
     folds, seeds = sorted({fold for fold, _ in values}), sorted({seed for _, seed in values})
     by_fold = [mean(v for (f, _), v in values.items() if f == fold) for fold in folds]
-    whole = len(values) == len(folds) * len(seeds)
-    by_seed = [mean(v for (_, s), v in values.items() if s == seed) for seed in seeds] if whole else []
+    complete = len(values) == len(folds) * len(seeds)
+    by_seed = [mean(v for (_, s), v in values.items() if s == seed) for seed in seeds] if complete else []
     return Average(
         mean(by_fold),
         stdev(by_seed) if len(by_seed) > 1 else None,
@@ -153,7 +160,7 @@ def average(values: dict[tuple[int, int], float]) -> Average:
 
 
 def student(values: Sequence[float], level: float = 0.95) -> list[float]:
-    """Student's interval of the mean of figures `[R]` of independent runs; ValueError for fewer than two."""
+    """Student's interval of the mean of scores `[R]` of independent runs; ValueError for fewer than two."""
     if len(values) < 2:
         raise ValueError(
             f"an interval over runs needs two of them, got {len(values)}; one run has its bootstrap interval"

@@ -1,46 +1,87 @@
-"""How rationales are written: the signs of a collapse are short, few, alike, copied or all neutral."""
+"""How completions and rationales are written: a collapse shows as short, few, alike, copied or all neutral sentences.
+
+Each function returns the values whose mean is a metric (one per completion or per sentence), none where nothing can be measured.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-
-import numpy as np
+from dataclasses import dataclass
 
 from erv.taxonomy import Taxonomy
 from erv.types import Prediction
 
 
-def style(
-    predictions: Sequence[Prediction], taxonomy: Taxonomy, known: Collection[str] = ()
-) -> dict[str, float | None]:  # fmt: skip
-    """Means and shares over the answers; None where nothing was there to measure.
+@dataclass(frozen=True)
+class Answers:
+    """What the text metrics are computed from."""
 
-    `neutral_share`: sentences that the verifier finds neutral and nothing else. `distinct_rationales`: different think texts
-    among all. `repeated_sentences`: sentences that stand word for word in the rationale of another clip, too. `copy_rate`:
-    sentences that stand word for word in `known`, the sentences that the policy was taught.
-    """
-    sentences = [s for p in predictions for s in p.sentences]
-    read = [s for s in sentences if s.emotions]
-    rewards = [p.rewards["explanation"] for p in predictions if p.rewards.get("explanation") is not None]
-    thinks = [p.think for p in predictions]
-    clips = Counter(text for text, _ in {(plain(s.text), p.clip_id) for p in predictions for s in p.sentences})
-    taught = {plain(text) for text in known}
-    return {
-        "sentences_mean": len(sentences) / len(predictions),
-        "neutral_share": _share([s.emotions == (taxonomy.neutral,) for s in read]),
-        "tokens_mean": float(np.mean([p.tokens for p in predictions])),
-        "distinct_rationales": len(set(thinks)) / len(thinks),
-        "repeated_sentences": _share([clips[plain(s.text)] > 1 for s in sentences]),
-        "copy_rate": _share([plain(s.text) in taught for s in sentences]) if taught else None,
-        "verifier_reward": float(np.mean(np.array(rewards, dtype=np.float64))) if rewards else None,
-    }
+    predictions: Sequence[Prediction]
+    taxonomy: Taxonomy
+    taught: Collection[str] = ()  # sentences of the SFT data
+    judge_rewards: Sequence[float] = ()  # R_E with the judge in place of the verifier, where that is free of charge
 
 
-def plain(text: str) -> str:
+def well_formed(answers: Answers) -> list[bool]:
+    """One <think> block and one <answer>, and nothing else."""
+    return [p.well_formed for p in answers.predictions]
+
+
+def finished(answers: Answers) -> list[bool]:
+    """The completion ended by itself, before `max_new_tokens`."""
+    return [p.finished for p in answers.predictions]
+
+
+def sentence_counts(answers: Answers) -> list[int]:
+    """Sentences of each rationale."""
+    return [len(p.sentences) for p in answers.predictions]
+
+
+def token_counts(answers: Answers) -> list[int]:
+    """Generated tokens of each completion."""
+    return [p.tokens for p in answers.predictions]
+
+
+def neutral_sentences(answers: Answers) -> list[bool]:
+    """Sentences that the verifier finds neutral and nothing else, among those it found any emotion in."""
+    neutral = answers.taxonomy.neutral
+    return [s.emotions == (neutral,) for p in answers.predictions for s in p.sentences if s.emotions]
+
+
+def first_of_its_text(answers: Answers) -> list[bool]:
+    """No earlier completion has the same think text; the mean is the share of distinct rationales."""
+    thinks = [p.think for p in answers.predictions]
+    first = {think: i for i, think in reversed(list(enumerate(thinks)))}
+    return [first[think] == i for i, think in enumerate(thinks)]
+
+
+def repeated_sentences(answers: Answers) -> list[bool]:
+    """Sentences that occur word for word in the rationale of another clip, too."""
+    occurrences = {(normalise_sentence(s.text), p.clip_id) for p in answers.predictions for s in p.sentences}
+    clips = Counter(text for text, _ in occurrences)
+    return [clips[normalise_sentence(s.text)] > 1 for p in answers.predictions for s in p.sentences]
+
+
+def copied_sentences(answers: Answers) -> list[bool]:
+    """Sentences that occur word for word in the SFT data; none where that is not known."""
+    taught = {normalise_sentence(text) for text in answers.taught}
+    if not taught:
+        return []
+    return [normalise_sentence(s.text) in taught for p in answers.predictions for s in p.sentences]
+
+
+def verifier_rewards(answers: Answers) -> list[float]:
+    """R_E of each completion by the verifier that rewards."""
+    rewards = (p.rewards.get("explanation") for p in answers.predictions)
+    return [reward for reward in rewards if reward is not None]
+
+
+def judge_rewards(answers: Answers) -> Sequence[float]:
+    """R_E of each completion with the judge in place of the verifier."""
+    return answers.judge_rewards
+
+
+def normalise_sentence(text: str) -> str:
     """A sentence by its words: case and white space make no other sentence."""
     return " ".join(text.lower().split())
-
-
-def _share(found: Sequence[bool]) -> float | None:
-    return sum(found) / len(found) if found else None
