@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader
 from erv.cli.command import conf_folder
 from erv.data.clip_reader import Sample
 from erv.engine.generate import Rollout
-from erv.grpo.loss import Objective
+from erv.grpo import Objective
 from erv.policy import Policy
 from erv.policy.humanomni.config import HumanOmniConfig
 from erv.policy.humanomni.model import HumanOmni
