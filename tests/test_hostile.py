@@ -249,10 +249,10 @@ def test_a_spreadsheet_that_unpacks_without_end(tmp_path):
     with zipfile.ZipFile(tmp_path / "Labels" / "single-set.xlsx", "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("xl/worksheets/sheet1.xml", bytes(250 * 10**6))
     with pytest.raises(CorpusError, match="unpacks to 250,000,000 bytes"):
-        _ = MAFWCorpus(root=str(tmp_path), expect="none")._spreadsheet
+        _ = MAFWCorpus(root=str(tmp_path), expect="none")._spreadsheet_labels
     (tmp_path / "Labels" / "single-set.xlsx").write_bytes(b"no spreadsheet")
     with pytest.raises(CorpusError, match="is no spreadsheet"):
-        _ = MAFWCorpus(root=str(tmp_path), expect="none")._spreadsheet
+        _ = MAFWCorpus(root=str(tmp_path), expect="none")._spreadsheet_labels
 
 
 # Weights
