@@ -175,7 +175,7 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class MediaSpec:
     """The media input that a policy needs of each clip.
 
     Attributes:

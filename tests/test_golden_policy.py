@@ -164,7 +164,7 @@ def test_frame_indices_for_every_length():
 
 
 def normalise(processor, frames):
-    settings = processor.wanted()
+    settings = processor.media_spec()
     return processor.tensors(fit(frames, settings.side, settings.aspect), None)["video"]
 
 

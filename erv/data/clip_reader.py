@@ -21,7 +21,7 @@ from erv.data.media.feature_cache import FeatureCache
 from erv.data.media.file_records import FileHashes, MediaInfoStore
 from erv.data.media.settings import TOWERS, MediaSettings
 from erv.errors import UserError
-from erv.types import Clip, Wanted
+from erv.types import Clip, MediaSpec
 
 # A clip with its tensors: tower features under "video" and "audio", or the towers' inputs under "pixels" and "mel".
 Sample = tuple[Clip, dict[str, Tensor]]
@@ -68,7 +68,7 @@ class Preprocessor(Protocol):
     def fills_silence(self) -> bool:
         """Whether a missing sound track is replaced by silence."""
 
-    def wanted(self, modalities: Sequence[str]) -> Wanted:
+    def media_spec(self, modalities: Sequence[str]) -> MediaSpec:
         """What is to be decoded of a clip."""
 
     def tensors(self, pictures: np.ndarray | None, wave: np.ndarray | None) -> dict[str, Tensor]:
@@ -117,7 +117,7 @@ class ClipReader:
     ) -> None:
         self.settings, self.policy, self.seed = settings, policy, seed
         self.augmentation = augmentation if augmentation != Augmentation() else None  # one without effect is none
-        self.spec = policy.processor.wanted(settings.modalities)
+        self.spec = policy.processor.media_spec(settings.modalities)
         self.hashes = FileHashes(f"{settings.cache}/hashes")
         self.info_store = MediaInfoStore.of(settings, self.spec)
         self.notes: list[Note] = []

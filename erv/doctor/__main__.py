@@ -50,15 +50,15 @@ def main(cfg: DictConfig) -> None:
 
 def _data(cfg: DictConfig) -> tuple[dict[str, Any], list[str]]:
     from erv.doctor import data
-    from erv.types import Wanted
+    from erv.types import MediaSpec
 
     config.check({"data": config.plain(cfg.data), "media": config.plain(cfg.media)})
     if cfg.sample is not None and (not isinstance(cfg.sample, int) or cfg.sample < 1):
         raise ConfigError(f"sample is the number of clips of each split to decode, or null for all; got {cfg.sample!r}")
     media = config.build(cfg.media)
-    frames = config.plain(cfg.policy.config)["num_frames"] if cfg.get("policy") else Wanted().num_frames
-    wanted = Wanted(num_frames=frames, modalities=tuple(media.modalities))
-    found = data.describe(config.build(cfg.data), media, wanted, cfg.sample, Path(cfg.paths.runs) / "manifests")
+    frames = config.plain(cfg.policy.config)["num_frames"] if cfg.get("policy") else MediaSpec().num_frames
+    spec = MediaSpec(num_frames=frames, modalities=tuple(media.modalities))
+    found = data.describe(config.build(cfg.data), media, spec, cfg.sample, Path(cfg.paths.runs) / "manifests")
     return found, data.page(found)
 
 

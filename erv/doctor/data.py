@@ -18,7 +18,7 @@ from erv.data.media.feature_builder import probe
 from erv.data.media.file_records import FileHashes, MediaInfoStore, fingerprint
 from erv.data.media.settings import MediaSettings
 from erv.doctor import leakage
-from erv.types import Clip, Split, Wanted
+from erv.types import Clip, MediaSpec, Split
 from erv.utils.io import write_json, write_lines
 
 VERSION = 1  # of the manifest's form
@@ -26,7 +26,7 @@ SHOWN = 5  # examples of each defect
 
 
 def describe(
-    corpus: Corpus, media: MediaSettings, wanted: Wanted, sample: int | None, manifests: Path
+    corpus: Corpus, media: MediaSettings, spec: MediaSpec, sample: int | None, manifests: Path
 ) -> dict[str, Any]:  # fmt: skip
     """Read, decode and count. `sample` clips of each split are decoded, all when None; the manifest goes to `manifests`.
 
@@ -47,8 +47,8 @@ def describe(
     every = [clip for split in SPLITS for clip in clips[split]]
     hashes = FileHashes(f"{media.cache}/hashes")
     keys = {clip.id: hashes.of_clip(clip.video, clip.audio) for clip in every}
-    facts = _facts(checked, keys, media, wanted)
-    notes = _notes(checked, facts, media, wanted)
+    facts = _facts(checked, keys, media, spec)
+    notes = _notes(checked, facts, media, spec)
     fails += filter(None, [refusal(notes, SHOWN)])
     return {
         **here,
@@ -64,20 +64,20 @@ def describe(
 
 
 def _facts(
-    clips: Sequence[Clip], keys: Mapping[str, str | None], media: MediaSettings, wanted: Wanted
+    clips: Sequence[Clip], keys: Mapping[str, str | None], media: MediaSettings, spec: MediaSpec
 ) -> dict[str, MediaInfo]:
     """The facts about each clip, by its id."""
-    store = MediaInfoStore.of(media, wanted)
+    store = MediaInfoStore.of(media, spec)
     files = {key: (clip.video, clip.audio) for clip in clips if (key := keys[clip.id]) is not None}
-    with DecoderPool[str](wanted, media.limits, media.num_workers, media.timeout_s, media.memory_gb) as decoders:
+    with DecoderPool[str](spec, media.limits, media.num_workers, media.timeout_s, media.memory_gb) as decoders:
         found = probe(files, decoders, store)
     absent = MediaInfo(missing=tuple(media.modalities))
     return {clip.id: found[key] if (key := keys[clip.id]) is not None else absent for clip in clips}
 
 
-def _notes(clips: Sequence[Clip], facts: Mapping[str, MediaInfo], media: MediaSettings, wanted: Wanted) -> list[Note]:
+def _notes(clips: Sequence[Clip], facts: Mapping[str, MediaInfo], media: MediaSettings, spec: MediaSpec) -> list[Note]:
     names = tuple(media.modalities)
-    settled = (media.defect_actions.apply(c.id, c.split, facts[c.id], names, wanted.num_frames) for c in clips)
+    settled = (media.defect_actions.apply(c.id, c.split, facts[c.id], names, spec.num_frames) for c in clips)
     return [note for _, notes in settled for note in notes]
 
 

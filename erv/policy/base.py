@@ -37,7 +37,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from erv.types import Wanted
+from erv.types import MediaSpec
 
 Preprocessing = Literal["consistent", "paper"]
 """One way of preprocessing for all stages, or the released code's ways, which differ from stage to stage."""
@@ -235,7 +235,7 @@ class PolicyProcessor(Protocol):
     def fills_silence(self) -> bool:
         """Whether a missing sound track is replaced by silence, instead of being left out of the prompt."""
 
-    def wanted(self, modalities: Sequence[str]) -> Wanted:
+    def media_spec(self, modalities: Sequence[str]) -> MediaSpec:
         """What to decode of a clip: frames, size, seconds of sound."""
 
     def tensors(self, pictures: np.ndarray | None, wave: np.ndarray | None) -> dict[str, Tensor]:

@@ -44,7 +44,7 @@ def load(clips: int) -> tuple[Policy, list[tuple[Clip, dict[str, Tensor]]], Medi
 
 
 def _media(policy: Policy, clip: Clip) -> dict[str, Tensor]:
-    decoded = decode(clip.video, clip.audio, policy.processor.wanted(), Limits())
+    decoded = decode(clip.video, clip.audio, policy.processor.media_spec(), Limits())
     return policy.processor.tensors(decoded.frames, decoded.waveform)
 
 

@@ -29,7 +29,7 @@ from erv.data.media.decode import decode
 from erv.data.media.decode_pool import DecoderPool
 from erv.data.media.frames import frame_indices, read_frames
 from erv.data.media.resize import fit
-from erv.types import Wanted
+from erv.types import MediaSpec
 
 FRAMES, SIDE, RATE, SECONDS = 8, 224, 16000, 30.0
 
@@ -76,11 +76,11 @@ def other(frames: Callable[[str], np.ndarray], sound: Callable[[str], np.ndarray
 def run(engine: str, paths: list[str], threads: int, with_sound: bool) -> None:
     """Read every clip once."""
     if engine == "erv":
-        wanted = Wanted(FRAMES, SIDE, "pad", SECONDS, RATE, ("video", "audio") if with_sound else ("video",))
+        spec = MediaSpec(FRAMES, SIDE, "pad", SECONDS, RATE, ("video", "audio") if with_sound else ("video",))
         if threads == 1:
-            found = [decode(path, None, wanted, Limits()) for path in paths]
+            found = [decode(path, None, spec, Limits()) for path in paths]
         else:
-            with DecoderPool[str](wanted, Limits(), threads) as decoders:
+            with DecoderPool[str](spec, Limits(), threads) as decoders:
                 found = [decoded for _, decoded in decoders.map((path, path, None) for path in paths)]
         if not all(d.frames is not None and (d.waveform is not None or not with_sound) for d in found):
             raise SystemExit("a clip was not read")

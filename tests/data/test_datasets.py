@@ -35,7 +35,7 @@ from erv.data.media.container import Limits
 from erv.data.media.decode import decode
 from erv.doctor import leakage
 from erv.taxonomy import DFEW, MAFW, Taxonomy, of_labels
-from erv.types import Clip, Wanted
+from erv.types import Clip, MediaSpec
 from erv.utils.tables import read_table
 
 ROWS = {"train": [(1, 4), (2, 1), (3, 7), (5, 1)], "test": [(4, 2)]}
@@ -48,7 +48,7 @@ def one(tmp_path_factory):
 
 
 def opens(clip):
-    info = decode(clip.video, clip.audio, Wanted(side=16), Limits()).info
+    info = decode(clip.video, clip.audio, MediaSpec(side=16), Limits()).info
     return info.video is not None and info.video_problem is None and not info.missing
 
 

@@ -12,7 +12,7 @@ from erv.data.datasets.dfew import DFEWCorpus
 from erv.data.media.container import Limits
 from erv.data.media.decode_pool import DecoderPool
 from erv.data.media.settings import MediaSettings
-from erv.types import Wanted
+from erv.types import MediaSpec
 
 BOTH = {"video", "audio"}
 SKIP = {"on_missing": "skip", "on_corrupt": "skip"}
@@ -131,7 +131,7 @@ def test_pictures_without_their_sound_file_and_sound_without_pictures(tmp_path, 
 def test_a_film_of_four_hours_and_an_8k_clip_are_refused_by_name_at_once(tmp_path):
     film = write_clip(tmp_path / "film.mkv", frames=3, times=[0, 7200, 14399], audio=None)
     master = write_clip(tmp_path / "master.mp4", frames=2, size=(7680, 4320), video="mpeg4", audio=None)
-    with DecoderPool[str](Wanted(), Limits(), 1, timeout_s=20.0) as decoders:
+    with DecoderPool[str](MediaSpec(), Limits(), 1, timeout_s=20.0) as decoders:
         found = {key: decoded.info for key, decoded in decoders.map([("film", film, None), ("master", master, None)])}
     assert (
         "lasts 14,399 s, at most 600 are read; cut the clip, or raise media.max_seconds" in found["film"].video_problem

@@ -38,9 +38,9 @@ from erv.data.media.frames import frame_indices, read_frames
 from erv.data.media.resize import fit
 from erv.data.media.settings import MediaSettings
 from erv.errors import ConfigError, UserError
-from erv.types import Wanted
+from erv.types import MediaSpec
 
-SMALL = Wanted(side=32)
+SMALL = MediaSpec(side=32)
 
 
 def every_picture(path):
@@ -245,10 +245,10 @@ def test_media_info_says_what_a_file_holds(tmp_path):
 
 def test_only_what_is_wanted_is_decoded(tmp_path):
     clip = write_clip(tmp_path / "a.mp4")
-    picture_only = decode(clip, None, Wanted(side=32, modalities=("video",)), Limits())
+    picture_only = decode(clip, None, MediaSpec(side=32, modalities=("video",)), Limits())
     assert picture_only.waveform is None
     assert picture_only.info.audio is None
-    sound_only = decode(clip, None, Wanted(modalities=("audio",)), Limits())
+    sound_only = decode(clip, None, MediaSpec(modalities=("audio",)), Limits())
     assert sound_only.frames is None
     assert sound_only.info.seconds == pytest.approx(1, abs=0.1)
 

@@ -19,16 +19,16 @@ from erv.data.media.decode_pool import DecoderPool
 from erv.data.media.feature_builder import TowerEncoding, build_features, probe
 from erv.data.media.feature_cache import CacheTooLarge, FeatureCache
 from erv.data.media.file_records import FileHashes, Journal, MediaInfoStore
-from erv.types import Wanted
+from erv.types import MediaSpec
 from erv.utils.tensors import tensors_sha256
 
-SMALL = Wanted(num_frames=4, side=16)
+SMALL = MediaSpec(num_frames=4, side=16)
 BUILD = """
 import sys, torch
 from erv.data.media.feature_builder import TowerEncoding, build_features
 from erv.data.media.feature_cache import FeatureCache
 from erv.data.media.container import Limits
-from erv.types import Wanted
+from erv.types import MediaSpec
 from erv.data.media.file_records import MediaInfoStore, FileHashes
 from erv.data.media.decode_pool import DecoderPool
 root, pause, *files = sys.argv[1:]
@@ -41,7 +41,7 @@ def encode(decoded):
 if __name__ == "__main__":
     hashes = FileHashes(f"{root}/hashes")
     clips = {hashes.of_clip(file): (file, None) for file in files}
-    with DecoderPool(Wanted(num_frames=4, side=16), Limits(), 1) as pool:
+    with DecoderPool(MediaSpec(num_frames=4, side=16), Limits(), 1) as pool:
         towers = TowerEncoding(FeatureCache(root, "w", "p"), encode, 1000, batch_size=2)
         print(len(build_features(clips, pool, MediaInfoStore(f"{root}/facts", "8"), towers)))
 """

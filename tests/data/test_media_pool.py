@@ -16,9 +16,9 @@ from erv.data.media import decode_pool
 from erv.data.media.container import Limits
 from erv.data.media.decode_pool import DecoderPool, DecodersDie
 from erv.data.media.frames import frame_indices
-from erv.types import Wanted
+from erv.types import MediaSpec
 
-SPEC = Wanted(side=48, aspect="squash")
+SPEC = MediaSpec(side=48, aspect="squash")
 
 
 def decoders(workers=2, **settings):
@@ -114,10 +114,10 @@ def test_workers_end_with_the_process_that_began_them(tmp_path):
     code = (
         "import sys, time\n"
         "from erv.data.media.container import Limits\n"
-        "from erv.data.media.decode import Wanted\n"
+        "from erv.data.media.decode import MediaSpec\n"
         "from erv.data.media.decode_pool import DecoderPool\n"
         "if __name__ == '__main__':\n"
-        "    pool = DecoderPool(Wanted(), Limits(), 2)\n"
+        "    pool = DecoderPool(MediaSpec(), Limits(), 2)\n"
         f"    list(pool.map([(i, {clip!r}, None) for i in range(8)]))\n"
         "    print(*(w.process.pid for w in pool._workers), flush=True)\n"
         "    time.sleep(60)\n"

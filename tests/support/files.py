@@ -8,7 +8,7 @@ from erv.data.media.decode import decode
 
 def load_media(processor, path):
     """What the towers take of a file; a file without sound has no "audio"."""
-    decoded = decode(path, None, processor.wanted(), Limits())
+    decoded = decode(path, None, processor.media_spec(), Limits())
     return processor.tensors(decoded.frames, decoded.waveform)
 
 

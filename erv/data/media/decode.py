@@ -18,7 +18,7 @@ from erv.data.media.container import Limits, open_container
 from erv.data.media.errors import MediaError, MissingMedia
 from erv.data.media.frames import image_files, read_frames, read_frames_of
 from erv.data.media.resize import fit
-from erv.types import Wanted
+from erv.types import MediaSpec
 
 FramesAndWaveform = tuple[np.ndarray | None, np.ndarray | None]
 Transform = Callable[[np.ndarray | None, np.ndarray | None], FramesAndWaveform]  # an augmentation of both
@@ -77,7 +77,7 @@ class DecodedClip:
 
 
 def decode(
-    video: str, audio: str | None, spec: Wanted, limits: Limits, transform: Transform | None = None
+    video: str, audio: str | None, spec: MediaSpec, limits: Limits, transform: Transform | None = None
 ) -> DecodedClip:
     """Decode a clip. Raises nothing that a file can cause: problems are in the result's `info`.
 
@@ -117,7 +117,7 @@ def decode(
     return DecodedClip(MediaInfo(**info, missing=tuple(missing)), frames, waveform)
 
 
-def _decode_frames(path: str, spec: Wanted, limits: Limits, info: dict[str, Any]) -> np.ndarray:
+def _decode_frames(path: str, spec: MediaSpec, limits: Limits, info: dict[str, Any]) -> np.ndarray:
     """The sampled frames uint8 `[num_frames, H, W, 3]`; what the file holds is entered in `info`."""
     if Path(path).is_dir():
         frames = read_frames(path, spec.num_frames, limits)

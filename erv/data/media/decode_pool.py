@@ -24,7 +24,7 @@ from typing import Generic, TypeVar
 from erv.data.media.container import Limits
 from erv.data.media.decode import DecodedClip, MediaInfo, decode
 from erv.errors import UserError
-from erv.types import Wanted
+from erv.types import MediaSpec
 
 Key = TypeVar("Key")
 _PREFETCH = 3  # clips per worker that are decoded or being decoded and not taken yet: bounds the memory
@@ -68,7 +68,7 @@ class _Worker(Generic[Key]):
 class DecoderPool(Generic[Key]):
     """Worker processes that decode clips. They start with the first clip, and end with `close` or the `with` block."""
 
-    spec: Wanted
+    spec: MediaSpec
     """What is decoded of a clip."""
     limits: Limits
     num_workers: int
@@ -210,7 +210,7 @@ class DecoderPool(Generic[Key]):
         self._workers.remove(worker)
 
 
-def _serve(pipe: Connection, spec: Wanted, limits: Limits, timeout_s: float, memory_gb: float) -> None:
+def _serve(pipe: Connection, spec: MediaSpec, limits: Limits, timeout_s: float, memory_gb: float) -> None:
     """Decode the clips that come through `pipe`, until it is closed: the main loop of a worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started it
     size = int(memory_gb * 2**30)

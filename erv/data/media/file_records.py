@@ -17,7 +17,7 @@ from typing import Any, TextIO
 from erv.data.media.decode import MediaInfo
 from erv.data.media.frames import image_files
 from erv.data.media.settings import MediaSettings
-from erv.types import Wanted
+from erv.types import MediaSpec
 
 # A file that was changed less than this long ago may change again within the same tick of the file system's clock.
 _CLOCK_TICK_S = 2.0
@@ -108,7 +108,7 @@ class MediaInfoStore:
         self._infos: dict[str, MediaInfo] = {}
 
     @classmethod
-    def of(cls, settings: MediaSettings, spec: Wanted) -> MediaInfoStore:
+    def of(cls, settings: MediaSettings, spec: MediaSpec) -> MediaInfoStore:
         """The store for clips that are decoded as `spec` says, under these settings."""
         # The repr of Limits is part of the key: renaming it or a field would make every clip be decoded again.
         return cls(f"{settings.cache}/facts", f"{spec.num_frames} {spec.modalities} {settings.limits}")

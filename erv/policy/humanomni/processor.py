@@ -27,7 +27,7 @@ from erv.policy.humanomni.prompts import (
     Style,
     split_ids,
 )
-from erv.types import AUDIO_RATE, Wanted
+from erv.types import AUDIO_RATE, MediaSpec
 
 SILENCE_SECONDS = 10  # of zeros, with which the released code replaces a missing sound track
 
@@ -89,9 +89,9 @@ class Processor:
             f"seconds {self.audio_seconds}{silence}"
         )
 
-    def wanted(self, modalities: Sequence[str] = ("video", "audio")) -> Wanted:
+    def media_spec(self, modalities: Sequence[str] = ("video", "audio")) -> MediaSpec:
         """What to decode of a clip."""
-        return Wanted(
+        return MediaSpec(
             self.num_frames, self.image_size, self.style.aspect, self.audio_seconds, AUDIO_RATE, tuple(modalities)
         )
 
