@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 def plan(cfg: DictConfig) -> Path | None:
     """The folder of the run, after checking that its inputs exist; None for predictions made elsewhere, which are read first."""
-    from erv.runtime.session import planned
+    from erv.runtime.planning import plan_run
 
     _require(cfg)
     if cfg.predictions is not None:
         return None
     _set_length(cfg)
-    return planned(cfg)[1].folder
+    return plan_run(cfg)[1].folder
 
 
 @command("evaluate", plan)

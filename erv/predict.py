@@ -43,12 +43,14 @@ def main(cfg: DictConfig) -> None:
 
 def predict(cfg: DictConfig) -> Iterator[Prediction]:
     """Generate the policy's answers batch by batch, with the verifier's emotions and the rewards."""
+    from erv.config.schema import PROVIDED
     from erv.evaluation.annotate import add_rewards
     from erv.evaluation.generate import generate_predictions
     from erv.runs.resolve import adopt_verifier, resolve_checkpoints, training_config
-    from erv.runtime.components import PROVIDED, Parts
+    from erv.runtime.components import Parts
+    from erv.runtime.planning import disk_errors
     from erv.runtime.run_context import answer_length
-    from erv.runtime.session import quiet, user_errors
+    from erv.runtime.session import quiet
     from erv.taxonomy import DFEW, MAFW
 
     tree = config.plain(cfg)
@@ -64,7 +66,7 @@ def predict(cfg: DictConfig) -> Iterator[Prediction]:
     adopt_verifier(tree)
     config.check(tree, PROVIDED)
     quiet(tree)
-    with user_errors(), tempfile.TemporaryDirectory() as folder:  # in place of a run's folder
+    with disk_errors(), tempfile.TemporaryDirectory() as folder:  # in place of a run's folder
         config.build(corpus).require()
         resolve_checkpoints(tree)
         parts = Parts(tree, Path(folder))

@@ -28,9 +28,9 @@ _log = logging.getLogger(__name__)
 
 def plan(cfg: DictConfig) -> Path:
     """Where the run of `cfg` lies, once all that it needs is there."""
-    from erv.runtime.session import planned
+    from erv.runtime.planning import plan_run
 
-    return planned(cfg)[1].folder
+    return plan_run(cfg)[1].folder
 
 
 @command("train", plan)

@@ -13,10 +13,10 @@ from snapshots import EXPERIMENTS, FOLDER, command_of, composed, snapshot
 
 from erv import config
 from erv.cli.command import conf_folder
+from erv.config.schema import PROVIDED
 from erv.errors import ConfigError
 from erv.evaluation.metrics.learning_curves import read_curves
 from erv.report.config_diff import flat
-from erv.runtime.components import PROVIDED
 from erv.training.grpo import GRPO
 
 ABLATIONS = {file.stem: yaml.safe_load(file.read_text()) or {} for file in (conf_folder() / "ablation").glob("*.yaml")}

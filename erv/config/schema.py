@@ -98,3 +98,22 @@ STAGES = {
     "sft": "erv.training.SFT",
     "grpo": "erv.training.GRPO",
 }
+# What a command makes and passes to constructors that have a parameter of this name; no key is needed for these.
+PROVIDED = (
+    "policy",
+    "verifier",
+    "reward",
+    "judge",
+    "taxonomy",
+    "optim",
+    "modalities",
+    "seed",
+    "texts",
+    "labels",
+    "verifier_labels",
+    "sentences",
+    "folder",
+    "run_name",
+    "group",
+    "resolved",
+)

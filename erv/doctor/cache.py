@@ -16,7 +16,7 @@ def fill(cfg: DictConfig) -> None:
     Any number of processes may do this at once, on any number of machines that see the folder: each takes what no other is at.
     """
     from erv.cli.shards import run_in_processes
-    from erv.runtime.session import user_errors
+    from erv.runtime.planning import disk_errors
 
     for key in ("data", "policy"):
         if cfg.get(key) is None:
@@ -25,7 +25,7 @@ def fill(cfg: DictConfig) -> None:
     if devices > 1:
         run_in_processes("erv.doctor", devices, ["devices=1"])
         return
-    with user_errors():
+    with disk_errors():
         _fill(config.plain(cfg))
 
 
@@ -35,9 +35,10 @@ def _fill(tree: dict[str, object]) -> None:
 
     import torch
 
+    from erv.config.schema import PROVIDED
     from erv.data.datasets.base import SPLITS
     from erv.runs.resolve import resolve_checkpoints
-    from erv.runtime.components import PROVIDED, Parts
+    from erv.runtime.components import Parts
 
     config.check({key: tree[key] for key in ("data", "media", "policy")}, PROVIDED)
     torch.set_num_threads(int(tree["launch"]["threads"]))  # type: ignore[index]

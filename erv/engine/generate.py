@@ -13,13 +13,14 @@ from transformers import PreTrainedModel
 from erv.engine.kv_cache import start_decoding
 from erv.engine.layers import trunk_and_head
 from erv.engine.sampling import Sampling, draw, uniforms
+from erv.errors import UserError
 
 # Finished rows are dropped once at most this fraction of the rows would remain. Dropping copies the completions' cache, so it
 # has to pay: not at every completion that ends.
 COMPACTION_THRESHOLD = 0.75
 
 
-class PromptTooLong(ValueError):
+class PromptTooLong(UserError, ValueError):
     """A prompt and its completion do not fit the decoder's positions."""
 
 

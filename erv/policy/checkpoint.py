@@ -14,6 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
+from erv.errors import UserError
+
 # (weights in one file, index of weights in shards); safetensors first
 _WEIGHT_FILES = (
     ("model.safetensors", "model.safetensors.index.json"),
@@ -22,7 +24,7 @@ _WEIGHT_FILES = (
 _CONFIG_FILES = ["*.json", "*.txt", "*.jinja", "*.model"]  # configs and tokenizers
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError, ValueError):
     """A checkpoint that cannot be found, is not whole, or is not what its config says."""
 
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Literal, get_args
 
 import numpy as np
-import torch
 
 from erv.rewards.base import Completion
 from erv.types import Sentence
@@ -100,6 +99,8 @@ class ExplanationReward:
 
     def emotions(self, probabilities: np.ndarray, labels: Sequence[str]) -> tuple[str, ...]:
         """The emotions of one sentence from its probabilities `[E]`, likeliest first."""
+        import torch  # here, so that settings can be checked without it
+
         # torch's order of equal probabilities is that of the released code; NumPy's is not
         order = torch.as_tensor(probabilities).topk(min(self.top_k, len(labels))).indices.tolist()
         chosen = [i for i in order if probabilities[i] > self.threshold]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from erv import config
+from erv.config.schema import PROVIDED
 from erv.data.clip_reader import ClipReader
 from erv.data.datasets.base import Corpus, refuse_overlap
 from erv.data.media.settings import MediaSettings
@@ -38,9 +39,6 @@ from erv.verifier.dataset import Sentences
 from erv.verifier.metrics import gate
 
 _log = logging.getLogger(__name__)
-# What constructors may ask for by the name of a parameter; no config key is needed for these.
-PROVIDED = ("policy", "verifier", "reward", "judge", "taxonomy", "optim", "modalities", "seed", "texts", "labels",
-            "verifier_labels", "sentences", "folder", "run_name", "group", "resolved")  # fmt: skip
 _STYLE_OF: dict[str, Stage] = {"towers": "sft", "sft": "sft", "grpo": "grpo"}  # how a stage's prompts are written
 
 

@@ -23,18 +23,62 @@ from erv.runs.resolve import CHECKPOINT_KEYS, find_model
 from erv.taxonomy import counterpart
 
 _PRECISIONS = ("32-true", "bf16-mixed")
-
 _WEIGHTS = ("*.safetensors", "*.bin")
 _CHECKPOINTS = 4  # at once: the last two, the best and the one being written
 _COPIES = (
     1 + 3 * _CHECKPOINTS
 )  # of a model's weights that a run may write: the model, and checkpoints with two moments each
+# Settings whose classes import no framework, so that their own rules for values can be asked at once.
+_LIGHT_SETTINGS = (
+    "media",
+    "augment",
+    "evaluation",
+    "metrics",
+    "reward.format",
+    "reward.answer",
+    "reward.explanation",
+    "verifier.data.noise",
+)
 
 
-def missing(tree: Mapping[str, Any], composition: Composition) -> list[str]:
-    """Every piece that is not there or does not fit, a text each; empty when the run may begin."""
-    found = [*_data(tree, composition), *_checkpoints(tree), *_untrained_verifier(tree, composition)]
-    return [*found, *_keys(tree), *_settings(tree), *_accumulation(tree), *_validation(tree), *_disk(tree)]
+def input_problems(tree: Mapping[str, Any], composition: Composition) -> list[str]:
+    """What the run needs and does not find, and values that cannot be: data, checkpoints, keys, disk space, intervals."""
+    return [
+        *_values(tree),
+        *_data(tree, composition),
+        *_checkpoints(tree),
+        *_untrained_verifier(tree, composition),
+        *_keys(tree),
+        *_lora(tree),
+        *_accumulation(tree),
+        *_validation(tree),
+        *_disk(tree),
+    ]
+
+
+def stage_problems(tree: Mapping[str, Any]) -> list[str]:
+    """Keys that contradict one another by the rules of the stage; its class is imported for that."""
+    if not tree.get("algo"):
+        return []
+    train = at(tree, "policy.train") or ()
+    stage = config.locate(tree["algo"]["_target_"])
+    if message := getattr(stage, "contradiction", lambda *_: None)(tree["algo"], train):
+        return [message]
+    if not tree.get("policy") or tree["stage"] == "towers":
+        return []
+    augmented = bool(tree.get("augment")) and config.build(tree["augment"]) != Augmentation()
+    message = config.build(tree["media"]).cache_conflict(train, augmented)
+    return [message] if message else []
+
+
+def _values(tree: Mapping[str, Any]) -> Iterator[str]:
+    for key in _LIGHT_SETTINGS:
+        node = at(tree, key)
+        if isinstance(node, Mapping) and "_target_" in node:
+            try:
+                config.build(node)
+            except ConfigError as error:
+                yield str(error)
 
 
 def _data(tree: Mapping[str, Any], composition: Composition) -> Iterator[str]:
@@ -114,24 +158,12 @@ def _keys(tree: Mapping[str, Any]) -> Iterator[str]:
             )
 
 
-def _settings(tree: Mapping[str, Any]) -> Iterator[str]:
-    """Keys that contradict one another, each by the rule of the part that it would stop later."""
-    if not tree.get("algo"):
-        return
-    if tree["stage"] == "grpo" and (chance := at(tree, "policy.lora.lora_dropout")):
+def _lora(tree: Mapping[str, Any]) -> Iterator[str]:
+    if tree["stage"] == "grpo" and (probability := at(tree, "policy.lora.lora_dropout")):
         yield (
-            f"GRPO compares log-probs of two passes, so adapters have no dropout; got policy.lora.lora_dropout={chance}: "
+            f"GRPO compares log-probs of two passes, so adapters have no dropout; got policy.lora.lora_dropout={probability}: "
             "set it to 0 or leave it out"
         )
-    train = at(tree, "policy.train") or ()
-    if message := getattr(config.locate(tree["algo"]["_target_"]), "contradiction", lambda *_: None)(
-        tree["algo"], train
-    ):
-        yield message
-    elif tree.get("policy") and tree["stage"] != "towers":
-        augmented = bool(tree.get("augment")) and config.build(tree["augment"]) != Augmentation()
-        if message := config.build(tree["media"]).cache_conflict(train, augmented):
-            yield message
 
 
 def _accumulation(tree: Mapping[str, Any]) -> Iterator[str]:

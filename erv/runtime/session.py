@@ -7,7 +7,6 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,28 +14,17 @@ from filelock import FileLock
 from lightning.fabric.utilities.rank_zero import rank_zero_only as lightning_rank_zero_only
 from lightning.pytorch import seed_everything
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from erv import config
 from erv.cli.shards import Shard
-from erv.config.composition import Composition, overrides
-from erv.config.validate import as_list, problems_of
-from erv.data.clip_reader import UnusableClips
-from erv.data.datasets.base import CorpusError, CorpusMissing
-from erv.data.media.decode_pool import DecodersDie
-from erv.data.media.feature_cache import CacheTooLarge
-from erv.engine.generate import PromptTooLong
-from erv.errors import ConfigError
+from erv.config.composition import overrides
 from erv.evaluation.evaluator import FailedVerdicts
 from erv.evaluation.predictions import IncompletePredictions
-from erv.runs.resolve import adopt_verifier, resolve_checkpoints, training_files
 from erv.runs.run import Run
 from erv.runtime import leakage
-from erv.runtime.components import PROVIDED, Parts
+from erv.runtime.components import Parts
 from erv.runtime.evaluation import is_evaluated
-from erv.runtime.preflight import missing, trainer_problems
-from erv.utils.io import disk_error
-from erv.verifier.metrics import UnfitVerifier
+from erv.runtime.planning import disk_errors, plan_run
 
 _log = logging.getLogger(__name__)
 
@@ -48,8 +36,9 @@ def open_stage(cfg: DictConfig, shard: Shard | None = None) -> Iterator[tuple[Ru
     What a user can put right (a missing corpus, an unfit verifier, a judge's key, …) becomes a ConfigError. A process that
     makes a share only holds that share, and leaves the folder to the one that it works for.
     """
-    tree, run = planned(cfg)
-    with user_errors():
+    tree, run = plan_run(cfg)
+    quiet(tree)
+    with disk_errors():
         parts = Parts(tree, run.folder)
         if parts.ranks.size > 1 and parts.device == "cuda":
             torch.cuda.set_device(parts.ranks.device)
@@ -72,54 +61,6 @@ def open_stage(cfg: DictConfig, shard: Shard | None = None) -> Iterator[tuple[Ru
                 seed_everything(tree["seed"], workers=True, verbose=False)
                 _log.info("run %s", run.folder)
                 yield run, parts
-
-
-def planned(cfg: DictConfig) -> tuple[dict[str, Any], Run]:
-    """Check the config and all it needs; the config with its references resolved, and the run it makes.
-
-    One ConfigError lists every problem. Nothing is written, so that the jobs of a grid can be planned before one starts.
-    """
-    composition = Composition.current()
-    found = problems_of(cfg, PROVIDED, composition.origins)
-    tree = config.plain(cfg) if not OmegaConf.missing_keys(cfg) else {}
-    if tree and not any("_target_" in text for text in found):
-        found += [*trainer_problems(tree), *missing(tree, composition)]
-    if found:
-        raise ConfigError(as_list("this cannot run:", found))
-    quiet(tree)
-    with user_errors():
-        corpus = config.build(tree["data"])
-        for warning in corpus.warnings():
-            _log.warning("%s", warning)
-        adopted = adopt_verifier(tree) if tree["stage"] == "evaluate" else {}
-        identities = adopted | resolve_checkpoints(tree) | training_files(tree) | {"data": corpus.digest()}
-    signature = config.signature(cfg, identities)
-    return tree, Run(Path(tree["paths"]["runs"]) / tree["group"] / tree["name"] / signature)
-
-
-@contextmanager
-def user_errors() -> Iterator[None]:
-    """What a user can put right becomes a ConfigError: a missing corpus, clips that cannot be used, a full disk, …"""
-    try:
-        yield
-    except (
-        CorpusMissing,
-        CorpusError,
-        UnusableClips,
-        CacheTooLarge,
-        DecodersDie,
-        UnfitVerifier,
-        PromptTooLong,
-    ) as error:
-        raise ConfigError(str(error)) from error
-    except Exception as error:
-        if (refused := disk_error(error)) is None:
-            raise
-        notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", ()))
-        raise ConfigError(
-            f"the disk refuses to be written or read: {refused}\n  make room or set paths.runs (ERV_RUNS) to another disk; what "
-            f"was done is kept, and the same command goes on from there{notes}"
-        ) from error
 
 
 def quiet(tree: Mapping[str, Any]) -> None:

@@ -13,10 +13,10 @@ from omegaconf import OmegaConf
 
 from erv import config
 from erv.cli.command import conf_folder
+from erv.config.schema import PROVIDED
 from erv.errors import ConfigError
 from erv.runs.resolve import find_model
 from erv.runs.run import Run
-from erv.runtime.components import PROVIDED
 from erv.utils.io import write_json
 
 EXPERIMENTS = sorted(file.stem for file in (conf_folder() / "exp").glob("*.yaml"))

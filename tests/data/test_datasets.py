@@ -553,7 +553,7 @@ def test_configs_compose_for_every_corpus():
 
     from erv import config
     from erv.cli.command import conf_folder
-    from erv.runtime.components import PROVIDED
+    from erv.config.schema import PROVIDED
 
     names = sorted(file.stem for file in (conf_folder() / "data").glob("*.yaml"))
     assert len(names) >= 11
