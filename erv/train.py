@@ -48,8 +48,8 @@ def main(cfg: DictConfig) -> None:
 
 def fit(run: Run, parts: Parts) -> tuple[Any, StepData]:
     """Train, from the last checkpoint if there is one, and write the model; rank 0 of several processes writes."""
-    from erv.distributed import deepspeed_hooks, fsdp
-    from erv.distributed.ddp import leave
+    from erv.distributed.ddp import end_process_group
+    from erv.distributed.sharding import sharding_of
     from erv.runs.run import MODEL
     from erv.runtime import leakage
     from erv.runtime.evaluation import screen_evaluation
@@ -72,10 +72,10 @@ def fit(run: Run, parts: Parts) -> tuple[Any, StepData]:
         num_sanity_val_steps=0, callbacks=callbacks(run, parts, rewarded), plugins=[DurableIO()],
         use_distributed_sampler=False,
     )  # fmt: skip
-    ranks.lead()
+    ranks.announce_leader()
     trainer.fit(algo, data, ckpt_path=run.last_checkpoint, weights_only=True)
-    state = deepspeed_hooks.full_state(algo) or fsdp.full_state(algo.model)
-    leave(trainer)
+    state = sharding_of(trainer).full_state(algo.model)
+    end_process_group(trainer)
     signals.listen(signals.stop)
     if not parts.ranks.leads:
         return algo, data

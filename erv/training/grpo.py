@@ -17,9 +17,8 @@ from typing import Any, Literal
 import torch
 
 from erv.data.clip_reader import Sample
-from erv.distributed import collectives, deepspeed_hooks
-from erv.distributed.deepspeed import strategy_of
-from erv.distributed.fsdp import shard, whole
+from erv.distributed import collectives
+from erv.distributed.sharding import sharding_of
 from erv.engine.generate import Rollout, rows_of, trained_mask
 from erv.engine.layers import dropouts, is_known
 from erv.engine.sampling import Sampling
@@ -130,12 +129,12 @@ class GRPO(GroupGradients):
 
     def configure_model(self) -> None:
         """Share policy and reference out, where the strategy does so; gradients are sums."""
-        shard(self, [self.model, self.reference], mean=False)
+        sharding_of(self.trainer).shard([self.model, self.reference], mean_gradients=False)
 
     def training_step(self, batch: list[Sample], index: int) -> None:
         """Rollout, score, advantages, update."""
         iteration = index + 1
-        with whole(self.model), deepspeed_hooks.whole(self):
+        with sharding_of(self.trainer).whole_weights([self.model]):
             rollout = self.rollout(batch, iteration)
             scored = self.score(batch, rollout)
             advantage = self.advantages(scored)
@@ -163,7 +162,7 @@ class GRPO(GroupGradients):
 
     def advantages(self, scored: Scored) -> Advantages:
         """How much better each answer of all processes is than the others of its clip."""
-        rewards, weights = collectives.joined(scored.rewards), tuple(self.reward.weights.values())
+        rewards, weights = collectives.all_gather_rows(scored.rewards), tuple(self.reward.weights.values())
         return advantages(rewards, weights, self.group_size, self.scale, self.normalise_then_sum)
 
     def resample(
@@ -187,24 +186,24 @@ class GRPO(GroupGradients):
 
     def update(self, batch: list[Sample], scored: Scored, advantage: Advantages, iteration: int) -> Metrics:
         """`updates` optimiser steps on one rollout; the metrics of the last. A step that is not finite is left out."""
-        optimiser, schedule = self.optimizers(), self.lr_schedulers()
+        optimiser, schedule, sharding = self.optimizers(), self.lr_schedulers(), sharding_of(self.trainer)
         rollout = replace(scored.rollout, mask=trained_mask(scored.rollout, self.mask_overlong))
         left_out = torch.zeros_like(advantage.silent) if self.zero_spread == "keep" else advantage.silent
         metrics: Metrics = {"left_out_groups": left_out.sum().float()}
-        rank, size = collectives.rank(), collectives.size()
+        rank, size = collectives.rank(), collectives.world_size()
         advantage = advantage.part(rank, size)
         prompts = (~left_out.chunk(size)[rank]).nonzero().flatten().tolist()
         mask = rollout.mask[rows_of(prompts, self.group_size)]
-        rows, tokens = collectives.totals([len(mask), int(mask.sum())], self.device)
+        rows, tokens = collectives.all_reduce_numbers([len(mask), int(mask.sum())], self.device)
         denominators = Denominators(rows, max(tokens, 1.0))
         old = None
         for _ in range(self.updates):
             now, found = self.gradients(batch, rollout, advantage, prompts, denominators, old)
             old = now if old is None else old
-            metrics |= add_metrics(collectives.gathered({n: v.cpu() for n, v in add_metrics(found).items()}))
+            metrics |= add_metrics(collectives.all_gather_object({n: v.cpu() for n, v in add_metrics(found).items()}))
             if tokens:
-                collectives.reduce_gradients(self.model.parameters())
-                metrics["grad_norm"] = self.clip()
+                sharding.sum_gradients(self.model.parameters())
+                metrics["grad_norm"] = sharding.clip_gradients(self.model.parameters(), self.optim.max_grad_norm)
                 folder, loss, norm = (
                     Path(self.trainer.default_root_dir),
                     float(metrics["loss"]),
@@ -213,7 +212,7 @@ class GRPO(GroupGradients):
                 sound = self.nonfinite.is_sound(
                     folder, iteration, loss, norm, lambda: broken_batch(batch, scored, advantage)
                 )
-                if sound or strategy_of(self):  # which leaves it out itself, and forgets it
+                if sound or sharding.skips_nonfinite_steps:
                     optimiser.step()
             schedule.step()
         return metrics

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from erv.data.clip_reader import Sample
-from erv.distributed.collectives import gathered
+from erv.distributed.collectives import all_gather_object
 from erv.engine.generate import Rollout, replaced
 from erv.grpo.advantages import Advantages, reward_metrics
 from erv.grpo.loss import Metrics
@@ -61,7 +61,7 @@ class Answers:
             [clip for clip in clips for _ in range(count)], scored.texts, scored.parts, done.mask.sum(1).cpu(),
             done.finished.cpu(), scored.rewards.cpu(),
         )  # fmt: skip
-        found = gathered(own)
+        found = all_gather_object(own)
         return cls(
             [clip for one in found for clip in one.clips], [text for one in found for text in one.texts],
             [part for one in found for part in one.parts], torch.cat([one.lengths for one in found]),

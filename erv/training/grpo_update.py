@@ -6,13 +6,11 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from erv.data.clip_reader import Sample
-from erv.distributed import deepspeed_hooks
-from erv.distributed.collectives import full, gathered
-from erv.distributed.deepspeed import strategy_of
-from erv.distributed.fsdp import gather, is_sharded, whole
+from erv.distributed.collectives import all_gather_object
+from erv.distributed.sharding import sharding_of
 from erv.engine.generate import Rollout, rows_of
 from erv.engine.logprobs import CompletionLogps, completion_logps, micro_batches
 from erv.engine.sampling import Sampling
@@ -22,7 +20,6 @@ from erv.grpo.importance_sampling import Correction
 from erv.grpo.loss import Denominators, Metrics, Objective, policy_loss
 from erv.policy.batch import PolicyBatch
 from erv.training.oom import is_shortage, smaller_budget
-from erv.training.optim import Optim
 from erv.training.validation import DevCurve
 
 
@@ -34,7 +31,6 @@ class GroupGradients(DevCurve):
     objective: Objective
     sampling: Sampling
     correction: Correction | None
-    optim: Optim
     group_size: int
     token_budget: int
     verify_shared_prefix: bool
@@ -42,7 +38,7 @@ class GroupGradients(DevCurve):
     @property
     def shared_out(self) -> bool:
         """Whether processes meet in every pass."""
-        return is_sharded(self.model) or strategy_of(self) is not None
+        return sharding_of(self.trainer).collective_passes
 
     def gradients(
         self, batch: list[Sample], rollout: Rollout, advantage: Advantages, prompts: list[int], denominators: Denominators,
@@ -53,14 +49,16 @@ class GroupGradients(DevCurve):
         When memory is short it begins again with half the tokens in a micro-batch: the batch and its gradient stay the same.
         Processes that share weights out run equally many passes, and none can begin again alone.
         """
+        sharding = sharding_of(self.trainer)
+        models = [model for model in (self.model, self.reference) if model is not None]
         while True:
             self.optimizers().zero_grad()
             now, found, cut = torch.zeros_like(rollout.logps), [], []
             try:
                 cuts = self.cut(batch, rollout.mask[rows_of(prompts, self.group_size)], prompts)
-                passes = max(gathered(len(cuts))) if self.shared_out else len(cuts)
+                passes = max(all_gather_object(len(cuts))) if self.shared_out else len(cuts)
                 for number in range(passes):
-                    with deepspeed_hooks.one_pass(self, last=number == passes - 1):
+                    with sharding.micro_batch(models, last=number == passes - 1):
                         if number >= len(cuts):
                             self.add_nothing(batch, rollout)
                             continue
@@ -82,7 +80,7 @@ class GroupGradients(DevCurve):
     ) -> tuple[Tensor, Metrics]:  # fmt: skip
         """Add the gradient of the clips `cut`; nothing that it was made of is held on to."""
         logps, loss, metrics = self.loss(batch, rollout, advantage, cut, denominators, old)
-        self.manual_backward(deepspeed_hooks.summed(self, loss))
+        self.manual_backward(sharding_of(self.trainer).scale_loss(loss, self.model))
         return logps.detach(), {**metrics, "loss": loss.detach()}
 
     def add_nothing(self, batch: list[Sample], rollout: Rollout) -> None:
@@ -95,7 +93,7 @@ class GroupGradients(DevCurve):
             with torch.no_grad():
                 self.logps(self.reference, collated, tokens, torch.ones_like(tokens))
         logps, _ = self.logps(self.model, collated, tokens, torch.ones_like(tokens))
-        self.manual_backward(deepspeed_hooks.summed(self, logps.sum() * 0))
+        self.manual_backward(sharding_of(self.trainer).scale_loss(logps.sum() * 0, self.model))
 
     def cut(self, batch: list[Sample], mask: Tensor, prompts: list[int]) -> list[list[int]]:
         """The clips `prompts` in micro-batches within the token budget; none if `mask` leaves nothing to train on."""
@@ -137,23 +135,17 @@ class GroupGradients(DevCurve):
         self, model: Any, prompts: PolicyBatch, tokens: Tensor, mask: Tensor, with_entropy: bool = False
     ) -> CompletionLogps:
         """Log-probs of the answers under `model`; the first ones that are trained on check the shared prefix."""
-        gather(model)
+        sharding = sharding_of(self.trainer)
+        sharding.prepare_forward(model)
         embeds, prompt_mask, _ = model.embed(prompts)
         answers = (tokens, mask, self.group_size)
         if self.verify_shared_prefix and model is self.model:
             few = first_groups(embeds, prompt_mask, *answers)
-            with whole(model), deepspeed_hooks.whole(self):
+            with sharding.whole_weights([model]):
                 parted = verify_shared_prefix(model.language_model, *few)
-            gather(model)
+            sharding.prepare_forward(model)
             unclear = math.isnan(parted)  # nothing to compare yet
-            self.verify_shared_prefix = any(gathered(unclear)) if self.shared_out else unclear
+            self.verify_shared_prefix = any(all_gather_object(unclear)) if self.shared_out else unclear
         return completion_logps(
             model.language_model, embeds, prompt_mask, *answers, self.sampling.temperature, with_entropy
         )
-
-    def clip(self) -> Tensor:
-        """Clip the gradient; its norm before."""
-        if (strategy := strategy_of(self)) is not None:
-            return strategy.gradient_norm()
-        limit = self.optim.max_grad_norm or float("inf")
-        return full(nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p.grad is not None], limit))

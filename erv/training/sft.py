@@ -11,9 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from erv.data.clip_reader import Sample
-from erv.distributed.collectives import average, totals
-from erv.distributed.deepspeed_hooks import refuse_uneven
-from erv.distributed.fsdp import gather, shard
+from erv.distributed.collectives import all_reduce_mean, all_reduce_numbers
+from erv.distributed.sharding import sharding_of
 from erv.policy.batch import IGNORE, PolicyBatch
 from erv.policy.humanomni.prompts import MEDIA_IDS
 from erv.policy.policy import Policy, save_policy
@@ -69,7 +68,7 @@ class SFT(pl.LightningModule):
         The processes' parts of a batch differ in tokens, so each divides by the batch's mean number (by its weight) of them.
         """
         if not batch:
-            average(torch.zeros(2, device=self.device))
+            all_reduce_mean(torch.zeros(2, device=self.device))
             return torch.zeros((), device=self.device), {}
         collated, weights = self.collate(batch)
         media = self.model.media(collated)
@@ -83,7 +82,7 @@ class SFT(pl.LightningModule):
         logits = self.model.language_model.lm_head(hidden[predicts]).float()
         nll = F.cross_entropy(logits, labels[:, 1:][predicts[:, :-1]], reduction="none")
         weight = weights[collated.labels != IGNORE]
-        tokens, clips = average(torch.stack([weight.sum(), weight.new_tensor(len(batch))])).unbind()
+        tokens, clips = all_reduce_mean(torch.stack([weight.sum(), weight.new_tensor(len(batch))])).unbind()
         parts = {"loss/text": (nll * weight).sum() / tokens}
         if self.head is not None:
             gold = torch.tensor([self.taxonomy.index(clip.label) for clip, _ in batch], device=self.device)
@@ -122,12 +121,13 @@ class SFT(pl.LightningModule):
 
     def configure_model(self) -> None:
         """Share the weights out, where the strategy does so; gradients are means, as Lightning takes the steps."""
-        shard(self, [self.model, self.head], mean=True)
+        sharding_of(self.trainer).shard([self.model, self.head], mean_gradients=True)
 
     def training_step(self, batch: list[Sample], _: int) -> Tensor:
         """One batch."""
-        gather(self.model)
-        refuse_uneven(self, {name for _, features in batch for name in features})
+        sharding = sharding_of(self.trainer)
+        sharding.prepare_forward(self.model)
+        sharding.require_equal_modalities({name for _, features in batch for name in features})
         loss, parts = self.loss(batch)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch), sync_dist=True)
         named = {f"train/{name}": value for name, value in parts.items()}
@@ -136,7 +136,7 @@ class SFT(pl.LightningModule):
 
     def validation_step(self, batch: list[Sample], _: int) -> None:
         """The same loss on the dev split; a process may have no part of the last batch."""
-        clips = totals([len(batch)], self.device)[0]
+        clips = all_reduce_numbers([len(batch)], self.device)[0]
         self.dev.update({"loss": self.loss(batch)[0]}, clips)
 
     def on_validation_epoch_end(self) -> None:

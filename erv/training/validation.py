@@ -11,7 +11,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from erv.data.clip_reader import Sample
-from erv.distributed import deepspeed_hooks, fsdp
+from erv.distributed.sharding import sharding_of
 from erv.evaluation.annotate import judge_rewards, judged, read
 from erv.evaluation.generate import answers
 from erv.evaluation.judges.base import Judge
@@ -72,10 +72,8 @@ class WholeForValidation(pl.Callback):
 
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Gather once."""
-        self.held.enter_context(deepspeed_hooks.whole(module))
-        for model in module.children():
-            if any(p.requires_grad for p in model.parameters()):
-                self.held.enter_context(fsdp.whole(model))
+        trained = [model for model in module.children() if any(p.requires_grad for p in model.parameters())]
+        self.held.enter_context(sharding_of(trainer).whole_weights(trained))
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Share out again."""

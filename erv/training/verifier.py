@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from erv.distributed.collectives import joined
+from erv.distributed.collectives import all_gather_rows
 from erv.training.callbacks.nan_guard import NonFinite
 from erv.training.datamodule import SentenceData
 from erv.training.optim import Optim
@@ -72,8 +72,8 @@ class VerifierTraining(pl.LightningModule):
             self.dev.update({"loss": self._loss(rows)}, len(rows))
         elif self.loss.needs_embeddings:
             width, labels = self.model.config.hidden_size, len(self.verifier.labels)
-            joined(torch.zeros(0, width, device=self.device))
-            joined(torch.zeros(0, labels, device=self.device))
+            all_gather_rows(torch.zeros(0, width, device=self.device))
+            all_gather_rows(torch.zeros(0, labels, device=self.device))
 
     def on_validation_epoch_end(self) -> None:
         """Log this round, over all processes."""
@@ -86,7 +86,7 @@ class VerifierTraining(pl.LightningModule):
         logits, embeddings = self.verifier.logits([row["text"] for row in rows], self.loss.needs_embeddings)
         if embeddings is None:
             return self.loss(logits.float(), targets, weights=self.weights)
-        return self.loss(logits.float(), targets, joined(embeddings), self.weights, joined(targets))
+        return self.loss(logits.float(), targets, all_gather_rows(embeddings), self.weights, all_gather_rows(targets))
 
     def measure(self, data: SentenceData) -> dict[str, Any]:
         """Figures on the held-out splits, threshold and temperature, the plot, and the model's folder with all of them."""

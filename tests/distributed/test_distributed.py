@@ -26,7 +26,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from erv.cli.command import conf_folder
-from erv.distributed.deepspeed import Zero
+from erv.distributed.deepspeed import DeepSpeed
 from erv.distributed.ranks import LEADER, Ranks
 from erv.runtime.preflight import trainer_problems
 from erv.train import main
@@ -294,9 +294,9 @@ def test_deepspeed_takes_the_config(stage, monkeypatch):
         tree = OmegaConf.to_container(compose("train", ["+exp=grpo_dfew", f"trainer=deepspeed_z{stage}"]).trainer)
     settings, precision = tree["strategy"], "bf16-mixed"
     assert settings.pop("_target_") == "erv.distributed.DeepSpeed"
-    strategy = Zero(**settings)
+    strategy = DeepSpeed(**settings)
     strategy._lightning_module = SimpleNamespace(optim=Optim(1.0, max_grad_norm=0.5), trainer=None)
-    monkeypatch.setattr(Zero, "precision_plugin", SimpleNamespace(precision=precision))
+    monkeypatch.setattr(DeepSpeed, "precision_plugin", SimpleNamespace(precision=precision))
     monkeypatch.setattr(DeepSpeedStrategy, "_format_batch_size_and_grad_accum_config", lambda self: None)
     strategy._format_config()
     found = DeepSpeedConfig(strategy.config)

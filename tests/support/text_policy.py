@@ -9,9 +9,10 @@ from torch import nn
 from torch.utils.data import DataLoader
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from erv.distributed import deepspeed_hooks
-from erv.distributed.collectives import full
-from erv.distributed.ddp import Replicas, leave
+from erv.distributed.collectives import full_tensor
+from erv.distributed.ddp import DDP, end_process_group
+from erv.distributed.deepspeed import DeepSpeed
+from erv.distributed.sharding import sharding_of
 from erv.grpo.loss import Objective
 from erv.policy.humanomni.prompts import Prompt
 from erv.taxonomy import Taxonomy
@@ -131,7 +132,7 @@ class Quiet(GRPO):
 
 def train(
     batches, reward, folder, language_model=None, seed=0, lr=1e-2, beta=0.04, loss="grpo", ends=(1,), share=(0, 1),
-    strategy=Replicas, **settings,
+    strategy=DDP, **settings,
 ):  # fmt: skip
     """Run GRPO over the batches, or this rank's `share` of each, under a Lightning trainer; the module afterwards."""
     policy = Policy(Model(language_model or decoder()), Processor(ends))
@@ -147,9 +148,10 @@ def train(
         enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
     )  # fmt: skip
     trainer.fit(algo, DataLoader([own(batch, share) for batch in batches], batch_size=None, collate_fn=None))
-    state = deepspeed_hooks.full_state(algo)
-    algo.weights = [state[name] if state else full(p.detach()) for name, p in algo.model.named_parameters()]
+    deepspeed = isinstance(trainer.strategy, DeepSpeed)
+    state = sharding_of(trainer).full_state(algo.model) if deepspeed else None
+    algo.weights = [state[name] if state else full_tensor(p.detach()) for name, p in algo.model.named_parameters()]
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in algo.model.parameters()]
-    algo.gradients = [] if state else list(map(full, gradients))  # DeepSpeed has none left
-    leave(trainer)
+    algo.gradients = [] if state else list(map(full_tensor, gradients))  # DeepSpeed has none left
+    end_process_group(trainer)
     return algo

@@ -11,7 +11,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
-from erv.distributed.collectives import gathered
+from erv.distributed.collectives import all_gather_object
 from erv.errors import ConfigError
 from erv.runs.checkpoints import Checkpoint, best, declared, place, prune
 from erv.utils.io import replacing
@@ -92,7 +92,7 @@ class Checkpoints(pl.Callback):
             return False
         before = self._best() if trainer.is_global_zero else None
         better = before is None or (value > before.figures[name] if WATCHED[name] else value < before.figures[name])
-        return gathered(better)[0]
+        return all_gather_object(better)[0]
 
     def _best(self) -> Checkpoint | None:
         found = declared(self.folder)
@@ -140,12 +140,12 @@ class VerifierMemory(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What each process' verifier remembers."""
-        return {"ranks": gathered(self.verifier.memory())}
+        return {"ranks": all_gather_object(self.verifier.memory())}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Remember it; with another number of processes, each remembers everything."""
         from erv.distributed import collectives
 
         ranks = state["ranks"]
-        for memory in [ranks[collectives.rank()]] if len(ranks) == collectives.size() else ranks:
+        for memory in [ranks[collectives.rank()]] if len(ranks) == collectives.world_size() else ranks:
             self.verifier.recall(memory)

@@ -10,10 +10,10 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from erv.distributed.collectives import full, rank
-from erv.distributed.deepspeed import strategy_of
+from erv.distributed.collectives import rank
+from erv.distributed.sharding import sharding_of
 
 _log = logging.getLogger(__name__)
 FOLDER = "nonfinite"
@@ -76,12 +76,9 @@ class SoundSteps(pl.Callback):
         if not module.automatic_optimization:
             return
         trained = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        strategy = strategy_of(module)
-        norm = strategy.gradient_norm() if strategy else nn.utils.get_total_norm([p.grad for p in trained])
+        norm = sharding_of(trainer).clip_gradients(trained, module.optim.max_grad_norm)
         iteration, folder = trainer.fit_loop.epoch_loop.batch_idx + 1, Path(trainer.default_root_dir)
-        if module.nonfinite.is_sound(folder, iteration, self.loss, float(full(norm)), self._shown):
-            if limit := module.optim.max_grad_norm:
-                nn.utils.clip_grads_with_norm_(trained, limit, norm)
+        if module.nonfinite.is_sound(folder, iteration, self.loss, float(norm), self._shown):
             return
         for parameter in trained:
             parameter.grad = None

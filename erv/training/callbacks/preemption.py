@@ -10,7 +10,7 @@ from typing import Any
 import lightning.pytorch as pl
 
 from erv.distributed import signals
-from erv.distributed.collectives import gathered, size
+from erv.distributed.collectives import all_gather_object, world_size
 from erv.distributed.signals import Stopped
 from erv.training.callbacks.checkpoint import Checkpoints
 
@@ -40,10 +40,10 @@ class Stopping(pl.Callback):
         if index % trainer.accumulate_grad_batches:
             return  # a gradient is underway
         self.done = index
-        if number := max(gathered(self.number)):
+        if number := max(all_gather_object(self.number)):
             self.saving.save(trainer, index)
             raise Stopped(number)
-        self.unchanged = size() == 1
+        self.unchanged = world_size() == 1
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, module: pl.LightningModule, optimizer: Any) -> None:
         """From here on the batch has to come to its end."""
