@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from erv.runs.run import Run
     from erv.runtime.components import Parts
     from erv.training.datamodule import StepData
+    from erv.training.stage import Stage
 
 _log = logging.getLogger(__name__)
 
@@ -41,12 +42,12 @@ def main(cfg: DictConfig) -> None:
 
     with open_stage(cfg) as (run, parts), refuse_incomplete():
         if run is not None:
-            algo, data = fit(run, parts)
+            stage, data = fit(run, parts)
             if parts.ranks.leads:
-                finish(run, parts, algo, data)
+                finish(run, parts, stage, data)
 
 
-def fit(run: Run, parts: Parts) -> tuple[Any, StepData]:
+def fit(run: Run, parts: Parts) -> tuple[Stage, StepData]:
     """Train, from the last checkpoint if there is one, and write the model; rank 0 of several processes writes."""
     from erv.distributed.ddp import end_process_group
     from erv.distributed.sharding import sharding_of
@@ -62,10 +63,10 @@ def fit(run: Run, parts: Parts) -> tuple[Any, StepData]:
         parts.check_verifier()
         parts.note_verifier()
     screen_evaluation(parts)
-    algo = parts.make("algo")
-    for part, (size, trained) in algo.policy.model.part_sizes().items() if hasattr(algo, "policy") else ():
+    stage: Stage = parts.make("algo")
+    for part, (size, trained) in stage.part_sizes().items():
         _log.info("%-16s %15s parameters, %s", part, f"{size:,}", f"{trained:,} trained" if trained else "frozen")
-    data = parts.data(algo)
+    data = parts.data(stage)
     trainer: pl.Trainer = config.build(
         tree["trainer"], max_epochs=1, logger=parts.loggers(),
         default_root_dir=str(run.folder), enable_model_summary=False, enable_checkpointing=False, log_every_n_steps=1,
@@ -73,18 +74,18 @@ def fit(run: Run, parts: Parts) -> tuple[Any, StepData]:
         use_distributed_sampler=False,
     )  # fmt: skip
     ranks.announce_leader()
-    trainer.fit(algo, data, ckpt_path=run.last_checkpoint, weights_only=True)
-    state = sharding_of(trainer).full_state(algo.model)
+    trainer.fit(stage, data, ckpt_path=run.last_checkpoint, weights_only=True)
+    state = sharding_of(trainer).full_state(stage.model)
     end_process_group(trainer)
     signals.listen(signals.stop)
     if not parts.ranks.leads:
-        return algo, data
+        return stage, data
     if state is not None:
-        algo.policy = parts.policy_of(state)
+        stage.policy = parts.policy_of(state)
     model = str(run.folder / MODEL)
-    algo.save(model)
+    stage.save(model)
     leakage.note_training(parts, model, data.clips() if isinstance(data, ClipData) else ())
-    return algo, data
+    return stage, data
 
 
 def callbacks(run: Run, parts: Parts, rewarded: bool) -> list[pl.Callback]:
@@ -112,7 +113,7 @@ def callbacks(run: Run, parts: Parts, rewarded: bool) -> list[pl.Callback]:
     return found
 
 
-def finish(run: Run, parts: Parts, algo: Any, data: StepData) -> None:
+def finish(run: Run, parts: Parts, stage: Stage, data: StepData) -> None:
     """Measure what was trained, and write it: from then on the run is done."""
     from erv.evaluation.console import spoken
     from erv.runs.run import MODEL
@@ -120,13 +121,12 @@ def finish(run: Run, parts: Parts, algo: Any, data: StepData) -> None:
     from erv.runtime.session import finish_run
     from erv.training.loggers.local import end, log_figures
 
-    if hasattr(algo, "measure"):
-        measured = algo.measure(data)
-    else:
+    measured = stage.measure(data)
+    if measured is None:
         measured = evaluate(run, parts) if parts.tree["evaluation"] else {}
         print("\n".join(spoken(measured)))
-    log_figures(algo.trainer, measured)
-    end(algo.trainer, run.folder / MODEL)
+    log_figures(stage.trainer, measured)
+    end(stage.trainer, run.folder / MODEL)
     finish_run(run, parts, measured)
 
 

@@ -21,6 +21,7 @@ from erv.errors import ConfigError
 from erv.runs.resolve import CHECKPOINTS, find_model
 from erv.taxonomy import counterpart
 from erv.training.datamodule import too_rarely
+from erv.training.stage import Stage
 
 _PRECISIONS = ("32-true", "bf16-mixed")
 
@@ -124,9 +125,8 @@ def _settings(tree: Mapping[str, Any]) -> Iterator[str]:
             "set it to 0 or leave it out"
         )
     train = at(tree, "policy.train") or ()
-    if message := getattr(config.locate(tree["algo"]["_target_"]), "contradiction", lambda *_: None)(
-        tree["algo"], train
-    ):
+    stage = config.locate(tree["algo"]["_target_"])
+    if isinstance(stage, type) and issubclass(stage, Stage) and (message := stage.contradiction(tree["algo"], train)):
         yield message
     elif tree.get("policy") and tree["stage"] != "towers":
         augmented = bool(tree.get("augment")) and config.build(tree["augment"]) != Augment()

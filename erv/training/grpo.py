@@ -55,7 +55,7 @@ class GRPO(GroupGradients):
     metrics are those of the whole batch; gradients are summed once per update.
     """
 
-    data = "features"
+    inputs = "features"
 
     def __init__(
         self, policy: Policy, reward: TotalReward, taxonomy: Taxonomy, optim: Optim, modalities: Sequence[str], seed: int,
@@ -95,7 +95,6 @@ class GRPO(GroupGradients):
             )
         self.model = policy.model
         self.reference = frozen_copy(policy.model) if objective.beta > 0 else None
-        self.rows: list[dict[str, Any]] = []  # the completions of the last iteration, for completions.parquet
 
     @staticmethod
     def contradiction(settings: Mapping[str, Any], trained: Collection[str]) -> str | None:
@@ -225,7 +224,7 @@ class GRPO(GroupGradients):
         metrics = metrics | completion_metrics(answers, advantage, list(self.reward.weights), self.taxonomy.neutral)
         self.log_dict({f"train/{name}": value for name, value in metrics.items()}, batch_size=len(batch))
         self.log("reward", metrics["reward"], prog_bar=True, logger=False, batch_size=len(batch))
-        self.rows = completion_rows(iteration, answers, advantage) if collectives.rank() == 0 else []
+        self.completions = completion_rows(iteration, answers, advantage) if collectives.rank() == 0 else []
 
     def configure_optimizers(self) -> Any:
         """AdamW over the trained parts; the schedule is stepped by hand, once per update."""

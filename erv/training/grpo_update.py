@@ -19,7 +19,7 @@ from erv.grpo.advantages import Advantages
 from erv.grpo.importance_sampling import Correction
 from erv.grpo.loss import Denominators, Metrics, Objective, policy_loss
 from erv.policy.batch import PolicyBatch
-from erv.training.oom import is_shortage, smaller_budget
+from erv.training.oom import is_out_of_memory, smaller_budget
 from erv.training.validation import DevCurve
 
 
@@ -69,7 +69,7 @@ class GroupGradients(DevCurve):
                         found.append(metrics)
                 return now, found
             except (RuntimeError, MemoryError) as error:
-                if not is_shortage(error):
+                if not is_out_of_memory(error):
                     raise
                 message = str(error).splitlines()[0]
             self.token_budget = smaller_budget(self.token_budget, cut, message, self.shared_out)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from erv.data.clip_reader import Sample
 from erv.distributed.collectives import all_reduce_mean, all_reduce_numbers
-from erv.distributed.sharding import sharding_of
 from erv.policy.batch import IGNORE, PolicyBatch
 from erv.policy.humanomni.prompts import MEDIA_IDS
 from erv.policy.policy import Policy, save_policy
@@ -20,11 +18,12 @@ from erv.rationale import compose
 from erv.taxonomy import Taxonomy
 from erv.training.callbacks.nan_guard import NonFinite
 from erv.training.optim import Optim
+from erv.training.stage import Stage
 from erv.training.validation import Means
 from erv.types import Clip
 
 
-class SFT(pl.LightningModule):
+class SFT(Stage):
     """Next-token cross-entropy on the answer text.
 
     `answer_weight` weighs the tokens between the answer tags against the others (paper: 1). `emotion_head` is the weight of an
@@ -32,7 +31,9 @@ class SFT(pl.LightningModule):
     needs both to see the clip at all within minutes. `max_nonfinite` steps in a row that are not finite end the run.
     """
 
-    data = "features"
+    inputs = "features"
+    policy: Policy
+    model: Any
 
     def __init__(
         self, policy: Policy, taxonomy: Taxonomy, optim: Optim, modalities: Sequence[str], batch_size: int, epochs: int,
@@ -101,7 +102,7 @@ class SFT(pl.LightningModule):
             columns.append(column)
         return torch.cat(columns, dim=1)
 
-    def require(self, clips: Sequence[Clip]) -> None:
+    def check_data(self, clips: Sequence[Clip]) -> None:
         """Raise ValueError when there is nothing to imitate for some clips."""
         without = [clip for clip in clips if clip.rationale is None]
         if without:
@@ -111,23 +112,19 @@ class SFT(pl.LightningModule):
                 "data=manifest"
             )
 
-    def length(self, clip: Clip) -> int:
-        """Tokens of what is imitated: clips with as many share batches."""
-        return len(self.policy.processor.target_ids(compose(clip.rationale or "", clip.label)))
-
-    def steps(self, rows: int) -> int:
-        """Batches of `epochs` passes over `rows` samples."""
-        return self.epochs * rows // self.batch_size
+    @property
+    def row_length(self) -> Callable[[Clip], int]:
+        """Tokens of the text that is imitated."""
+        return lambda clip: len(self.policy.processor.target_ids(compose(clip.rationale or "", clip.label)))
 
     def configure_model(self) -> None:
         """Share the weights out, where the strategy does so; gradients are means, as Lightning takes the steps."""
-        sharding_of(self.trainer).shard([self.model, self.head], mean_gradients=True)
+        self.sharding.shard([self.model, self.head], mean_gradients=True)
 
     def training_step(self, batch: list[Sample], _: int) -> Tensor:
         """One batch."""
-        sharding = sharding_of(self.trainer)
-        sharding.prepare_forward(self.model)
-        sharding.require_equal_modalities({name for _, features in batch for name in features})
+        self.sharding.prepare_forward(self.model)
+        self.sharding.require_equal_modalities({name for _, features in batch for name in features})
         loss, parts = self.loss(batch)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch), sync_dist=True)
         named = {f"train/{name}": value for name, value in parts.items()}
@@ -143,11 +140,6 @@ class SFT(pl.LightningModule):
         """Log this round, over all processes."""
         self.log("dev/loss", self.dev.compute()["loss"], prog_bar=True)
         self.dev.reset()
-
-    def configure_optimizers(self) -> Any:
-        """AdamW with its schedule per step."""
-        optimiser, schedule = self.optim.build(self.parameters(), self.trainer.estimated_stepping_batches)
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def save(self, folder: str) -> None:
         """Write the policy."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_accuracy
@@ -19,13 +18,16 @@ from erv.taxonomy import Taxonomy
 from erv.training.callbacks.nan_guard import NonFinite
 from erv.training.datamodule import ClipData
 from erv.training.optim import Optim
+from erv.training.stage import Stage
 from erv.training.validation import Means
 
 
-class TowerWarmup(pl.LightningModule):
+class TowerWarmup(Stage):
     """Three linear heads on the mean tower features (picture, voice, both); the sum of their cross-entropies."""
 
-    data = "pixels"
+    inputs = "pixels"
+    policy: Policy
+    model: Any
 
     def __init__(
         self, policy: Policy, taxonomy: Taxonomy, optim: Optim, batch_size: int, epochs: int, max_nonfinite: int = 3
@@ -52,10 +54,6 @@ class TowerWarmup(pl.LightningModule):
     def labels(self, batch: list[Sample]) -> Tensor:
         """Class indices `[B]`."""
         return torch.tensor([self.taxonomy.index(clip.label) for clip, _ in batch], device=self.device)
-
-    def steps(self, rows: int) -> int:
-        """Batches of `epochs` passes over `rows` samples."""
-        return self.epochs * rows // self.batch_size
 
     def training_step(self, batch: list[Sample], _: int) -> Tensor:
         """Sum of the heads' cross-entropies."""
@@ -94,11 +92,6 @@ class TowerWarmup(pl.LightningModule):
                 for name in self.heads
             }
         }
-
-    def configure_optimizers(self) -> Any:
-        """AdamW with its schedule per step."""
-        optimiser, schedule = self.optim.build(self.parameters(), self.trainer.estimated_stepping_batches)
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def save(self, folder: str) -> None:
         """Write the policy with its warmed-up towers."""

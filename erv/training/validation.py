@@ -20,11 +20,12 @@ from erv.evaluation.settings import Evaluation
 from erv.policy.policy import Policy
 from erv.rewards.composite import TotalReward
 from erv.taxonomy import Taxonomy
+from erv.training.stage import Stage
 
 SHOWN = ("war", "uar", "eea", "epc", "fcr", "verifier_reward", "judge_reward", "neutral_share", "format_rate")
 
 
-class DevCurve(pl.LightningModule):
+class DevCurve(Stage):
     """Validation that samples one answer per dev clip at `dev_temperature`, and logs its figures.
 
     The verifier's R_E stands beside the judge's: where they part, the policy has learnt the verifier's mistakes.

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch import Tensor
@@ -15,6 +14,7 @@ from erv.distributed.collectives import all_gather_rows
 from erv.training.callbacks.nan_guard import NonFinite
 from erv.training.datamodule import SentenceData
 from erv.training.optim import Optim
+from erv.training.stage import Stage
 from erv.training.validation import Means
 from erv.verifier.baseline import difference, tfidf_probabilities
 from erv.verifier.calibration import best_threshold, calibrate, sigmoid, sweep
@@ -29,14 +29,15 @@ SPLITS = ("heldout", "audit", "withheld")
 PLOT = "calibration.svg"  # in the run's folder
 
 
-class VerifierTraining(pl.LightningModule):
+class VerifierTraining(Stage):
     """Multi-label training of `verifier` for the labels of the corpus, with `loss`.
 
     Scores are measured at the `threshold` and `top_k` that the reward will use; the best threshold and the temperature are
     chosen on held-out sentences, and written beside the weights.
     """
 
-    data = "sentences"
+    inputs = "sentences"
+    model: Any
 
     def __init__(
         self, verifier: Verifier, labels: tuple[str, ...], optim: Optim, folder: str, batch_size: int, epochs: int,
@@ -49,10 +50,6 @@ class VerifierTraining(pl.LightningModule):
         self.model = verifier.model
         self.weights: Tensor | None = None
         self.dev = Means("loss")
-
-    def steps(self, rows: int) -> int:
-        """Batches of `epochs` passes over `rows` samples."""
-        return self.epochs * rows // self.batch_size
 
     def on_fit_start(self) -> None:
         """Class weights, from all training rows."""
@@ -170,11 +167,6 @@ class VerifierTraining(pl.LightningModule):
             "rows": len(rows), "sources": counts, "spoiled": wrong, "loss": self.loss.name, "balance": self.loss.balance,
             "threshold": self.threshold, "top_k": self.top_k,
         }  # fmt: skip
-
-    def configure_optimizers(self) -> Any:
-        """AdamW with its schedule per step."""
-        optimiser, schedule = self.optim.build(self.parameters(), self.trainer.estimated_stepping_batches)
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def save(self, folder: str) -> None:
         """Write the verifier."""

@@ -30,7 +30,7 @@ from erv.distributed.deepspeed import DeepSpeed
 from erv.distributed.ranks import LEADER, Ranks
 from erv.runtime.preflight import trainer_problems
 from erv.train import main
-from erv.training.oom import NoRoom, smaller_budget
+from erv.training.oom import OutOfMemory, smaller_budget
 from erv.training.optim import Optim
 from erv.training.sampler import DevBatches, StepBatches, own
 
@@ -282,8 +282,8 @@ def test_what_cannot_be_shared_out_is_refused(tmp_path):
     assert "in the stages sft and grpo; got stage=verifier" in verifier
     (towers,) = trainer_problems({**shards, "stage": "sft", "policy": {"train": ["language_model", "audio_tower"]}})
     assert "trains no towers, and policy.train has audio_tower" in towers
-    with pytest.raises(NoRoom, match=r"cannot begin again alone: set algo.token_budget=8"):
-        smaller_budget(16, [0, 1], "out of memory", together=True)
+    with pytest.raises(OutOfMemory, match=r"cannot begin again alone: set algo.token_budget=8"):
+        smaller_budget(16, [0, 1], "out of memory", collective_passes=True)
 
 
 @pytest.mark.parametrize("stage", [2, 3])

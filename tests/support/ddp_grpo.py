@@ -77,7 +77,7 @@ def run(strategy, folder, rank, size, ports):
         place.mkdir(parents=True, exist_ok=True)
         # rounding must not decide where a gradient is nothing but that
         algo = train(batches, reward(), place, lr=1e-3, share=(rank, size), strategy=STRATEGIES[strategy], **settings)
-        rows = [[row["clip_id"], row["text"], row["reward"], row["advantage"]] for row in algo.rows]
+        rows = [[row["clip_id"], row["text"], row["reward"], row["advantage"]] for row in algo.completions]
         kept = {
             "weights": algo.weights, "gradients": algo.gradients, "logged": algo.logged, "singles": algo.singles,
             "rows": rows,

@@ -37,10 +37,10 @@ class Completions(pl.Callback):
                 part.unlink()
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int
+        self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, index: int
     ) -> None:  # fmt: skip
         """Collect."""
-        rows = getattr(module, "rows", [])
+        rows = module.completions
         self.rows += rows
         if rows and index % math.ceil(trainer.num_training_batches / INCREMENTS) == 0:
             for logger in trainer.loggers:
