@@ -99,11 +99,11 @@ def callbacks(run: Run, parts: Parts, rewarded: bool) -> list[pl.Callback]:
     from erv.training.callbacks.progress import TrainingProgress
     from erv.training.callbacks.seeding import StepSeed
     from erv.training.callbacks.watchdog import Watchdog
-    from erv.training.validation import WholeForValidation
+    from erv.training.validation import WholeWeightsInValidation
 
     saving = Checkpoints(run.folder, parts.tree["checkpoint"]["every"])
     found = [saving, SoundSteps(), Stopping(saving), TrainingMode(), StepSeed(parts.seed), Axes(),
-             Completions(run.folder), WholeForValidation()]  # fmt: skip
+             Completions(run.folder), WholeWeightsInValidation()]  # fmt: skip
     if limit := parts.tree["launch"]["watchdog_s"]:
         found.append(Watchdog(limit))
     if rewarded and parts.verifier is not None:

@@ -35,10 +35,15 @@ class Timed(GRPO):
         with self.clock.part("rollout"):
             return super().rollout(*args)
 
-    def logps(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+    def time_forward_passes(self) -> None:
         """Policy or reference."""
-        with self.clock.part("reference" if model is self.reference else "forward"):
-            return super().logps(model, *args, **kwargs)
+        logps = self.gradient.logps
+
+        def timed(model: Any, *args: Any, **kwargs: Any) -> Any:
+            with self.clock.part("reference" if model is self.reference else "forward"):
+                return logps(model, *args, **kwargs)
+
+        self.gradient.logps = timed  # type: ignore[method-assign]
 
     def manual_backward(self, loss: Any, *args: Any, **kwargs: Any) -> None:
         """Backward pass."""
@@ -69,6 +74,7 @@ def run(
         len(batch), group, length, token_budget=token_budget,
     )  # fmt: skip
     algo.clock = Clock()
+    algo.time_forward_passes()
     with tempfile.TemporaryDirectory() as folder:
         trainer = pl.Trainer(
             accelerator="cpu", devices=1, max_epochs=1, logger=False, enable_checkpointing=False, default_root_dir=folder,

@@ -19,6 +19,7 @@ from erv.policy.humanomni.processor import Processor
 from erv.runs.checkpoints import Checkpoint
 from erv.training.callbacks.counters import Axes
 from erv.training.grpo import GRPO
+from erv.training.grpo_update import GroupGradient
 from erv.training.sft import SFT
 
 
@@ -84,18 +85,18 @@ def at_save(number, moment):
 
 def short_of_memory(number):
     """In batch `number` no micro-batch of more than one clip fits: the allocator is asked for more than there is."""
-    add, step, batches = GRPO.add_gradient, GRPO.training_step, []
+    add, step, batches = GroupGradient.add_gradient, GRPO.training_step, []
 
     def began(self, batch, index):
         batches.append(index)
         return step(self, batch, index)
 
-    def added(self, batch, rollout, advantage, cut, denominators, old):
-        if batches[-1] == number and len(cut) > 1:
+    def added(self, batch, clips, old):
+        if batches[-1] == number and len(clips) > 1:
             torch.empty(2**60, dtype=torch.uint8)
-        return add(self, batch, rollout, advantage, cut, denominators, old)
+        return add(self, batch, clips, old)
 
-    GRPO.training_step, GRPO.add_gradient = began, added
+    GRPO.training_step, GroupGradient.add_gradient = began, added
 
 
 def broken(first, last):
