@@ -31,7 +31,7 @@ from erv.grpo.loss import Denominators, Metrics, Objective, add_metrics
 from erv.policy.policy import Policy, frozen_copy, save_policy
 from erv.rewards.composite import TotalReward
 from erv.taxonomy import Taxonomy
-from erv.training.callbacks.nan_guard import NonFinite
+from erv.training.callbacks.nan_guard import NonFiniteCounter
 from erv.training.grpo_metrics import Scored, ScoredBatch, completion_metrics, completion_rows, nonfinite_batch
 from erv.training.grpo_settings import (
     AdvantageSettings,
@@ -43,7 +43,7 @@ from erv.training.grpo_settings import (
     ZeroSpread,
 )
 from erv.training.grpo_update import GroupGradient, UpdateBatch
-from erv.training.optim import Optim
+from erv.training.optim import OptimizerSettings
 from erv.training.stage import Stage
 from erv.training.validation import PolicyValidation
 from erv.utils.seeding import prompt_seed
@@ -81,7 +81,7 @@ class GRPO(Stage):
         policy: Policy,
         reward: TotalReward,
         taxonomy: Taxonomy,
-        optim: Optim,
+        optim: OptimizerSettings,
         modalities: Sequence[str],
         seed: int,
         objective: Objective,
@@ -134,7 +134,7 @@ class GRPO(Stage):
         self.policy, self.reward, self.taxonomy, self.optim, self.seed = policy, reward, taxonomy, optim, seed
         self.modalities, self.batch_size = tuple(modalities), batch_size
         self.iterations, self.epochs = iterations or 0, epochs
-        self.nonfinite = NonFinite(max_nonfinite)
+        self.nonfinite = NonFiniteCounter(max_nonfinite)
         self.model = policy.model
         self.reference = frozen_copy(policy.model) if objective.beta > 0 else None
         self.gradient = GroupGradient(
@@ -284,7 +284,7 @@ class GRPO(Stage):
             if tokens:
                 self.sharding.sum_gradients(self.model.parameters())
                 metrics["grad_norm"] = self.clip()
-                is_finite = self.nonfinite.is_sound(
+                is_finite = self.nonfinite.is_finite(
                     Path(self.trainer.default_root_dir),
                     iteration,
                     float(metrics["loss"]),

@@ -16,19 +16,23 @@ from erv.policy.humanomni.prompts import MEDIA_IDS
 from erv.policy.policy import Policy, save_policy
 from erv.rationale import compose
 from erv.taxonomy import Taxonomy
-from erv.training.callbacks.nan_guard import NonFinite
-from erv.training.optim import Optim
+from erv.training.callbacks.nan_guard import NonFiniteCounter
+from erv.training.optim import OptimizerSettings
 from erv.training.stage import Stage
 from erv.training.validation import Means
 from erv.types import Clip
 
 
 class SFT(Stage):
-    """Next-token cross-entropy on the answer text.
+    """Minimises next-token cross-entropy on the rationale and answer of each clip.
 
-    `answer_weight` weighs the tokens between the answer tags against the others (paper: 1). `emotion_head` is the weight of an
-    auxiliary classifier on the mean media embeddings, dropped after training (paper: 0); a model without pretraining
-    needs both to see the clip at all within minutes. `max_nonfinite` steps in a row that are not finite end the run.
+    Args:
+        modalities: what prompts show of a clip.
+        batch_size: clips of a step, over all processes.
+        answer_weight: weight of the tokens between the answer tags beside the others (paper: 1).
+        emotion_head: weight of an auxiliary classifier on the mean media embeddings, dropped after training (paper: 0). A model
+            without pretraining needs it, and a larger `answer_weight`, to use the clip at all within minutes.
+        max_nonfinite: so many steps in a row that are not finite end the run.
     """
 
     inputs = "features"
@@ -36,37 +40,46 @@ class SFT(Stage):
     model: Any
 
     def __init__(
-        self, policy: Policy, taxonomy: Taxonomy, optim: Optim, modalities: Sequence[str], batch_size: int, epochs: int,
-        answer_weight: float = 1.0, emotion_head: float = 0.0, max_nonfinite: int = 3,
-    ) -> None:  # fmt: skip
+        self,
+        policy: Policy,
+        taxonomy: Taxonomy,
+        optim: OptimizerSettings,
+        modalities: Sequence[str],
+        batch_size: int,
+        epochs: int,
+        answer_weight: float = 1.0,
+        emotion_head: float = 0.0,
+        max_nonfinite: int = 3,
+    ) -> None:
         super().__init__()
         self.policy, self.taxonomy, self.optim, self.modalities = policy, taxonomy, optim, tuple(modalities)
         self.batch_size, self.epochs = batch_size, epochs
         self.answer_weight, self.emotion_weight = answer_weight, emotion_head
-        self.nonfinite = NonFinite(max_nonfinite)
+        self.nonfinite = NonFiniteCounter(max_nonfinite)
         self.model = policy.model
         width = policy.model.config.text_config.hidden_size
         self.head = nn.Linear(width * len(self.modalities), len(taxonomy.labels)) if emotion_head else None
         self.dev = Means("loss")
 
     def collate(self, batch: list[Sample]) -> tuple[PolicyBatch, Tensor]:
-        """The batch, and the weight of each label `[B, L]`."""
+        """Prompts with their target texts, and the weight of each label `[B, L]`."""
         processor = self.policy.processor
         targets = [processor.target_ids(compose(clip.rationale or "", clip.label)) for clip, _ in batch]
+        # the answer and its closing tag are the last tokens of a target
         tails = [len(processor.target_ids(f"{clip.label}</answer>")) for clip, _ in batch]
         rows = [features for _, features in batch]
         prompts = [processor.prompt_of(row, self.modalities) for row in rows]
         collated = processor.collate(prompts, rows, targets).to(self.device)
         ends = collated.attention_mask.sum(1, keepdim=True)
-        places = torch.arange(collated.input_ids.shape[1], device=self.device)[None]
+        positions = torch.arange(collated.input_ids.shape[1], device=self.device)[None]
         tail = torch.tensor(tails, device=self.device)[:, None]
-        weights = torch.where((places >= ends - tail) & (places < ends), self.answer_weight, 1.0)
+        weights = torch.where((positions >= ends - tail) & (positions < ends), self.answer_weight, 1.0)
         return collated, weights
 
     def loss(self, batch: list[Sample]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The training loss and its parts; their means over the processes are those of the whole batch.
+        """The training loss and its terms; their means over the processes are those of the whole batch.
 
-        The processes' parts of a batch differ in tokens, so each divides by the batch's mean number (by its weight) of them.
+        Processes have different numbers of tokens, so each divides by the mean over the processes of their summed weights.
         """
         if not batch:
             all_reduce_mean(torch.zeros(2, device=self.device))
@@ -87,12 +100,12 @@ class SFT(Stage):
         parts = {"loss/text": (nll * weight).sum() / tokens}
         if self.head is not None:
             gold = torch.tensor([self.taxonomy.index(clip.label) for clip, _ in batch], device=self.device)
-            share = len(batch) / clips * self.emotion_weight
-            parts["loss/emotion"] = F.cross_entropy(self.head(self.means(batch, media)), gold) * share
+            weight = len(batch) / clips * self.emotion_weight
+            parts["loss/emotion"] = F.cross_entropy(self.head(self.means(batch, media)), gold) * weight
         return torch.stack(list(parts.values())).sum(), parts
 
     def means(self, batch: list[Sample], media: dict[int, Tensor]) -> Tensor:
-        """Mean media tokens of each clip `[B, D * modalities]`, zero for a modality it has not."""
+        """Mean media embeddings of each clip `[B, D * modalities]`, zero for a modality that it lacks."""
         columns = []
         for name in self.modalities:
             has = torch.tensor([name in features for _, features in batch], device=self.device)
@@ -103,7 +116,7 @@ class SFT(Stage):
         return torch.cat(columns, dim=1)
 
     def check_data(self, clips: Sequence[Clip]) -> None:
-        """Raise ValueError when there is nothing to imitate for some clips."""
+        """Raise ValueError when clips have no rationale to imitate."""
         without = [clip for clip in clips if clip.rationale is None]
         if without:
             raise ValueError(
@@ -118,11 +131,11 @@ class SFT(Stage):
         return lambda clip: len(self.policy.processor.target_ids(compose(clip.rationale or "", clip.label)))
 
     def configure_model(self) -> None:
-        """Share the weights out, where the strategy does so; gradients are means, as Lightning takes the steps."""
+        """Shard the weights; gradients become means, as Lightning takes the steps."""
         self.sharding.shard([self.model, self.head], mean_gradients=True)
 
     def training_step(self, batch: list[Sample], _: int) -> Tensor:
-        """One batch."""
+        """The loss of a batch."""
         self.sharding.prepare_forward(self.model)
         self.sharding.require_equal_modalities({name for _, features in batch for name in features})
         loss, parts = self.loss(batch)
@@ -132,12 +145,12 @@ class SFT(Stage):
         return loss
 
     def validation_step(self, batch: list[Sample], _: int) -> None:
-        """The same loss on the dev split; a process may have no part of the last batch."""
+        """The same loss on the dev split; a process may have no clip of the last batch."""
         clips = all_reduce_numbers([len(batch)], self.device)[0]
         self.dev.update({"loss": self.loss(batch)[0]}, clips)
 
     def on_validation_epoch_end(self) -> None:
-        """Log this round, over all processes."""
+        """Log the dev loss over all processes."""
         self.log("dev/loss", self.dev.compute()["loss"], prog_bar=True)
         self.dev.reset()
 

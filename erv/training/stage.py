@@ -13,8 +13,8 @@ import lightning.pytorch as pl
 from torch import nn
 
 from erv.distributed.sharding import Sharding, sharding_of
-from erv.training.callbacks.nan_guard import NonFinite
-from erv.training.optim import Optim
+from erv.training.callbacks.nan_guard import NonFiniteCounter
+from erv.training.optim import OptimizerSettings
 from erv.types import Clip
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Stage(pl.LightningModule, ABC):
     policy: Policy | None = None
     """The policy that `model` belongs to; None for a stage that trains a verifier."""
 
-    optim: Optim
+    optim: OptimizerSettings
     """Optimizer and schedule."""
 
     batch_size: int
@@ -48,7 +48,7 @@ class Stage(pl.LightningModule, ABC):
     epochs: float | None
     """Passes over the training rows."""
 
-    nonfinite: NonFinite
+    nonfinite: NonFiniteCounter
     """Counts the steps whose loss or gradient is not finite."""
 
     completions: Sequence[dict[str, Any]] = ()

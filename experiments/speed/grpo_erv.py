@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from erv.grpo.loss import Objective
 from erv.taxonomy import Taxonomy
 from erv.training.grpo import GRPO
-from erv.training.optim import Optim
+from erv.training.optim import OptimizerSettings
 
 
 class Timed(GRPO):
@@ -70,7 +70,7 @@ def run(
 ) -> Clock:  # fmt: skip
     """`steps` iterations on one batch of samples."""
     algo = Timed(
-        policy, reward, Taxonomy("none", ()), Optim(1e-6, "constant"), modalities, 0, Objective(beta=0.04), steps,
+        policy, reward, Taxonomy("none", ()), OptimizerSettings(1e-6, "constant"), modalities, 0, Objective(beta=0.04), steps,
         len(batch), group, length, token_budget=token_budget,
     )  # fmt: skip
     algo.clock = Clock()

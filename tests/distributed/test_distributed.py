@@ -31,8 +31,8 @@ from erv.distributed.ranks import LEADER, Ranks
 from erv.runtime.preflight import trainer_problems
 from erv.train import main
 from erv.training.oom import OutOfMemory, smaller_budget
-from erv.training.optim import Optim
-from erv.training.sampler import DevBatches, StepBatches, own
+from erv.training.optim import OptimizerSettings
+from erv.training.sampler import DevBatches, StepBatches, replica_part
 
 DDP = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
 HERE = Path(__file__).parents[1] / "support"
@@ -251,7 +251,7 @@ def test_a_rank_draws_its_own_part_of_every_batch():
     whole = StepBatches([1.0] * 20, 6, 7, 3)
     parts = [StepBatches([1.0] * 20, 6, 7, 3) for _ in range(3)]
     for rank, part in enumerate(parts):
-        part.share = (rank, 3)
+        part.replica = (rank, 3)
     for batch, *own_parts in zip(whole, *parts, strict=True):
         assert [len(part) for part in own_parts] == [2, 2, 2]
         assert [draw for part in own_parts for draw in part] == batch
@@ -259,7 +259,7 @@ def test_a_rank_draws_its_own_part_of_every_batch():
         shares = [list(DevBatches(count, 4, (rank, 3))) for rank in range(3)]
         assert {len(share) for share in shares} == {len(DevBatches(count, 4))}
         assert [i for batch in zip(*shares, strict=True) for part in batch for i in part] == list(range(count))
-    assert [own("ab", (rank, 3)) for rank in range(3)] == [["a"], ["b"], []]
+    assert [replica_part("ab", (rank, 3)) for rank in range(3)] == [["a"], ["b"], []]
 
 
 def trainer(**keys):
@@ -295,7 +295,7 @@ def test_deepspeed_takes_the_config(stage, monkeypatch):
     settings, precision = tree["strategy"], "bf16-mixed"
     assert settings.pop("_target_") == "erv.distributed.DeepSpeed"
     strategy = DeepSpeed(**settings)
-    strategy._lightning_module = SimpleNamespace(optim=Optim(1.0, max_grad_norm=0.5), trainer=None)
+    strategy._lightning_module = SimpleNamespace(optim=OptimizerSettings(1.0, max_grad_norm=0.5), trainer=None)
     monkeypatch.setattr(DeepSpeed, "precision_plugin", SimpleNamespace(precision=precision))
     monkeypatch.setattr(DeepSpeedStrategy, "_format_batch_size_and_grad_accum_config", lambda self: None)
     strategy._format_config()

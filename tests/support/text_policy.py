@@ -17,8 +17,8 @@ from erv.grpo.loss import Objective
 from erv.policy.humanomni.prompts import Prompt
 from erv.taxonomy import Taxonomy
 from erv.training.grpo import GRPO
-from erv.training.optim import Optim
-from erv.training.sampler import own
+from erv.training.optim import OptimizerSettings
+from erv.training.sampler import replica_part
 from erv.types import Clip, RewardParts
 
 LETTERS = string.ascii_lowercase[:14]  # ids 2 to 15; 0 pads, 1 ends
@@ -137,7 +137,7 @@ def train(
     """Run GRPO over the batches, or this rank's `share` of each, under a Lightning trainer; the module afterwards."""
     policy = Policy(Model(language_model or decoder()), Processor(ends))
     settings = {"group_size": 4, "max_new_tokens": 6, **settings}
-    optim = Optim(lr, "constant", eps=1e-6)
+    optim = OptimizerSettings(lr, "constant", eps=1e-6)
     size = settings["max_new_tokens"]
     algo = Quiet(policy, reward, Taxonomy("none", ()), optim, (), seed, Objective(loss, beta=beta, max_completion_length=size),
                  len(batches), len(batches[0]), **settings)  # fmt: skip
@@ -147,7 +147,7 @@ def train(
         logger=False, enable_checkpointing=False, default_root_dir=folder,
         enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
     )  # fmt: skip
-    trainer.fit(algo, DataLoader([own(batch, share) for batch in batches], batch_size=None, collate_fn=None))
+    trainer.fit(algo, DataLoader([replica_part(batch, share) for batch in batches], batch_size=None, collate_fn=None))
     deepspeed = isinstance(trainer.strategy, DeepSpeed)
     state = sharding_of(trainer).full_state(algo.model) if deepspeed else None
     algo.weights = [state[name] if state else full_tensor(p.detach()) for name, p in algo.model.named_parameters()]

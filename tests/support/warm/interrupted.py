@@ -17,7 +17,7 @@ import torch
 
 from erv.policy.humanomni.processor import Processor
 from erv.runs.checkpoints import Checkpoint
-from erv.training.callbacks.counters import Axes
+from erv.training.callbacks.counters import Counters
 from erv.training.grpo import GRPO
 from erv.training.grpo_update import GroupGradient
 from erv.training.sft import SFT
@@ -34,14 +34,14 @@ def send_to_all(name):
 
 def at_end(number, act):
     """When batch `number` has changed the weights, before anything of it is written."""
-    end = Axes.on_train_batch_end
+    end = Counters.on_train_batch_end
 
     def ended(self, trainer, module, outputs, batch, index):
         if index == number:
             act()
         end(self, trainer, module, outputs, batch, index)
 
-    Axes.on_train_batch_end = ended
+    Counters.on_train_batch_end = ended
 
 
 def at_rewards(number, act):
