@@ -26,8 +26,10 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from erv.cli.command import conf_folder
+from erv.distributed import deepspeed_internals
 from erv.distributed.deepspeed import DeepSpeed
 from erv.distributed.ranks import LEADER, Ranks
+from erv.errors import ConfigError
 from erv.runtime.preflight import trainer_problems
 from erv.train import main
 from erv.training.oom import OutOfMemory, smaller_budget
@@ -303,6 +305,13 @@ def test_deepspeed_takes_the_config(stage, monkeypatch):
     assert (found.zero_optimization_stage, found.zero_config.overlap_comm) == (stage, False)
     assert (found.bfloat16_config.enabled, found.bfloat16_config.check_grad_overflow) == (True, True)
     assert found.gradient_clipping == 0.5
+
+
+def test_deepspeed_of_another_version_is_refused(monkeypatch):
+    deepspeed_internals.require_tested_version()
+    monkeypatch.setattr(deepspeed_internals, "version", lambda package: "0.20.1")
+    with pytest.raises(ConfigError, match=r"tested with 0\.19; 0\.20\.1 is installed.*or set trainer=fsdp2"):
+        deepspeed_internals.require_tested_version()
 
 
 def test_a_process_knows_its_rank(monkeypatch):
