@@ -1,13 +1,13 @@
-"""`python -m erv.train +exp=NAME`: train one stage (towers, verifier, sft, grpo), then measure what came out.
+"""`python -m erv.train +exp=NAME`: train one stage (towers, verifier, sft, grpo), then measure the trained model.
 
-The same command again resumes where it was interrupted, or does nothing when the run is done.
+The same command again resumes an interrupted run, and does nothing when the run is done.
 """
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from erv.runs.run import Run
     from erv.runtime.components import Parts
     from erv.training.datamodule import StepData
+    from erv.training.stage import Stage
 
 _log = logging.getLogger(__name__)
 
 
 def plan(cfg: DictConfig) -> Path:
-    """Where the run of `cfg` lies, once all that it needs is there."""
+    """The folder of the run of `cfg`; ConfigError if anything that it needs is missing."""
     from erv.runtime.planning import plan_run
 
     return plan_run(cfg)[1].folder
@@ -35,25 +36,25 @@ def plan(cfg: DictConfig) -> Path:
 
 @command("train", plan)
 def main(cfg: DictConfig) -> None:
-    """Train and measure what `cfg` describes."""
+    """Train and measure the stage of `cfg`."""
     ranks.end_with_leader()
     from erv.runtime.session import open_stage, refuse_incomplete
 
     with open_stage(cfg) as (run, parts), refuse_incomplete():
         if run is not None:
-            algo, data = fit(run, parts)
+            stage, data = fit(run, parts)
             if parts.ranks.leads:
-                finish(run, parts, algo, data)
+                finish(run, parts, stage, data)
 
 
-def fit(run: Run, parts: Parts) -> tuple[Any, StepData]:
-    """Train, from the last checkpoint if there is one, and write the model; rank 0 of several processes writes."""
-    from erv.distributed import deepspeed_hooks, fsdp
-    from erv.distributed.ddp import leave
+def fit(run: Run, parts: Parts) -> tuple[Stage, StepData]:
+    """Train, from the last checkpoint if there is one, and write the model; rank 0 writes."""
+    from erv.distributed.ddp import end_process_group
+    from erv.distributed.sharding import sharding_of
     from erv.runs.run import MODEL
     from erv.runtime import leakage
     from erv.runtime.evaluation import screen_evaluation
-    from erv.training.callbacks.checkpoint import DurableIO
+    from erv.training.callbacks.checkpoint import AtomicCheckpointIO
     from erv.training.datamodule import ClipData
 
     tree = parts.tree
@@ -62,71 +63,85 @@ def fit(run: Run, parts: Parts) -> tuple[Any, StepData]:
         parts.check_verifier()
         parts.note_verifier()
     screen_evaluation(parts)
-    algo = parts.make("algo")
-    for part, (size, trained) in algo.policy.model.part_sizes().items() if hasattr(algo, "policy") else ():
+    stage: Stage = parts.make("algo")
+    for part, (size, trained) in stage.part_sizes().items():
         _log.info("%-16s %15s parameters, %s", part, f"{size:,}", f"{trained:,} trained" if trained else "frozen")
-    data = parts.data(algo)
+    data = parts.data(stage)
     trainer: pl.Trainer = config.build(
-        tree["trainer"], max_epochs=1, logger=parts.loggers(),
-        default_root_dir=str(run.folder), enable_model_summary=False, enable_checkpointing=False, log_every_n_steps=1,
-        num_sanity_val_steps=0, callbacks=callbacks(run, parts, rewarded), plugins=[DurableIO()],
+        tree["trainer"],
+        max_epochs=1,
+        logger=parts.loggers(),
+        default_root_dir=str(run.folder),
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        log_every_n_steps=1,
+        num_sanity_val_steps=0,
+        callbacks=callbacks(run, parts, rewarded),
+        plugins=[AtomicCheckpointIO()],
         use_distributed_sampler=False,
-    )  # fmt: skip
-    ranks.lead()
-    trainer.fit(algo, data, ckpt_path=run.last_checkpoint, weights_only=True)
-    state = deepspeed_hooks.full_state(algo) or fsdp.full_state(algo.model)
-    leave(trainer)
+    )
+    ranks.announce_leader()
+    trainer.fit(stage, data, ckpt_path=run.last_checkpoint, weights_only=True)
+    state = sharding_of(trainer).full_state(stage.model)
+    end_process_group(trainer)
     signals.listen(signals.stop)
     if not parts.ranks.leads:
-        return algo, data
+        return stage, data
     if state is not None:
-        algo.policy = parts.policy_of(state)
+        stage.policy = parts.policy_of(state)
     model = str(run.folder / MODEL)
-    algo.save(model)
+    stage.save(model)
     leakage.note_training(parts, model, data.clips() if isinstance(data, ClipData) else ())
-    return algo, data
+    return stage, data
 
 
 def callbacks(run: Run, parts: Parts, rewarded: bool) -> list[pl.Callback]:
-    """What happens around the steps; `rewarded` if the verifier reads what is sampled."""
-    from erv.training.callbacks.checkpoint import Checkpoints, VerifierMemory
-    from erv.training.callbacks.completions import Completions
-    from erv.training.callbacks.counters import Axes
+    """The callbacks of a stage; `rewarded` if a reward scores completions while it trains."""
+    from erv.training.callbacks.checkpoint import Checkpoints, VerifierCache
+    from erv.training.callbacks.completions import CompletionsWriter
+    from erv.training.callbacks.counters import Counters
     from erv.training.callbacks.modes import TrainingMode
-    from erv.training.callbacks.nan_guard import SoundSteps
-    from erv.training.callbacks.preemption import Stopping
+    from erv.training.callbacks.nan_guard import NonFiniteGuard
+    from erv.training.callbacks.preemption import Preemption
     from erv.training.callbacks.progress import TrainingProgress
     from erv.training.callbacks.seeding import StepSeed
     from erv.training.callbacks.watchdog import Watchdog
-    from erv.training.validation import WholeForValidation
+    from erv.training.validation import WholeWeightsInValidation
 
-    saving = Checkpoints(run.folder, parts.tree["checkpoint"]["every"])
-    found = [saving, SoundSteps(), Stopping(saving), TrainingMode(), StepSeed(parts.seed), Axes(),
-             Completions(run.folder), WholeForValidation()]  # fmt: skip
+    checkpoints = Checkpoints(run.folder, parts.tree["checkpoint"]["every"])
+    chosen = [
+        checkpoints,
+        NonFiniteGuard(),
+        Preemption(checkpoints),
+        TrainingMode(),
+        StepSeed(parts.seed),
+        Counters(),
+        CompletionsWriter(run.folder),
+        WholeWeightsInValidation(),
+    ]
     if limit := parts.tree["launch"]["watchdog_s"]:
-        found.append(Watchdog(limit))
+        chosen.append(Watchdog(limit))
     if rewarded and parts.verifier is not None:
-        found.append(VerifierMemory(parts.verifier))
+        chosen.append(VerifierCache(parts.verifier))
     if parts.tree["trainer"].get("enable_progress_bar", True):
-        found.append(TrainingProgress())
-    return found
+        chosen.append(TrainingProgress())
+    return chosen
 
 
-def finish(run: Run, parts: Parts, algo: Any, data: StepData) -> None:
-    """Measure what was trained, and write it: from then on the run is done."""
+def finish(run: Run, parts: Parts, stage: Stage, data: StepData) -> None:
+    """Measure the trained model and write the figures; from then on the run is done."""
     from erv.evaluation.console import metric_lines
     from erv.runs.run import MODEL
     from erv.runtime.evaluation import evaluate
     from erv.runtime.session import finish_run
-    from erv.training.loggers.local import end, log_figures
+    from erv.training.loggers.local import finish_loggers, log_figures
 
-    if hasattr(algo, "measure"):
-        measured = algo.measure(data)
-    else:
+    measured = stage.measure(data)
+    if measured is None:
         measured = evaluate(run, parts) if parts.tree["evaluation"] else {}
         print("\n".join(metric_lines(measured)))
-    log_figures(algo.trainer, measured)
-    end(algo.trainer, run.folder / MODEL)
+    log_figures(stage.trainer, measured)
+    finish_loggers(stage.trainer, run.folder / MODEL)
     finish_run(run, parts, measured)
 
 

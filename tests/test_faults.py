@@ -21,7 +21,7 @@ from erv.distributed.signals import Stopped
 from erv.evaluation.metrics.learning_curves import read_curves
 from erv.runs.checkpoints import list_checkpoints
 from erv.taxonomy import DFEW
-from erv.training.callbacks.preemption import Stopping
+from erv.training.callbacks.preemption import Preemption
 
 pytestmark = pytest.mark.faults
 COMMON = ("+debug=demo", "evaluation.limit=1", "evaluation.samples=1")
@@ -132,7 +132,7 @@ def test_asked_to_end(demo, whole, fault, tmp_path, moment, saved, when):
 
 
 def test_ctrl_c_again_waits_for_nothing(caplog):
-    stopping = Stopping(saving=None)
+    stopping = Preemption(checkpoints=None)
     with caplog.at_level("INFO"):
         stopping._handle(signal.SIGTERM, None)
         stopping._handle(signal.SIGTERM, None)

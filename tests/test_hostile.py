@@ -62,7 +62,7 @@ from erv.policy.checkpoint import CheckpointError, read_state, read_tokenizer
 from erv.rationale import parse
 from erv.report.__main__ import main as report
 from erv.taxonomy import DFEW
-from erv.training.callbacks.checkpoint import DurableIO
+from erv.training.callbacks.checkpoint import AtomicCheckpointIO
 from erv.utils.sanitize import cell, visible
 from erv.utils.secrets import masked, refused_arguments
 from erv.verifier import build_verifier, load_verifier
@@ -296,7 +296,7 @@ def test_pickled_weights_run_nothing(tmp_path, what, how):
     with pytest.raises(CheckpointError, match="cannot be read as weights alone"):
         read_state(tmp_path)
     with pytest.raises(Exception, match=r"[Ww]eights.only|mmap|zip archive|torch.load"):
-        DurableIO().load_checkpoint(file)
+        AtomicCheckpointIO().load_checkpoint(file)
     (tmp_path / "config.json").write_text('{"model_type": "roberta", "architectures": ["RobertaForSequenceClassification"], '
                                           '"num_hidden_layers": 1, "hidden_size": 8, "num_attention_heads": 1, "vocab_size": 9}')  # fmt: skip
     with pytest.raises(Exception, match=r"[Ww]eights.only|[Uu]npickl|load"):

@@ -1,17 +1,16 @@
-"""Training in several processes that share the policy's weights out among them (trainer=fsdp2).
+"""Training in several processes that shard the policy's weights among them (trainer=fsdp2), by torch's `fully_shard`.
 
-Torch's fully_shard does it: a process holds its share of the decoder's weights, gradients and optimiser states, and has a
-layer's weights together only while it runs that layer. The towers, which GRPO and SFT leave as they are, stay whole.
+A process holds its part of the decoder's weights, gradients and optimizer states, and gathers a layer's weights only while it
+runs that layer. The towers, which GRPO and SFT do not train, stay whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
@@ -28,45 +27,52 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from erv.distributed.collectives import broadcast
-from erv.distributed.ddp import TOWERS, EndsTogether
+from erv.distributed.ddp import TOWERS, EndsRanksTogether
 from erv.engine.layers import RUN_METHOD, add_run_method
 
-_ROOT = "gather_root"
+_GATHER_ROOT = (
+    "gather_root"  # name of an empty method of the root module, whose call makes FSDP gather the root's weights
+)
 
 
-class Shards(EndsTogether, ModelParallelStrategy):
-    """Lightning's strategy for fully_shard over all processes, with checkpoints like those of one process.
+class FSDP(EndsRanksTogether, ModelParallelStrategy):
+    """Lightning's strategy for `fully_shard` over all processes, with checkpoints like those of one process.
 
-    The module shares its parts out in `configure_model` (see `shard`). Gradients come reduced out of the backward pass.
+    The module shards its models in `configure_model` (see `erv.distributed.sharding`).
+
+    Args:
+        timeout_s: how long a rank waits for the others before it fails, which ends all of them.
     """
 
     def __init__(self, timeout_s: float = 600) -> None:
         super().__init__(save_distributed_checkpoint=False, timeout=timedelta(seconds=timeout_s))
 
     def setup_environment(self) -> None:
-        """One mesh of all processes, none of which splits a matrix with another."""
+        """Make one data-parallel mesh of all processes; no tensor parallelism."""
         self._data_parallel_size, self._tensor_parallel_size = self.num_nodes * self.num_processes, 1
         super().setup_environment()
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """The whole trained weights, on rank 0."""
-        return get_model_state_dict(self._module, options=_whole(ignore_frozen_params=True))
+        return get_model_state_dict(self._module, options=_full_state_options(ignore_frozen_params=True))
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """The whole state, on rank 0, in the form that torch's own optimisers give."""
+        """The whole optimizer state, on rank 0, in the form of torch's own optimizers (parameters by number)."""
         optimizer = getattr(optimizer, "optimizer", optimizer)
-        found = get_optimizer_state_dict(self._module, optimizer, options=_whole())
-        return _renamed(found, {name: place for place, name in enumerate(self._names(optimizer))}) if found else {}
+        state = get_optimizer_state_dict(self._module, optimizer, options=_full_state_options())
+        numbers = {name: number for number, name in enumerate(self._parameter_names(optimizer))}
+        return _rename_parameters(state, numbers) if state else {}
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        """Each process takes its share of the weights and states of a checkpoint, whichever strategy wrote it."""
-        found: dict[str, Any] = self.checkpoint_io.load_checkpoint(checkpoint_path)
+        """Load this process' part of the weights and states of a checkpoint, whichever strategy wrote it."""
+        checkpoint: dict[str, Any] = self.checkpoint_io.load_checkpoint(checkpoint_path)
+        # a checkpoint has the trained parts only
         options = StateDictOptions(full_state_dict=True, strict=False)
-        set_model_state_dict(self._module, found["state_dict"], options=options)
-        for optimizer, state in zip(self.optimizers, found["optimizer_states"], strict=True):
-            named = _renamed(state, dict(enumerate(self._names(optimizer))))
-            set_optimizer_state_dict(self._module, optimizer, named, options=StateDictOptions(full_state_dict=True))
-        return found
+        set_model_state_dict(self._module, checkpoint["state_dict"], options=options)
+        for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            state = _rename_parameters(state, dict(enumerate(self._parameter_names(optimizer))))
+            set_optimizer_state_dict(self._module, optimizer, state, options=StateDictOptions(full_state_dict=True))
+        return checkpoint
 
     @property
     def _module(self) -> nn.Module:
@@ -74,93 +80,77 @@ class Shards(EndsTogether, ModelParallelStrategy):
             raise RuntimeError("no module is connected to the strategy")
         return self.lightning_module
 
-    def _names(self, optimizer: Optimizer) -> list[str]:
+    def _parameter_names(self, optimizer: Optimizer) -> list[str]:
+        """The names of the optimizer's parameters, in its order."""
         names = {id(p): name for name, p in self._module.named_parameters()}
         return [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
 
 
-def shard(module: pl.LightningModule, models: Iterable[nn.Module | None], mean: bool) -> None:
-    """Share the `models` of `module` out where its strategy is `Shards`: the layers of a `language_model` one by one.
+def shard(model: Any, mesh: DeviceMesh, device: torch.device, mixed_precision: bool, mean_gradients: bool) -> None:
+    """Shard the layers of `model.language_model` one by one and everything else but the towers as the root unit.
 
-    Gradients become the `mean` over the processes, or their sum.
+    All processes get rank 0's weights first. With `mixed_precision` passes run in bf16 and gradients are reduced in fp32.
+    Gradients become the mean over the processes, or their sum.
     """
-    if (mesh := module.device_mesh) is None:
-        return
-    mixed = str(module.trainer.precision) == "bf16-mixed"
-    policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if mixed else MixedPrecisionPolicy()
-    for model in models:
-        if model is not None:
-            broadcast([*model.parameters(), *model.buffers()], module.trainer.strategy.root_device)
-            _shard(model, mesh["data_parallel"], policy, mean)
-
-
-def _shard(model: Any, mesh: DeviceMesh, policy: MixedPrecisionPolicy, mean: bool) -> None:
+    broadcast([*model.parameters(), *model.buffers()], device)
+    policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if mixed_precision else MixedPrecisionPolicy()
     decoder = getattr(model, "language_model", None)
     for layer in decoder.get_decoder().layers if decoder is not None else ():
         fully_shard(layer, mesh=mesh, mp_policy=policy)
-        add_run_method(layer)
+        add_run_method(layer)  # the engine runs a layer by a method of its own, which has to gather its weights too
         register_fsdp_forward_method(layer, RUN_METHOD)
-    whole = {p for name in TOWERS if hasattr(model, name) for p in getattr(model, name).parameters()}
-    fully_shard(model, mesh=mesh, mp_policy=policy, ignored_params=whole)
-    setattr(model, _ROOT, lambda: None)
-    register_fsdp_forward_method(model, _ROOT)
+    towers = {p for name in TOWERS if hasattr(model, name) for p in getattr(model, name).parameters()}
+    fully_shard(model, mesh=mesh, mp_policy=policy, ignored_params=towers)
+    setattr(model, _GATHER_ROOT, lambda: None)
+    register_fsdp_forward_method(model, _GATHER_ROOT)
     for unit in _units(model):
-        unit.set_force_sum_reduction_for_comms(True)  # gloo knows no other
-        if not mean:
+        unit.set_force_sum_reduction_for_comms(True)  # gloo has no mean
+        if not mean_gradients:
             unit.set_gradient_divide_factor(1.0)
 
 
-def is_sharded(model: nn.Module) -> bool:
-    """Whether the processes share the weights of `model` out."""
-    return isinstance(model, FSDPModule)
+def gather_root(model: nn.Module) -> None:
+    """Gather the weights of a sharded `model` that belong to no layer, before a pass; a collective operation.
 
-
-def gather(model: nn.Module) -> None:
-    """Before a pass through `model`: have the weights together that belong to no layer. Each process calls it equally often.
-
-    Those that one process' clips have no use for, such as those of a modality they lack, have gradients of zero.
+    Trained weights that are not sharded and that this pass may not use, such as those of a modality that this process' clips
+    lack, get gradients of zero.
     """
-    if not is_sharded(model):
-        return
-    getattr(model, _ROOT)()
+    getattr(model, _GATHER_ROOT)()
     for parameter in model.parameters() if torch.is_grad_enabled() else ():
         if parameter.requires_grad and parameter.grad is None and not isinstance(parameter, DTensor):
             parameter.grad = torch.zeros_like(parameter)
 
 
 @contextmanager
-def whole(model: nn.Module) -> Iterator[None]:
-    """Have all weights together for many passes, and for other numbers of them in each process; one gathering for all."""
-    if not is_sharded(model):
-        yield
-        return
-    getattr(model, _ROOT)()
+def whole_weights(model: nn.Module) -> Iterator[None]:
+    """Gather all weights of a sharded `model` once, for any number of passes."""
+    getattr(model, _GATHER_ROOT)()
     units = _units(model)
     for unit in units:
         unit.unshard()
-        _keep(unit, True, unit is model)
+        _set_reshard(unit, False, is_root=unit is model)
     try:
         yield
     finally:
         for unit in units:
-            _keep(unit, False, unit is model)
+            _set_reshard(unit, True, is_root=unit is model)
             unit.reshard()
 
 
-def _keep(unit: FSDPModule, whole: bool, is_root: bool) -> None:
-    unit.set_reshard_after_backward(not whole, recurse=False)
-    if not is_root:  # whose weights stay until its backward pass in any case
-        unit.set_reshard_after_forward(not whole, recurse=False)
+def _set_reshard(unit: FSDPModule, reshard: bool, is_root: bool) -> None:
+    """Whether a unit releases its weights after a pass."""
+    unit.set_reshard_after_backward(reshard, recurse=False)
+    if not is_root:  # the root keeps its weights until its backward pass in any case
+        unit.set_reshard_after_forward(reshard, recurse=False)
 
 
-def full_state(model: nn.Module) -> dict[str, Tensor] | None:
-    """All weights of a sharded `model` on the CPU of rank 0, nothing in the other processes; None for a model that is whole."""
-    if not is_sharded(model):
-        return None
-    return {name: torch.as_tensor(value) for name, value in get_model_state_dict(model, options=_whole()).items()}
+def full_state(model: nn.Module) -> dict[str, Tensor]:
+    """All weights of a sharded `model` on the CPU of rank 0; nothing on the other ranks."""
+    state = get_model_state_dict(model, options=_full_state_options())
+    return {name: torch.as_tensor(value) for name, value in state.items()}
 
 
-def _whole(ignore_frozen_params: bool = False) -> StateDictOptions:
+def _full_state_options(ignore_frozen_params: bool = False) -> StateDictOptions:
     return StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=ignore_frozen_params)
 
 
@@ -168,7 +158,7 @@ def _units(model: nn.Module) -> list[FSDPModule]:
     return [unit for unit in model.modules() if isinstance(unit, FSDPModule)]
 
 
-def _renamed(state: Mapping[str, Any], names: Mapping[Any, Any]) -> dict[str, Any]:
-    """An optimiser's state with other keys for its parameters."""
+def _rename_parameters(state: Mapping[str, Any], names: Mapping[Any, Any]) -> dict[str, Any]:
+    """An optimizer's state dict with other keys for its parameters."""
     groups = [{**group, "params": [names[name] for name in group["params"]]} for group in state["param_groups"]]
     return {"state": {names[name]: value for name, value in state["state"].items()}, "param_groups": groups}

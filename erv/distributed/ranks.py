@@ -1,4 +1,4 @@
-"""Which of the processes of a training run this one is, and what a trainer cannot do. Loads no torch.
+"""The rank of this process in a training run, and how ranks end together. Imports no torch.
 
 The processes are started by Lightning (it runs the command again), torchrun or SLURM. Rank 0 leads: it alone holds the run's
 folder, writes into it, measures and prints; the others only train.
@@ -15,18 +15,25 @@ from typing import Any
 
 from erv.distributed.strategies import devices, processes
 
-LEADER = "ERV_LEADER"  # the number of the process that Lightning starts the other ranks from
+LEADER = "ERV_LEADER"  # environment variable: the pid of the process from which Lightning starts the other ranks
 _SET_BY_LIGHTNING = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """Process `rank` of `size` processes, and number `local` of those on this machine; `device` is the number of its GPU."""
+    """The rank of this process."""
 
     rank: int = 0
+    """Number among all processes of the run."""
+
     local: int = 0
+    """Number among those on this machine."""
+
     size: int = 1
+    """How many processes the run has."""
+
     device: int = 0
+    """Number of this process' GPU."""
 
     @property
     def leads(self) -> bool:
@@ -35,15 +42,16 @@ class Ranks:
 
     @classmethod
     def of(cls, tree: Mapping[str, Any]) -> Ranks:
-        """The place of this process in a run with the config `tree`; commands without a trainer have one process."""
+        """The rank of this process in a run with the config `tree`; commands without a trainer have one process."""
         trainer = tree.get("trainer") or {}
-        here, size = devices(trainer), processes(trainer)
+        local_devices, size = devices(trainer), processes(trainer)
         if size == 1:
             return cls()
         local = _number("LOCAL_RANK", "SLURM_LOCALID")
-        started = -1 if LEADER in os.environ else _number("RANK", "SLURM_PROCID", default=-1)
-        rank = started if started >= 0 else _number("NODE_RANK", "GROUP_RANK") * len(here) + local
-        return cls(rank, local, size, here[local % len(here)])
+        # SLURM's variables are inherited by ranks that Lightning starts, and say nothing about them
+        launched = -1 if LEADER in os.environ else _number("RANK", "SLURM_PROCID", default=-1)
+        rank = launched if launched >= 0 else _number("NODE_RANK", "GROUP_RANK") * len(local_devices) + local
+        return cls(rank, local, size, local_devices[local % len(local_devices)])
 
 
 def is_first() -> bool:
@@ -51,20 +59,20 @@ def is_first() -> bool:
     return os.environ.get(LEADER) in (None, str(os.getpid())) and _number("RANK", "SLURM_PROCID") == 0
 
 
-def lead() -> None:
-    """Before training: the ranks that Lightning starts from this process end when it does, however that ends."""
+def announce_leader() -> None:
+    """Before training: let the ranks that Lightning starts from this process end when it does (`end_with_leader`)."""
     if "LOCAL_RANK" not in os.environ:
         os.environ[LEADER] = str(os.getpid())
 
 
 def end_with_leader() -> None:
-    """In a rank that Lightning started: a process that is killed cannot tell the others, so the system tells them."""
+    """In a rank that Lightning started: be killed when the leader ends, also when it is killed and cannot say so."""
     if leader := os.environ.get(LEADER):
         end_with(int(leader))
 
 
 def end_with(parent: int) -> None:
-    """From now on this process is killed when its parent ends, however that ends; where the system can do so (Linux)."""
+    """Let the system kill this process when its parent ends, however that ends; where it can do so (Linux)."""
     if not sys.platform.startswith("linux"):
         return
     import ctypes
@@ -75,8 +83,8 @@ def end_with(parent: int) -> None:
         sys.exit(1)
 
 
-def part() -> None:
-    """After training: this process is on its own again, and so are those that it starts."""
+def forget_launch() -> None:
+    """After training: remove what Lightning set in the environment, which processes started from here would inherit."""
     if os.environ.pop(LEADER, None):
         for name in _SET_BY_LIGHTNING:
             os.environ.pop(name, None)

@@ -1,6 +1,6 @@
-"""SIGTERM, SIGUSR1 and Ctrl-C end a command in good order, with exit code 143 or 130; the same command goes on later.
+"""SIGTERM, SIGUSR1 and Ctrl-C end a command in good order, with exit code 143 or 130; the same command resumes later.
 
-Loads no torch.
+Imports no torch.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from types import FrameType
 
 from erv.distributed import ranks
 
-# of clusters, supervisors and users; SLURM sends what --signal names
+# sent by clusters, supervisors and users; SLURM sends the one that --signal names
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 Handler = Callable[[int, FrameType | None], None]
 
 
 class Stopped(SystemExit):
-    """A signal ends this process; what was done is on the disk."""
+    """A signal ends this process; its work so far is on the disk."""
 
     def __init__(self, number: int) -> None:
         super().__init__(128 + (signal.SIGINT if number == signal.SIGINT else signal.SIGTERM))
@@ -32,21 +32,21 @@ class Stopped(SystemExit):
 
 
 def stop(number: int, frame: FrameType | None) -> None:
-    """The handler of all that can end anywhere."""
+    """Raise `Stopped`: the signal handler of all commands that may end at any moment."""
     raise Stopped(number)
 
 
 def listen(handler: Handler) -> None:
-    """From now on `handler` gets the signals; a thread other than the main one cannot choose, and changes nothing."""
+    """Let `handler` receive the signals; does nothing outside the main thread, which alone may set handlers."""
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
             signal.signal(number, handler)
 
 
 def tell(end: Stopped) -> None:
-    """Say what has ended this process. SLURM is asked for the job again if it has warned with SIGUSR1 that its time is over."""
+    """Print which signal has ended this process; requeue the SLURM job if SIGUSR1 warned that its time is over."""
     print(f"\nerv: {end}", file=sys.stderr)
     job = os.environ.get("SLURM_JOB_ID")
     if job and end.number == signal.SIGUSR1 and ranks.is_first():
-        done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
-        print(f"erv: scontrol requeue {job}: {done.stderr.strip() or 'done'}", file=sys.stderr)
+        result = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
+        print(f"erv: scontrol requeue {job}: {result.stderr.strip() or 'done'}", file=sys.stderr)

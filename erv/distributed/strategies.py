@@ -1,30 +1,30 @@
-"""How the processes of a run work together, as trainer.devices and trainer.strategy say. Imports torch only to count GPUs."""
+"""The devices, processes and strategy that a `trainer` config stands for. Imports torch only to count GPUs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-_STRATEGIES = {"erv.distributed.DDP": "ddp", "erv.distributed.FSDP": "fsdp2"}
+SHARING = ("fsdp2", "deepspeed_z2", "deepspeed_z3")
+"""Strategies that shard weights, or gradients and optimizer states, among the processes."""
 
-
-SHARING = ("fsdp2", "deepspeed_z2", "deepspeed_z3")  # of weights or of what belongs to them
+_NAMES = {"erv.distributed.DDP": "ddp", "erv.distributed.FSDP": "fsdp2"}
 
 
 def devices(trainer: Mapping[str, Any]) -> list[int]:
-    """The devices of one machine that `trainer.devices` names: a number, a list, a text of either, -1 or "auto"."""
-    given = trainer.get("devices", 1)
-    if isinstance(given, list | tuple):
-        return [int(device) for device in given]
-    if isinstance(given, str) and "," in given:
-        return [int(device) for device in given.split(",") if device.strip()]
-    if str(given) in ("-1", "auto"):
+    """The devices of one machine in `trainer.devices`: a number, a list, a text of either, -1 or "auto"."""
+    value = trainer.get("devices", 1)
+    if isinstance(value, list | tuple):
+        return [int(device) for device in value]
+    if isinstance(value, str) and "," in value:
+        return [int(device) for device in value.split(",") if device.strip()]
+    if str(value) in ("-1", "auto"):
         if trainer.get("accelerator") == "cpu":
             return [0]
         from torch import cuda
 
         return list(range(max(cuda.device_count(), 1)))
-    return list(range(int(given)))
+    return list(range(int(value)))
 
 
 def processes(trainer: Mapping[str, Any]) -> int:
@@ -33,9 +33,9 @@ def processes(trainer: Mapping[str, Any]) -> int:
 
 
 def strategy(trainer: Mapping[str, Any] | None) -> str:
-    """How the processes of `trainer` work together, by the name of the config that says so: "ddp", "fsdp2", …; or "auto"."""
-    given = (trainer or {}).get("strategy", "auto")
-    target = str(given.get("_target_", "")) if isinstance(given, Mapping) else str(given)
-    if target == "erv.distributed.DeepSpeed" and isinstance(given, Mapping):
-        return f"deepspeed_z{given.get('stage')}"
-    return _STRATEGIES.get(target, target)
+    """The strategy by the name of its config file ("ddp", "fsdp2", "deepspeed_z3", …), or "auto"."""
+    value = (trainer or {}).get("strategy", "auto")
+    target = str(value.get("_target_", "")) if isinstance(value, Mapping) else str(value)
+    if target == "erv.distributed.DeepSpeed" and isinstance(value, Mapping):
+        return f"deepspeed_z{value.get('stage')}"
+    return _NAMES.get(target, target)

@@ -22,7 +22,7 @@ from erv.distributed.strategies import SHARING, strategy
 from erv.evaluation.judges.base import Judge
 from erv.evaluation.judges.verifier import VerifierJudge
 from erv.evaluation.metrics.summary import MetricSettings
-from erv.policy.base import Stage
+from erv.policy.base import Stage as PromptStyle
 from erv.policy.policy import Policy
 from erv.rationale import compose, sentences
 from erv.rewards.composite import CompositeReward
@@ -34,12 +34,13 @@ from erv.runtime.media_audit import Reading
 from erv.taxonomy import Taxonomy
 from erv.training.datamodule import ClipData, SentenceData, StepData
 from erv.training.loggers.local import csv_logger
+from erv.training.stage import Stage
 from erv.verifier.classifier import Verifier
 from erv.verifier.dataset import Sentences
 from erv.verifier.metrics import gate
 
 _log = logging.getLogger(__name__)
-_STYLE_OF: dict[str, Stage] = {"towers": "sft", "sft": "sft", "grpo": "grpo"}  # how a stage's prompts are written
+_STYLE_OF: dict[str, PromptStyle] = {"towers": "sft", "sft": "sft", "grpo": "grpo"}  # how a stage's prompts are written
 
 
 class Parts:
@@ -227,19 +228,18 @@ class Parts:
         reader = ClipReader(self.media, self.policy, augment, self.seed)
         return Reading(Path(self.folder), self.corpus, reader, writes=self.ranks.leads)
 
-    def data(self, algo: Any) -> StepData:
-        """The DataModule that `algo` trains on."""
-        if algo.data == "sentences":
-            return SentenceData(self.labelled, algo.batch_size, algo.steps(len(self.labelled.rows("train"))), self.seed)
-        if hasattr(algo, "require"):
-            try:
-                algo.require(self.corpus.clips("train"))
-            except ValueError as error:
-                raise config.ConfigError(str(error)) from error
-        load = self.reading.rows if algo.data == "features" else self.reading.pixels
+    def data(self, stage: Stage) -> StepData:
+        """The DataModule that `stage` trains on."""
+        if stage.inputs == "sentences":
+            rows = len(self.labelled.rows("train"))
+            return SentenceData(self.labelled, stage.batch_size, stage.steps(rows), self.seed)
+        try:
+            stage.check_data(self.corpus.clips("train"))
+        except ValueError as error:
+            raise config.ConfigError(str(error)) from error
+        load = self.reading.rows if stage.inputs == "features" else self.reading.pixels
         loading = self.make("loader") if self.tree.get("loader") else None
-        length = getattr(algo, "length", None)
-        return ClipData(self.corpus, load, algo.batch_size, algo.steps, self.seed, length, loading)
+        return ClipData(self.corpus, load, stage.batch_size, stage.steps, self.seed, stage.row_length, loading)
 
     def check_verifier(self) -> None:
         """Refuse to train with a verifier whose held-out scores are too low (UnfitVerifier)."""

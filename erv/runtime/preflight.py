@@ -62,6 +62,7 @@ def stage_problems(tree: Mapping[str, Any]) -> list[str]:
         return []
     train = at(tree, "policy.train") or ()
     stage = config.locate(tree["algo"]["_target_"])
+    # stages of the user's own need not be subclasses of Stage, which is Lightning's to import
     if message := getattr(stage, "contradiction", lambda *_: None)(tree["algo"], train):
         return [message]
     if not tree.get("policy") or tree["stage"] == "towers":

@@ -1,7 +1,7 @@
-"""The DataModules: clips with their tower features or pixels, and labelled sentences for the verifier.
+"""The data modules: clips with their tower features or pixels, and labelled sentences for the verifier.
 
-Both serve one Lightning epoch of `steps` batches in an order that depends on (seed, step) only, so a resumed run goes on
-with the very next batch at any number of workers.
+Both serve one Lightning epoch of `steps` batches in an order that depends on (seed, step) only, so a resumed run continues
+with the next batch at any number of workers.
 """
 
 from __future__ import annotations
@@ -15,35 +15,38 @@ import lightning.pytorch as pl
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from erv.config.rules import validation_interval_problem
 from erv.data.clip_reader import Sample, Samples
 from erv.data.datasets.base import Corpus
 from erv.errors import ConfigError
-from erv.training.sampler import DevBatches, Draw, Share, StepBatches
+from erv.training.sampler import DevBatches, Draw, Replica, StepBatches
 from erv.types import Clip
 from erv.verifier.dataset import Sentences
 
 Rows = Sequence[Any]
-_LATE_S = 600  # at most what SLURM's GraceTime and KillWait usually are
+_WORKER_GRACE_S = 600  # at most what SLURM's GraceTime and KillWait usually are
 
 
 @dataclass(frozen=True)
-class Loading:
-    """`workers` processes read `prefetch` batches ahead each; clips are sorted by length within `window` batches."""
+class DataLoading:
+    """How batches are read and put together."""
 
     workers: int = 0
+    """Processes that read ahead; 0: none."""
+
     prefetch: int = 2
+    """Batches that each of them is ahead."""
+
     window: int = 1
+    """Batches among which clips are sorted by length, so that long texts share batches; 1: not at all."""
 
     def __post_init__(self) -> None:
-        """Check what no type says."""
         for name, least in (("workers", 0), ("prefetch", 1), ("window", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"loader.{name} is at least {least}, got {getattr(self, name)}")
 
 
 class _Rows(Dataset[Any]):
-    """Rows by place, or by place and the pass over the data in which they are shown."""
+    """Rows by number, or by number and the pass over the data in which they are shown (which augmentation depends on)."""
 
     def __init__(self, rows: Rows) -> None:
         self.rows = rows
@@ -52,30 +55,54 @@ class _Rows(Dataset[Any]):
         return len(self.rows)
 
     def __getitem__(self, index: int | Draw) -> Any:
-        place, turn = index if isinstance(index, tuple) else (index, 0)
-        return self.rows.raw(place, turn) if isinstance(self.rows, Samples) else self.rows[place]
+        number, data_pass = index if isinstance(index, tuple) else (index, 0)
+        return self.rows.raw(number, data_pass) if isinstance(self.rows, Samples) else self.rows[number]
 
 
-def _outlive_signals(worker: int) -> None:
-    """Clusters and terminals signal all processes of a run; its workers serve on, so that a batch can come to its end.
+def too_rarely(every: Any, batches: Any) -> str | None:
+    """What is wrong with a validation after every `every` batches of a run of `batches`, or None.
 
-    SIGTERM, which torch sends to workers as well, ends them late.
+    None also where one of them is no number of batches.
+    """
+    if not isinstance(every, int) or not isinstance(batches, int) or every <= batches:
+        return None
+    return (
+        f"trainer.val_check_interval is the batches from one validation to the next, got {every} for a run of {batches}: "
+        f"set trainer.val_check_interval={batches} or less, or null for one at the end"
+    )
+
+
+def _ignore_signals(worker: int) -> None:
+    """Let a worker go on reading when clusters and terminals signal all processes of a run, so that the batch can be finished.
+
+    SIGTERM, which torch itself sends to workers, ends them after a delay.
     """
     for number in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_LATE_S))
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_WORKER_GRACE_S))
 
 
 class StepData(pl.LightningDataModule):
-    """Training rows in batches by step, dev rows in order. Lightning saves and restores the step of the next batch."""
+    """Training rows in batches by step, dev rows in order. Lightning saves and restores the number of the next batch.
+
+    Args:
+        batch_size: rows of a training batch, over all processes.
+        steps: batches of the run.
+        eval_batch_size: rows of a dev batch, over all processes.
+    """
 
     def __init__(
-        self, batch_size: int, steps: int, seed: int, eval_batch_size: int = 64, loading: Loading | None = None
-    ) -> None:  # fmt: skip
+        self,
+        batch_size: int,
+        steps: int,
+        seed: int,
+        eval_batch_size: int = 64,
+        loading: DataLoading | None = None,
+    ) -> None:
         super().__init__()
         self.batch_size, self.steps, self.seed, self.eval_batch_size = batch_size, steps, seed, eval_batch_size
-        self.loading = loading or Loading()
-        self.cursor = 0
+        self.loading = loading or DataLoading()
+        self.cursor = 0  # number of the first batch
         self.train_rows: Rows = []
         self.dev_rows: Rows = []
 
@@ -84,34 +111,34 @@ class StepData(pl.LightningDataModule):
         return StepBatches([1.0] * len(self.train_rows), self.batch_size, self.steps, self.seed)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Batches `cursor` to `steps`; `batch_size` is the size of one over all processes."""
+        """This process' part of the batches `cursor` to `steps`."""
         batches = self.order()
-        batches.cursor, batches.share = self.cursor, self.share
+        batches.cursor, batches.replica = self.cursor, self.replica
         return self._loader(self.train_rows, batch_sampler=batches)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """The dev rows."""
-        batches = DevBatches(len(self.dev_rows), self.eval_batch_size, self.share)
+        """This process' part of the dev rows."""
+        batches = DevBatches(len(self.dev_rows), self.eval_batch_size, self.replica)
         return self._loader(self.dev_rows, batch_sampler=batches)
 
     @property
-    def share(self) -> Share:
-        """Which process this is, of how many."""
+    def replica(self) -> Replica:
+        """The rank of this process, and the number of processes."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
-    def _loader(self, rows: Rows, **how: Any) -> DataLoader[Any]:
+    def _loader(self, rows: Rows, **options: Any) -> DataLoader[Any]:
         workers = self.loading.workers
         if workers:
-            how |= {
-                "worker_init_fn": _outlive_signals,
+            options |= {
+                "worker_init_fn": _ignore_signals,
                 "prefetch_factor": self.loading.prefetch,
                 "persistent_workers": True,
             }
         pinned = torch.cuda.is_available()
-        return DataLoader(_Rows(rows), collate_fn=list, num_workers=workers, pin_memory=pinned, **how)
+        return DataLoader(_Rows(rows), collate_fn=list, num_workers=workers, pin_memory=pinned, **options)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Batches hold records; a module moves the tensors that it makes of them."""
+        """Nothing: batches hold records, and a stage moves the tensors that it makes of them."""
         return batch
 
     def state_dict(self) -> dict[str, int]:
@@ -120,32 +147,40 @@ class StepData(pl.LightningDataModule):
         return {"cursor": loop.batch_progress.current.processed if loop else self.cursor}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on with the batch that `state_dict` named."""
+        """Continue with that batch."""
         self.cursor = state["cursor"]
 
 
 class ClipData(StepData):
-    """Clips with what `load` gives for them: tower features, what the towers still have to see, or pixels.
+    """Clips with tower features, with what the towers still have to encode, or with pixels.
 
-    `load(clips, training)` is called for the train and the dev split; `steps` gives the batches of a run over so many clips as
-    it found usable, `length` the tokens of a clip's text.
+    Args:
+        load: reads the clips of a split; the second argument says whether they are trained on.
+        steps: the number of batches of a run over so many rows; asked when the usable clips are known.
+        length: the length of a clip's text, if clips are to be sorted by it (`DataLoading.window`).
     """
 
     def __init__(
-        self, corpus: Corpus, load: Callable[[list[Clip], bool], Samples | list[Sample]], batch_size: int,
-        steps: Callable[[int], int], seed: int, length: Callable[[Clip], int] | None = None,
-        loading: Loading | None = None, eval_batch_size: int = 64,
-    ) -> None:  # fmt: skip
+        self,
+        corpus: Corpus,
+        load: Callable[[list[Clip], bool], Samples | list[Sample]],
+        batch_size: int,
+        steps: Callable[[int], int],
+        seed: int,
+        length: Callable[[Clip], int] | None = None,
+        loading: DataLoading | None = None,
+        eval_batch_size: int = 64,
+    ) -> None:
         super().__init__(batch_size, 0, seed, eval_batch_size, loading)
-        self.corpus, self.load, self.steps_of, self.length = corpus, load, steps, length
+        self.corpus, self.load, self.steps_for, self.length = corpus, load, steps, length
 
     def setup(self, stage: str) -> None:
-        """Read what training and its dev curve need."""
+        """Read the train and the dev split."""
         if stage == "fit" and not self.train_rows:
             self.train_rows = self.load(self.corpus.clips("train"), True)
             self.dev_rows = self.load(self.corpus.clips("dev"), False)
-            self.steps = self.steps_of(round(sum(clip.weight for clip in self.clips())))
-            if self.trainer and (message := validation_interval_problem(self.trainer.val_check_interval, self.steps)):
+            self.steps = self.steps_for(round(sum(clip.weight for clip in self.clips())))
+            if self.trainer and (message := too_rarely(self.trainer.val_check_interval, self.steps)):
                 raise ConfigError(message)
 
     def order(self) -> StepBatches:
@@ -156,15 +191,15 @@ class ClipData(StepData):
         return StepBatches(weights, self.batch_size, self.steps, self.seed, lengths, self.loading.window)
 
     def clips(self) -> Sequence[Clip]:
-        """The training clips that could be used."""
+        """The training clips that could be read."""
         return self.train_rows.clips if isinstance(self.train_rows, Samples) else [clip for clip, _ in self.train_rows]
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> list[Sample]:
-        """The clips' tensors on the device."""
+        """Move the clips' tensors."""
         return [(clip, {name: v.to(device, non_blocking=True) for name, v in row.items()}) for clip, row in batch]
 
     def on_after_batch_transfer(self, batch: list[Sample], dataloader_idx: int) -> list[Sample]:
-        """What is only decoded goes through the towers here, on the device."""
+        """Run the towers on clips that are only decoded so far: here, on the device, and not in a worker."""
         return self.train_rows.encode(batch) if isinstance(self.train_rows, Samples) else batch
 
 
@@ -176,6 +211,6 @@ class SentenceData(StepData):
         self.rows, self.provenance = sentences.rows, sentences.provenance
 
     def setup(self, stage: str) -> None:
-        """Take the rows."""
+        """Take the rows of both splits."""
         if stage == "fit" and not self.train_rows:
             self.train_rows, self.dev_rows = self.rows("train"), self.rows("heldout")

@@ -1,7 +1,9 @@
 """Group relative policy optimisation with R = R_format + R_answer + R_E (paper, stage 3).
 
-One iteration: G answers per clip, their rewards, advantages within each group, an update with the k3 KL to the frozen
+One iteration: G completions per clip, their rewards, advantages within each group, an update with the k3 KL to the frozen
 policy that training began with. Spec: grpo-engine.md. Any model with `embed` and a decoder `language_model` will do.
+
+The settings are described in grpo_settings.py; the gradient is computed in grpo_update.py.
 """
 
 from __future__ import annotations
@@ -12,14 +14,12 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from erv.data.clip_reader import Sample
-from erv.distributed import collectives, deepspeed_hooks
-from erv.distributed.deepspeed import strategy_of
-from erv.distributed.fsdp import shard, whole
+from erv.distributed import collectives
 from erv.engine.generate import Rollout, group_rows, loss_mask
 from erv.engine.layers import dropout_probabilities, supports_shared_prefix
 from erv.engine.sampling import Sampling
@@ -31,56 +31,93 @@ from erv.grpo.loss import Denominators, GRPOLoss, Metrics, add_metrics
 from erv.policy.policy import Policy, frozen_copy, save_policy
 from erv.rewards.composite import CompositeReward
 from erv.taxonomy import Taxonomy
-from erv.training.callbacks.nan_guard import NonFinite
-from erv.training.grpo_metrics import Answers, Scored, broken_batch, completion_metrics, completion_rows
-from erv.training.grpo_update import GroupGradients
-from erv.training.optim import Optim
+from erv.training.callbacks.nan_guard import NonFiniteCounter
+from erv.training.grpo_metrics import Scored, ScoredBatch, completion_metrics, completion_rows, nonfinite_batch
+from erv.training.grpo_settings import (
+    AdvantageSettings,
+    LossSettings,
+    RolloutDtype,
+    RolloutSettings,
+    UpdateSettings,
+    ValidationSettings,
+    ZeroSpread,
+)
+from erv.training.grpo_update import GroupGradient, UpdateBatch
+from erv.training.optim import OptimizerSettings
+from erv.training.stage import Stage
+from erv.training.validation import PolicyValidation
 from erv.utils.seeding import prompt_seed
 
 _log = logging.getLogger(__name__)
 
 
-class GRPO(GroupGradients):
-    """GRPO over clips: `iterations` rollout batches of `batch_size` clips with `group_size` answers each.
+class GRPO(Stage):
+    """GRPO over clips: `iterations` rollout batches of `batch_size` clips with a group of completions each.
 
-    `epochs` says instead how often every training clip is seen: the iterations follow when the clips are known.
-    `updates` is the number of optimiser steps per rollout (paper: 1); `token_budget` the most trunk tokens of a
-    micro-batch; `scale` and `normalise_then_sum` are those of `advantages`. A group whose answers earn the same
-    (`Advantages.zero_variance`) is kept for its KL term, left out, or sampled again up to `max_resamples` times and then left
-    out (`zero_spread`). `mask_overlong` trains on no answer without an end. `rollout_dtype` samples in a lower precision,
-    which `correction` makes up for. `max_nonfinite` steps in a row that are not finite end the run. The first step checks
-    the shared prefix (`verify_shared_prefix`). A decoder with dropout is refused: sampled and trained log-probs would be
-    those of different networks. `dev_temperature` and `judge` belong to the dev curve.
+    Of several processes each has an equal part of the clips, with all completions of them. Advantages, denominators, decisions
+    and metrics are those of the whole batch; gradients are summed once per update.
 
-    Of several processes each has an equal part of the clips, with all answers to them. Advantages, denominators, decisions and
-    metrics are those of the whole batch; gradients are summed once per update.
+    Args:
+        policy: what is trained. A decoder with dropout is refused: sampled and trained log-probs would be those of
+            different networks.
+        reward: the weighted sum of rewards.
+        optim: optimizer and schedule, which is stepped once per update.
+        modalities: what prompts show of a clip.
+        iterations: rollout batches of the run; or `epochs`, the passes over the training clips.
+        batch_size: clips of a rollout batch, over all processes.
+        judge: reads explanations for the dev curve; not a reward.
+        rollout_dtype: `RolloutSettings.dtype`.
+        dev_temperature: `ValidationSettings.temperature`.
+
+    The other arguments are those of the records in grpo_settings.py by the same names.
     """
 
-    data = "features"
+    inputs = "features"
+    policy: Policy
+    model: Any
 
     def __init__(
-        self, policy: Policy, reward: CompositeReward, taxonomy: Taxonomy, optim: Optim, modalities: Sequence[str], seed: int,
-        objective: GRPOLoss, iterations: int | None, batch_size: int, group_size: int = 8, max_new_tokens: int = 512,
-        sampling: Sampling | None = None, scale: Scale = "group", normalise_then_sum: bool = False, updates: int = 1,
-        zero_spread: Literal["keep", "leave_out", "resample"] = "keep", max_resamples: int = 2, mask_overlong: bool = False,
-        rollout_dtype: Literal["bfloat16", "float16"] | None = None, correction: ImportanceCorrection | None = None,
-        max_nonfinite: int = 3, token_budget: int = 16384, verify_shared_prefix: bool = True, judge: Judge | None = None,
-        dev_temperature: float = 0.7, epochs: float | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        policy: Policy,
+        reward: CompositeReward,
+        taxonomy: Taxonomy,
+        optim: OptimizerSettings,
+        modalities: Sequence[str],
+        seed: int,
+        objective: GRPOLoss,
+        iterations: int | None,
+        batch_size: int,
+        group_size: int = 8,
+        max_new_tokens: int = 512,
+        sampling: Sampling | None = None,
+        scale: Scale = "group",
+        normalise_then_sum: bool = False,
+        updates: int = 1,
+        zero_spread: ZeroSpread = "keep",
+        max_resamples: int = 2,
+        mask_overlong: bool = False,
+        rollout_dtype: RolloutDtype | None = None,
+        correction: ImportanceCorrection | None = None,
+        max_nonfinite: int = 3,
+        token_budget: int = 16384,
+        verify_shared_prefix: bool = True,
+        judge: Judge | None = None,
+        dev_temperature: float = 0.7,
+        epochs: float | None = None,
+    ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.policy, self.reward, self.taxonomy, self.optim = policy, reward, taxonomy, optim
-        self.modalities, self.seed, self.objective = tuple(modalities), seed, objective
-        self.iterations, self.epochs, self.batch_size, self.group_size = iterations or 0, epochs, batch_size, group_size
-        self.max_new_tokens, self.sampling, self.updates = max_new_tokens, sampling or Sampling(), updates
-        self.scale, self.normalise_then_sum, self.token_budget = scale, normalise_then_sum, token_budget
-        self.zero_spread, self.max_resamples, self.mask_overlong = zero_spread, max_resamples, mask_overlong
-        self.rollout_dtype = getattr(torch, rollout_dtype) if rollout_dtype else None
-        self.correction, self.nonfinite = correction, NonFinite(max_nonfinite)
-        self.verify_shared_prefix, self.judge, self.dev_temperature = verify_shared_prefix, judge, dev_temperature
-        if self.sampling.temperature == 0:
-            raise ValueError("GRPO compares samples: algo.sampling.temperature must be above 0, got 0; set 1")
+        self.rollout_settings = RolloutSettings(
+            group_size, max_new_tokens, sampling or Sampling(), rollout_dtype, zero_spread, max_resamples
+        )
+        self.advantage_settings = AdvantageSettings(scale, normalise_then_sum)
+        self.loss_settings = LossSettings(objective, mask_overlong, correction)
+        self.update_settings = UpdateSettings(updates, token_budget, max_nonfinite, verify_shared_prefix)
+        validation_settings = ValidationSettings(dev_temperature)
+
         settings = {"group_size": group_size, "iterations": iterations, "epochs": epochs}
+        if self.rollout_settings.sampling.temperature == 0:
+            raise ValueError("GRPO compares samples: algo.sampling.temperature must be above 0, got 0; set 1")
         if message := self.contradiction(settings, getattr(policy.model, "trained", ())):
             raise ValueError(message)
         if chances := dropout_probabilities(policy.model.language_model):
@@ -94,9 +131,24 @@ class GRPO(GroupGradients):
             _log.warning(
                 "%s shares no prefix: every answer runs its prompt anew", type(policy.model.language_model).__name__
             )
+        self.policy, self.reward, self.taxonomy, self.optim, self.seed = policy, reward, taxonomy, optim, seed
+        self.modalities, self.batch_size = tuple(modalities), batch_size
+        self.iterations, self.epochs = iterations or 0, epochs
+        self.nonfinite = NonFiniteCounter(max_nonfinite)
         self.model = policy.model
-        self.reference = frozen_copy(policy.model) if objective.beta > 0 else None
-        self.rows: list[dict[str, Any]] = []  # the completions of the last iteration, for completions.parquet
+        self.reference: Any = frozen_copy(policy.model) if objective.beta > 0 else None
+        self.gradient = GroupGradient(
+            self,
+            policy,
+            self.reference,
+            self.modalities,
+            self.rollout_settings,
+            self.loss_settings,
+            self.update_settings,
+        )
+        self.validation = PolicyValidation(
+            policy, reward, taxonomy, self.modalities, validation_settings, max_new_tokens, batch_size, seed, judge
+        )
 
     @staticmethod
     def contradiction(settings: Mapping[str, Any], trained: Collection[str]) -> str | None:
@@ -116,130 +168,170 @@ class GRPO(GroupGradients):
         return None
 
     def steps(self, rows: int) -> int:
-        """Batches of a run: `iterations`, or what `epochs` passes over `rows` clips take."""
+        """Rollout batches of the run: `iterations`, or what `epochs` passes over `rows` clips take."""
         if self.epochs is not None:
             self.iterations = math.ceil(self.epochs * rows / self.batch_size)
         return self.iterations
 
     def train(self, mode: bool = True) -> GRPO:
-        """Training mode for all but the reference."""
+        """Set training mode for all but the reference."""
         super().train(mode)
         if self.reference is not None:
             self.reference.eval()
         return self
 
     def configure_model(self) -> None:
-        """Share policy and reference out, where the strategy does so; gradients are sums."""
-        shard(self, [self.model, self.reference], mean=False)
+        """Shard policy and reference; gradients are sums, because the loss is divided by counts over all processes."""
+        self.sharding.shard([self.model, self.reference], mean_gradients=False)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW over the trained parts; the schedule is stepped by hand, once per update."""
+        optimizer, schedule = self.optim.build(self.model.parameters(), self.iterations * self.update_settings.updates)
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def training_step(self, batch: list[Sample], index: int) -> None:
         """Rollout, score, advantages, update."""
         iteration = index + 1
-        with whole(self.model), deepspeed_hooks.whole(self):
+        with self.sharding.whole_weights([self.model]):
             rollout = self.rollout(batch, iteration)
             scored = self.score(batch, rollout)
             advantage = self.advantages(scored)
-            if self.zero_spread == "resample":
+            if self.rollout_settings.zero_spread == "resample":
                 scored, advantage = self.resample(batch, scored, advantage, iteration)
         metrics = self.update(batch, scored, advantage, iteration)
         self.record(batch, scored, advantage, metrics, iteration)
 
     def rollout(self, batch: list[Sample], iteration: int, attempt: int = 0) -> Rollout:
-        """G sampled answers per clip; what a clip gets depends on (seed, iteration, clip, attempt) alone."""
-        again = ("again", attempt) if attempt else ()
-        seeds = [prompt_seed(self.seed, iteration, clip.id, *again) for clip, _ in batch]
-        lower = torch.autocast(self.device.type, self.rollout_dtype) if self.rollout_dtype else nullcontext()
-        with lower:
+        """Sample G completions per clip; those of a clip depend on (seed, iteration, clip, attempt) alone."""
+        settings = self.rollout_settings
+        resampling = ("again", attempt) if attempt else ()
+        seeds = [prompt_seed(self.seed, iteration, clip.id, *resampling) for clip, _ in batch]
+        dtype = settings.autocast_dtype
+        with torch.autocast(self.device.type, dtype) if dtype else nullcontext():
             return generate(
-                self.policy, batch, self.modalities, self.group_size, self.max_new_tokens, self.sampling, seeds
+                self.policy,
+                batch,
+                self.modalities,
+                settings.group_size,
+                settings.max_new_tokens,
+                settings.sampling,
+                seeds,
             )
 
     def score(self, batch: list[Sample], rollout: Rollout) -> Scored:
-        """The rewards of every answer."""
+        """Compute the rewards of every completion."""
         pairs = zip(rollout.tokens, rollout.mask.bool(), strict=True)
         texts = [self.policy.processor.decode(tokens[mask].tolist()) for tokens, mask in pairs]
-        golds = [clip.label for clip, _ in batch for _ in range(self.group_size)]
+        golds = [clip.label for clip, _ in batch for _ in range(self.rollout_settings.group_size)]
         return Scored.of(rollout, texts, self.reward(texts, golds), list(self.reward.weights))
 
     def advantages(self, scored: Scored) -> Advantages:
-        """How much better each answer of all processes is than the others of its clip."""
-        rewards, weights = collectives.joined(scored.rewards), tuple(self.reward.weights.values())
-        return advantages(rewards, weights, self.group_size, self.scale, self.normalise_then_sum)
+        """The advantages of the completions of all processes, each within the group of its clip."""
+        return advantages(
+            collectives.all_gather_rows(scored.rewards),
+            tuple(self.reward.weights.values()),
+            self.rollout_settings.group_size,
+            self.advantage_settings.scale,
+            self.advantage_settings.normalise_then_sum,
+        )
 
     def resample(
         self, batch: list[Sample], scored: Scored, advantage: Advantages, iteration: int
     ) -> tuple[Scored, Advantages]:
-        """New answers, up to `max_resamples` times, for the clips whose answers all earned the same."""
-        resampled, first = 0, collectives.rank() * len(batch)
-        for attempt in range(1, self.max_resamples + 1):
-            flat = advantage.zero_variance.nonzero().flatten().tolist()
-            if not flat:
+        """Sample groups again, up to `max_resamples` times, while their completions all earn the same."""
+        resampled, first = 0, collectives.rank() * len(batch)  # number of this process' first clip in the whole batch
+        for attempt in range(1, self.rollout_settings.max_resamples + 1):
+            silent = advantage.zero_variance.nonzero().flatten().tolist()
+            if not silent:
                 break
-            own = [b - first for b in flat if 0 <= b - first < len(batch)]
-            if own:
-                again = [batch[b] for b in own]
-                new = self.score(again, self.rollout(again, iteration, attempt))
-                scored = scored.replaced(new, group_rows(own, self.group_size))
+            local = [clip - first for clip in silent if 0 <= clip - first < len(batch)]
+            if local:
+                clips = [batch[i] for i in local]
+                new = self.score(clips, self.rollout(clips, iteration, attempt))
+                scored = scored.replaced(new, group_rows(local, self.rollout_settings.group_size))
             advantage = self.advantages(scored)
-            resampled += len(flat)
+            resampled += len(silent)
         self.log("train/resampled_groups", float(resampled), batch_size=len(batch))
         return scored, advantage
 
     def update(self, batch: list[Sample], scored: Scored, advantage: Advantages, iteration: int) -> Metrics:
-        """`updates` optimiser steps on one rollout; the metrics of the last. A step that is not finite is left out."""
-        optimiser, schedule = self.optimizers(), self.lr_schedulers()
-        rollout = replace(scored.rollout, mask=loss_mask(scored.rollout, self.mask_overlong))
-        left_out = torch.zeros_like(advantage.zero_variance) if self.zero_spread == "keep" else advantage.zero_variance
+        """Take `updates` optimizer steps on one rollout; returns the metrics of the last.
+
+        A step whose loss or gradient is not finite is left out.
+        """
+        optimizer, schedule = self.optimizers(), self.lr_schedulers()
+        left_out = advantage.zero_variance
+        if self.rollout_settings.zero_spread == "keep":
+            left_out = torch.zeros_like(left_out)
         metrics: Metrics = {"left_out_groups": left_out.sum().float()}
-        rank, size = collectives.rank(), collectives.size()
-        advantage = advantage.part(rank, size)
-        prompts = (~left_out.chunk(size)[rank]).nonzero().flatten().tolist()
-        mask = rollout.mask[group_rows(prompts, self.group_size)]
-        rows, tokens = collectives.totals([len(mask), int(mask.sum())], self.device)
-        denominators = Denominators(rows, max(tokens, 1.0))
-        old = None
-        for _ in range(self.updates):
-            now, found = self.gradients(batch, rollout, advantage, prompts, denominators, old)
-            old = now if old is None else old
-            metrics |= add_metrics(collectives.gathered({n: v.cpu() for n, v in add_metrics(found).items()}))
+
+        # from here on only this process' part of the batch
+        rank, world_size = collectives.rank(), collectives.world_size()
+        rollout = replace(scored.rollout, mask=loss_mask(scored.rollout, self.loss_settings.mask_overlong))
+        advantage = advantage.part(rank, world_size)
+        trained = (~left_out.chunk(world_size)[rank]).nonzero().flatten().tolist()
+        mask = rollout.mask[group_rows(trained, self.rollout_settings.group_size)]
+        # of all processes: with these denominators the sum of their gradients is that of the whole batch
+        rows, tokens = collectives.all_reduce_numbers([len(mask), int(mask.sum())], self.device)
+        update_batch = UpdateBatch(batch, rollout, advantage, trained, Denominators(rows, max(tokens, 1.0)))
+
+        old = None  # log-probs before the first update, which the later ones' ratios are taken to
+        for _ in range(self.update_settings.updates):
+            logps, parts = self.gradient.accumulate(update_batch, old)
+            old = logps if old is None else old
+            local = {name: value.cpu() for name, value in add_metrics(parts).items()}
+            metrics |= add_metrics(collectives.all_gather_object(local))
             if tokens:
-                collectives.reduce_gradients(self.model.parameters())
+                self.sharding.sum_gradients(self.model.parameters())
                 metrics["grad_norm"] = self.clip()
-                folder, loss, norm = (
+                is_finite = self.nonfinite.is_finite(
                     Path(self.trainer.default_root_dir),
+                    iteration,
                     float(metrics["loss"]),
                     float(metrics["grad_norm"]),
+                    lambda: nonfinite_batch(batch, scored, advantage),
                 )
-                sound = self.nonfinite.is_sound(
-                    folder, iteration, loss, norm, lambda: broken_batch(batch, scored, advantage)
-                )
-                if sound or strategy_of(self):  # which leaves it out itself, and forgets it
-                    optimiser.step()
+                if is_finite or self.sharding.skips_nonfinite_steps:
+                    optimizer.step()
             schedule.step()
         return metrics
 
+    def clip(self) -> torch.Tensor:
+        """Clip the gradient; returns its norm before."""
+        return self.sharding.clip_gradients(self.model.parameters(), self.optim.max_grad_norm)
+
     def record(
         self, batch: list[Sample], scored: Scored, advantage: Advantages, metrics: Metrics, iteration: int
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Log the iteration under TRL's names and keep its completions."""
-        answers = Answers.of_all([clip for clip, _ in batch], scored)
-        metrics = metrics | completion_metrics(answers, advantage, list(self.reward.weights), self.taxonomy.neutral)
+        scored_batch = ScoredBatch.gather([clip for clip, _ in batch], scored)
+        metrics = metrics | completion_metrics(
+            scored_batch, advantage, list(self.reward.weights), self.taxonomy.neutral
+        )
         self.log_dict({f"train/{name}": value for name, value in metrics.items()}, batch_size=len(batch))
         self.log("reward", metrics["reward"], prog_bar=True, logger=False, batch_size=len(batch))
-        self.rows = completion_rows(iteration, answers, advantage) if collectives.rank() == 0 else []
+        self.completions = completion_rows(iteration, scored_batch, advantage) if collectives.rank() == 0 else []
 
-    def configure_optimizers(self) -> Any:
-        """AdamW over the trained parts; the schedule is stepped by hand, once per update."""
-        optimiser, schedule = self.optim.build(self.model.parameters(), self.iterations * self.updates)
-        return {"optimizer": optimiser, "lr_scheduler": schedule}
+    def on_validation_epoch_start(self) -> None:
+        """Begin a round of the dev curve."""
+        self.validation.start(self.device)
+
+    def validation_step(self, batch: list[Sample], _: int) -> None:
+        """Sample and judge one completion per dev clip."""
+        self.validation.add(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the figures of this round, over all processes."""
+        for name, value in self.validation.figures().items():
+            self.log(f"dev/{name}", value, prog_bar=name == self.validation.headline)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """What fits into memory."""
-        checkpoint["token_budget"] = self.token_budget
+        """Save the token budget, which out-of-memory errors may have halved."""
+        checkpoint["token_budget"] = self.gradient.token_budget
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with that."""
-        self.token_budget = checkpoint["token_budget"]
+        """Restore it."""
+        self.gradient.token_budget = checkpoint["token_budget"]
 
     def save(self, folder: str) -> None:
         """Write the policy."""

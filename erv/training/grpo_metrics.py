@@ -1,4 +1,4 @@
-"""What one iteration of GRPO leaves behind: figures under TRL's names, and its completions as rows."""
+"""What an iteration of GRPO leaves behind: metrics under TRL's names, rows of completions.parquet, non-finite batches."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from erv.data.clip_reader import Sample
-from erv.distributed.collectives import gathered
+from erv.distributed.collectives import all_gather_object
 from erv.engine.generate import Rollout, replace_rows
 from erv.grpo.advantages import Advantages, reward_metrics
 from erv.grpo.loss import Metrics
@@ -20,21 +20,28 @@ from erv.types import Clip, RewardParts
 
 @dataclass(frozen=True)
 class Scored:
-    """This process' answers of one iteration, N = B * G, prompt-major: tokens, texts and rewards."""
+    """The completions of one process' B clips with their rewards; N = B * G, prompt-major."""
 
     rollout: Rollout
+    """Tokens and log-probs."""
+
     texts: list[str]
+    """N decoded completions."""
+
     parts: list[RewardParts]
-    rewards: Tensor  # [N, K], NaN where a reward could not be computed
+    """N records of the unweighted rewards, with the sentences that the verifier has read."""
+
+    rewards: Tensor
+    """`[N, K]`, NaN where a reward could not be computed."""
 
     @classmethod
     def of(cls, rollout: Rollout, texts: list[str], parts: list[RewardParts], names: Sequence[str]) -> Scored:
-        """The answers with their rewards; `names` is the order of the columns."""
+        """Completions with their rewards; `names` is the order of the columns."""
         values = [[np.nan if (value := p.parts[name]) is None else value for name in names] for p in parts]
         return cls(rollout, texts, parts, torch.tensor(values, dtype=torch.float32, device=rollout.tokens.device))
 
     def replaced(self, new: Scored, rows: Sequence[int]) -> Scored:
-        """These answers with `rows` taken from `new`, in its order."""
+        """A copy with `rows` taken from `new`, in its order."""
         texts, parts, rewards = list(self.texts), list(self.parts), self.rewards.clone()
         for row, text, part in zip(rows, new.texts, new.parts, strict=True):
             texts[row], parts[row] = text, part
@@ -43,71 +50,101 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What is told of an iteration's answers, one entry for each: `lengths` in tokens `[N]`, `rewards` `[N, K]`."""
+class ScoredBatch:
+    """What is reported of the completions of all processes, on the CPU; N of them, prompt-major."""
 
     clips: list[Clip]
+    """The clip of each completion."""
+
     texts: list[str]
     parts: list[RewardParts]
+
     lengths: Tensor
+    """`[N]` tokens, the end token included."""
+
     finished: Tensor
+    """`[N]` bool, an end token came."""
+
     rewards: Tensor
+    """`[N, K]`, NaN where a reward could not be computed."""
 
     @classmethod
-    def of_all(cls, clips: Sequence[Clip], scored: Scored) -> Answers:
-        """The answers of all processes, prompt-major as in one process; `clips` are those of this process' batch."""
-        count, done = len(scored.texts) // len(clips), scored.rollout
-        own = cls(
-            [clip for clip in clips for _ in range(count)], scored.texts, scored.parts, done.mask.sum(1).cpu(),
-            done.finished.cpu(), scored.rewards.cpu(),
-        )  # fmt: skip
-        found = gathered(own)
+    def gather(cls, clips: Sequence[Clip], scored: Scored) -> ScoredBatch:
+        """The completions of all processes in the order that one process would have; `clips` are this process' own."""
+        count, rollout = len(scored.texts) // len(clips), scored.rollout
+        local = cls(
+            [clip for clip in clips for _ in range(count)],
+            scored.texts,
+            scored.parts,
+            rollout.mask.sum(1).cpu(),
+            rollout.finished.cpu(),
+            scored.rewards.cpu(),
+        )
+        batches = all_gather_object(local)
         return cls(
-            [clip for one in found for clip in one.clips], [text for one in found for text in one.texts],
-            [part for one in found for part in one.parts], torch.cat([one.lengths for one in found]),
-            torch.cat([one.finished for one in found]), torch.cat([one.rewards for one in found]),
-        )  # fmt: skip
+            [clip for batch in batches for clip in batch.clips],
+            [text for batch in batches for text in batch.texts],
+            [part for batch in batches for part in batch.parts],
+            torch.cat([batch.lengths for batch in batches]),
+            torch.cat([batch.finished for batch in batches]),
+            torch.cat([batch.rewards for batch in batches]),
+        )
 
 
-def completion_metrics(answers: Answers, advantage: Advantages, names: Sequence[str], neutral: str | None) -> Metrics:
-    """Rewards (one name per column), lengths, and how varied and how neutral the answers are."""
-    lengths, finished = answers.lengths.float(), answers.finished
-    metrics = reward_metrics(answers.rewards, names, advantage)
+def completion_metrics(batch: ScoredBatch, advantage: Advantages, names: Sequence[str], neutral: str | None) -> Metrics:
+    """Rewards (one name per column), lengths, and the variety and neutrality of the completions.
+
+    `neutral` is the taxonomy's neutral label, if it has one.
+    """
+    lengths, finished = batch.lengths.float(), batch.finished
+    metrics = reward_metrics(batch.rewards, names, advantage)
     metrics |= {
         "completions/mean_length": lengths.mean(),
         "completions/min_length": lengths.min(),
         "completions/max_length": lengths.max(),
         "completions/clipped_ratio": 1 - finished.float().mean(),
-        "completions/distinct": torch.tensor(len(set(answers.texts)) / len(answers.texts)),
+        "completions/distinct": torch.tensor(len(set(batch.texts)) / len(batch.texts)),
     }
     if bool(finished.any()):
         metrics["completions/mean_terminated_length"] = lengths[finished].mean()
-    sentences = [s for p in answers.parts for s in p.sentences]
+    sentences = [sentence for part in batch.parts for sentence in part.sentences]
     if sentences:
-        share = sum(s.emotions == (neutral,) for s in sentences) / len(sentences)
-        metrics["completions/neutral_share"] = torch.tensor(share)
+        neutral_only = sum(sentence.emotions == (neutral,) for sentence in sentences)
+        metrics["completions/neutral_share"] = torch.tensor(neutral_only / len(sentences))
     return metrics
 
 
-def completion_rows(iteration: int, answers: Answers, advantage: Advantages) -> list[dict[str, Any]]:
-    """One row per answer for completions.parquet.
+def completion_rows(iteration: int, batch: ScoredBatch, advantage: Advantages) -> list[dict[str, Any]]:
+    """One row per completion for completions.parquet.
 
-    `sentences` has a line for each, with what the verifier finds in it: `Her brows draw together. [angry, disgust]`.
+    `sentences` has a line for each, with the emotions that the verifier reads in it: `Her brows draw together. [angry, disgust]`.
     """
+    lengths, values = batch.lengths.tolist(), advantage.values.tolist()
     return [
-        {"iter": iteration, "clip_id": clip.id, "gold": clip.label, "text": text, "tokens": length, "advantage": value,
-         "reward": part.total, **{f"reward_{name}": reward for name, reward in part.parts.items()},
-         "sentences": "\n".join(f"{s.text} [{', '.join(s.emotions)}]" for s in part.sentences)}
-        for clip, text, length, value, part in zip(
-            answers.clips, answers.texts, answers.lengths.tolist(), advantage.values.tolist(), answers.parts, strict=True
-        )
-    ]  # fmt: skip
+        {
+            "iter": iteration,
+            "clip_id": clip.id,
+            "gold": clip.label,
+            "text": text,
+            "tokens": length,
+            "advantage": value,
+            "reward": part.total,
+            **{f"reward_{name}": reward for name, reward in part.parts.items()},
+            "sentences": "\n".join(f"{s.text} [{', '.join(s.emotions)}]" for s in part.sentences),
+        }
+        for clip, text, length, value, part in zip(batch.clips, batch.texts, lengths, values, batch.parts, strict=True)
+    ]
 
 
-def broken_batch(batch: list[Sample], scored: Scored, advantage: Advantages) -> dict[str, Any]:
-    """A batch whose step is not finite, for a look."""
+def nonfinite_batch(batch: list[Sample], scored: Scored, advantage: Advantages) -> dict[str, Any]:
+    """What is saved of a batch whose step is not finite, to find out why."""
     rollout = scored.rollout
     return {
-        "clips": [clip.id for clip, _ in batch], "texts": scored.texts, "tokens": rollout.tokens, "mask": rollout.mask,
-        "logps": rollout.logps, "rewards": scored.rewards, "advantages": advantage.values,
-    }  # fmt: skip
+        "clips": [clip.id for clip, _ in batch],
+        "texts": scored.texts,
+        "tokens": rollout.tokens,
+        "mask": rollout.mask,
+        "logps": rollout.logps,
+        "rewards": scored.rewards,
+        "advantages": advantage.values,
+    }

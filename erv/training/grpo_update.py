@@ -1,159 +1,192 @@
-"""The gradient of a GRPO step: the answers in micro-batches, and the loss of each."""
+"""The gradient of a GRPO update: completions in micro-batches, the loss of each, and what happens when memory is short."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from erv.data.clip_reader import Sample
-from erv.distributed import deepspeed_hooks
-from erv.distributed.collectives import full, gathered
-from erv.distributed.deepspeed import strategy_of
-from erv.distributed.fsdp import gather, is_sharded, whole
+from erv.distributed.collectives import all_gather_object
 from erv.engine.generate import Rollout, group_rows
 from erv.engine.logprobs import CompletionLogps, completion_logps, micro_batches
-from erv.engine.sampling import Sampling
 from erv.engine.self_check import self_check_sample, verify_shared_prefix
 from erv.grpo.advantages import Advantages
-from erv.grpo.importance_sampling import ImportanceCorrection
-from erv.grpo.loss import Denominators, GRPOLoss, Metrics, policy_loss
+from erv.grpo.loss import Denominators, Metrics, policy_loss
 from erv.policy.base import PolicyBatch
-from erv.training.oom import is_shortage, smaller_budget
-from erv.training.optim import Optim
-from erv.training.validation import DevCurve
+from erv.policy.policy import Policy
+from erv.training.grpo_settings import LossSettings, RolloutSettings, UpdateSettings
+from erv.training.oom import is_out_of_memory, smaller_budget
+from erv.training.stage import Stage
 
 
-class GroupGradients(DevCurve):
-    """What `GRPO` needs of its policy and its reference to make a gradient; its settings are described there."""
+@dataclass(frozen=True)
+class UpdateBatch:
+    """What the updates of one iteration are computed from: this process' B clips with N = B * G completions, prompt-major."""
 
-    model: Any
-    reference: Any
-    objective: GRPOLoss
-    sampling: Sampling
-    correction: ImportanceCorrection | None
-    optim: Optim
-    group_size: int
-    token_budget: int
-    verify_shared_prefix: bool
+    samples: list[Sample]
+    """The B clips with their features."""
 
-    @property
-    def shared_out(self) -> bool:
-        """Whether processes meet in every pass."""
-        return is_sharded(self.model) or strategy_of(self) is not None
+    rollout: Rollout
+    """The completions; its mask marks the tokens that are trained on."""
 
-    def gradients(
-        self, batch: list[Sample], rollout: Rollout, advantage: Advantages, prompts: list[int], denominators: Denominators,
-        old: Tensor | None,
-    ) -> tuple[Tensor, list[Metrics]]:  # fmt: skip
-        """Add up the gradients of the micro-batches; the log-probs `[N, C]` of the policy and the metrics of each.
+    advantages: Advantages
+    """Of these N completions."""
+
+    trained: list[int]
+    """Numbers of the clips whose groups are trained on."""
+
+    denominators: Denominators
+    """Completions and tokens of the whole batch, over all processes."""
+
+
+class GroupGradient:
+    """Adds up the gradient of the GRPO loss over micro-batches.
+
+    Args:
+        stage: the LightningModule whose backward pass and optimizer are used.
+        policy: the policy that is trained.
+        reference: the frozen policy of the KL term, or None without one.
+        modalities: what prompts show of a clip.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        policy: Policy,
+        reference: Any,
+        modalities: tuple[str, ...],
+        rollout: RolloutSettings,
+        loss: LossSettings,
+        update: UpdateSettings,
+    ) -> None:
+        self.stage, self.policy, self.reference, self.modalities = stage, policy, reference, modalities
+        self.model: Any = policy.model
+        self.group_size, self.temperature, self.loss_settings = rollout.group_size, rollout.sampling.temperature, loss
+        self.token_budget = update.token_budget  # smaller after an out-of-memory error; kept in checkpoints
+        self.verify_shared_prefix = update.verify_shared_prefix  # until a first pass has been compared
+
+    def accumulate(self, batch: UpdateBatch, old: Tensor | None) -> tuple[Tensor, list[Metrics]]:
+        """Add up the gradient of `batch` in the parameters' `grad`.
 
         When memory is short it begins again with half the tokens in a micro-batch: the batch and its gradient stay the same.
-        Processes that share weights out run equally many passes, and none can begin again alone.
+        Processes that shard weights run equally many passes, since each pass is a collective operation, and none of them can
+        begin again alone.
+
+        Args:
+            old: log-probs `[N, C]` before the first update of this rollout; None in the first one.
+
+        Returns:
+            The policy's log-probs `[N, C]` (0 where nothing is trained on), and the metrics of each micro-batch.
         """
+        sharding = self.stage.sharding
+        models = [model for model in (self.model, self.reference) if model is not None]
         while True:
-            self.optimizers().zero_grad()
-            now, found, cut = torch.zeros_like(rollout.logps), [], []
+            self.stage.optimizers().zero_grad()
+            logps: Tensor = torch.zeros_like(batch.rollout.logps)
+            metrics: list[Metrics] = []
+            clips: list[int] = []
             try:
-                cuts = self.cut(batch, rollout.mask[group_rows(prompts, self.group_size)], prompts)
-                passes = max(gathered(len(cuts))) if self.shared_out else len(cuts)
+                cuts = self.micro_batches(batch)
+                passes = max(all_gather_object(len(cuts))) if sharding.collective_passes else len(cuts)
                 for number in range(passes):
-                    with deepspeed_hooks.one_pass(self, last=number == passes - 1):
+                    with sharding.micro_batch(models, last=number == passes - 1):
                         if number >= len(cuts):
-                            self.add_nothing(batch, rollout)
+                            self.add_zero_gradient(batch)
                             continue
-                        cut = cuts[number]
-                        now[group_rows(cut, self.group_size)], metrics = self.add_gradient(
-                            batch, rollout, advantage, cut, denominators, old
-                        )
-                        found.append(metrics)
-                return now, found
+                        clips = cuts[number]
+                        logps[group_rows(clips, self.group_size)], figures = self.add_gradient(batch, clips, old)
+                        metrics.append(figures)
+                return logps, metrics
             except (RuntimeError, MemoryError) as error:
-                if not is_shortage(error):
+                if not is_out_of_memory(error):
                     raise
                 message = str(error).splitlines()[0]
-            self.token_budget = smaller_budget(self.token_budget, cut, message, self.shared_out)
+            # outside the handler, whose exception holds on to the tensors of the failed pass
+            self.token_budget = smaller_budget(self.token_budget, clips, message, sharding.collective_passes)
 
-    def add_gradient(
-        self, batch: list[Sample], rollout: Rollout, advantage: Advantages, cut: list[int], denominators: Denominators,
-        old: Tensor | None,
-    ) -> tuple[Tensor, Metrics]:  # fmt: skip
-        """Add the gradient of the clips `cut`; nothing that it was made of is held on to."""
-        logps, loss, metrics = self.loss(batch, rollout, advantage, cut, denominators, old)
-        self.manual_backward(deepspeed_hooks.summed(self, loss))
+    def micro_batches(self, batch: UpdateBatch) -> list[list[int]]:
+        """The clips that are trained on, in micro-batches within the token budget; none where no token is trained on."""
+        mask = batch.rollout.mask[group_rows(batch.trained, self.group_size)]
+        if not bool(mask.any()):
+            return []
+        features = [batch.samples[clip][1] for clip in batch.trained]
+        prompts = [len(self.policy.processor.prompt_of(row, self.modalities).ids) for row in features]
+        media = [
+            sum(value.shape[:-1].numel() for value in row.values()) for row in features
+        ]  # an upper bound in tokens
+        lengths = [prompt + tokens for prompt, tokens in zip(prompts, media, strict=True)]
+        cuts = micro_batches(lengths, mask.sum(1).tolist(), self.group_size, self.token_budget)
+        return [[batch.trained[i] for i in cut] for cut in cuts]
+
+    def add_gradient(self, batch: UpdateBatch, clips: list[int], old: Tensor | None) -> tuple[Tensor, Metrics]:
+        """Add the gradient of a micro-batch; returns its log-probs `[n, C]` and metrics, detached from the graph."""
+        logps, loss, metrics = self.loss(batch, clips, old)
+        self.stage.manual_backward(self.stage.sharding.scale_loss(loss, self.model))
         return logps.detach(), {**metrics, "loss": loss.detach()}
 
-    def add_nothing(self, batch: list[Sample], rollout: Rollout) -> None:
-        """A pass like those of `add_gradient`, through one answer's first token, whose gradient is zero."""
-        features = [batch[0][1]]
-        prompts = [self.policy.processor.prompt_of(row, self.modalities) for row in features]
-        collated = self.policy.processor.collate(prompts, features).to(self.device)
-        tokens = rollout.tokens[: self.group_size, :1]
+    def add_zero_gradient(self, batch: UpdateBatch) -> None:
+        """Run the passes of a micro-batch with a gradient of zero, because other processes have one more than this one.
+
+        The first token of one group is enough.
+        """
+        collated = self._collate(batch, [0])
+        tokens = batch.rollout.tokens[: self.group_size, :1]
         if self.reference is not None:
             with torch.no_grad():
                 self.logps(self.reference, collated, tokens, torch.ones_like(tokens))
         logps, _ = self.logps(self.model, collated, tokens, torch.ones_like(tokens))
-        self.manual_backward(deepspeed_hooks.summed(self, logps.sum() * 0))
+        self.stage.manual_backward(self.stage.sharding.scale_loss(logps.sum() * 0, self.model))
 
-    def cut(self, batch: list[Sample], mask: Tensor, prompts: list[int]) -> list[list[int]]:
-        """The clips `prompts` in micro-batches within the token budget; none if `mask` leaves nothing to train on."""
-        rows = [batch[i][1] for i in prompts]
-        media = [sum(value.shape[:-1].numel() for value in row.values()) for row in rows]  # an upper bound
-        sizes = [
-            len(self.policy.processor.prompt_of(r, self.modalities).ids) + m for r, m in zip(rows, media, strict=True)
-        ]
-        cuts = (
-            micro_batches(sizes, mask.sum(1).tolist(), self.group_size, self.token_budget) if bool(mask.any()) else ()
-        )
-        return [[prompts[i] for i in cut] for cut in cuts]
-
-    def loss(
-        self, batch: list[Sample], rollout: Rollout, advantage: Advantages, cut: list[int], denominators: Denominators,
-        old: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Metrics]:  # fmt: skip
-        """The policy's log-probs `[n, C]`, the loss and its metrics for the clips `cut` of the batch."""
-        features = [batch[i][1] for i in cut]
-        prompts = [self.policy.processor.prompt_of(row, self.modalities) for row in features]
-        collated = self.policy.processor.collate(prompts, features).to(self.device)
-        rows = group_rows(cut, self.group_size)
-        tokens, mask, sampled = rollout.tokens[rows], rollout.mask[rows], rollout.logps[rows]
-        ref = None
-        if self.reference is not None:  # before the policy, whose activations would lie beside it
+    def loss(self, batch: UpdateBatch, clips: list[int], old: Tensor | None) -> tuple[Tensor, Tensor, Metrics]:
+        """The policy's log-probs `[n, C]`, the loss and its metrics for the completions of `clips`."""
+        collated, rows = self._collate(batch, clips), group_rows(clips, self.group_size)
+        tokens, mask, sampled = batch.rollout.tokens[rows], batch.rollout.mask[rows], batch.rollout.logps[rows]
+        reference_logps = None
+        if self.reference is not None:  # before the policy, whose activations would take memory beside it
             with torch.no_grad():
-                ref, _ = self.logps(self.reference, collated, tokens, mask)
+                reference_logps, _ = self.logps(self.reference, collated, tokens, mask)
         logps, entropy = self.logps(self.model, collated, tokens, mask, with_entropy=True)
         old = None if old is None else old[rows]
-        before = logps.detach() if old is None else old
-        ratio = None if self.correction is None else self.correction(before, sampled, mask)
+        correction = self.loss_settings.correction
+        ratio = None if correction is None else correction(logps.detach() if old is None else old, sampled, mask)
         loss, metrics = policy_loss(
-            self.objective, denominators, logps, mask, advantage.values[rows], old_logps=old, ref_logps=ref,
-            importance_ratio=ratio, sampling_logps=None if ratio is None else sampled, entropy=entropy,
-        )  # fmt: skip
+            self.loss_settings.objective,
+            batch.denominators,
+            logps,
+            mask,
+            batch.advantages.values[rows],
+            old_logps=old,
+            ref_logps=reference_logps,
+            importance_ratio=ratio,
+            sampling_logps=None if ratio is None else sampled,
+            entropy=entropy,
+        )
         return logps, loss, metrics
 
     def logps(
         self, model: Any, prompts: PolicyBatch, tokens: Tensor, mask: Tensor, with_entropy: bool = False
     ) -> CompletionLogps:
-        """Log-probs of the answers under `model`; the first ones that are trained on check the shared prefix."""
-        gather(model)
+        """Log-probs of completions under `model`; the first ones that are trained on also check the shared prefix."""
+        sharding = self.stage.sharding
+        sharding.prepare_forward(model)
         embeds, prompt_mask, _ = model.embed(prompts)
-        answers = (tokens, mask, self.group_size)
+        completions = (tokens, mask, self.group_size)
         if self.verify_shared_prefix and model is self.model:
-            few = self_check_sample(embeds, prompt_mask, *answers)
-            with whole(model), deepspeed_hooks.whole(self):
-                parted = verify_shared_prefix(model.language_model, *few)
-            gather(model)
-            unclear = math.isnan(parted)  # nothing to compare yet
-            self.verify_shared_prefix = any(gathered(unclear)) if self.shared_out else unclear
-        return completion_logps(
-            model.language_model, embeds, prompt_mask, *answers, self.sampling.temperature, with_entropy
-        )
+            probe = self_check_sample(embeds, prompt_mask, *completions)
+            # the check runs passes of its own, with gradients that are not accumulated
+            with sharding.whole_weights([model]):
+                difference = verify_shared_prefix(model.language_model, *probe)
+            sharding.prepare_forward(model)
+            unclear = math.isnan(difference)  # the gradient was zero: try again in the next pass
+            self.verify_shared_prefix = any(all_gather_object(unclear)) if sharding.collective_passes else unclear
+        return completion_logps(model.language_model, embeds, prompt_mask, *completions, self.temperature, with_entropy)
 
-    def clip(self) -> Tensor:
-        """Clip the gradient; its norm before."""
-        if (strategy := strategy_of(self)) is not None:
-            return strategy.gradient_norm()
-        limit = self.optim.max_grad_norm or float("inf")
-        return full(nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p.grad is not None], limit))
+    def _collate(self, batch: UpdateBatch, clips: list[int]) -> Any:
+        """The prompts and features of some clips, on the device."""
+        features = [batch.samples[clip][1] for clip in clips]
+        prompts = [self.policy.processor.prompt_of(row, self.modalities) for row in features]
+        return self.policy.processor.collate(prompts, features).to(self.stage.device)

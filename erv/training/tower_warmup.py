@@ -1,14 +1,13 @@
 """A short warm-up of both towers as emotion classifiers on the train split.
 
-It stands in for SigLIP's and Whisper's pretraining where no weights can be had (the demo corpus); public checkpoints bring
-their own towers and never need it.
+It replaces SigLIP's and Whisper's pretraining where no weights are available (the demo corpus); public checkpoints have
+pretrained towers and do not need it.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_accuracy
@@ -16,26 +15,34 @@ from torchmetrics.functional.classification import multiclass_accuracy
 from erv.data.clip_reader import Sample
 from erv.policy.policy import Policy, save_policy
 from erv.taxonomy import Taxonomy
-from erv.training.callbacks.nan_guard import NonFinite
+from erv.training.callbacks.nan_guard import NonFiniteCounter
 from erv.training.datamodule import ClipData
-from erv.training.optim import Optim
+from erv.training.optim import OptimizerSettings
+from erv.training.stage import Stage
 from erv.training.validation import Means
 
 
-class TowerWarmup(pl.LightningModule):
-    """Three linear heads on the mean tower features (picture, voice, both); the sum of their cross-entropies."""
+class TowerWarmup(Stage):
+    """Trains the towers through three linear heads on their mean features (picture, voice, both)."""
 
-    data = "pixels"
+    inputs = "pixels"
+    policy: Policy
+    model: Any
 
     def __init__(
-        self, policy: Policy, taxonomy: Taxonomy, optim: Optim, batch_size: int, epochs: int, max_nonfinite: int = 3
-    ) -> None:  # fmt: skip
+        self,
+        policy: Policy,
+        taxonomy: Taxonomy,
+        optim: OptimizerSettings,
+        batch_size: int,
+        epochs: int,
+        max_nonfinite: int = 3,
+    ) -> None:
         super().__init__()
         self.policy, self.taxonomy, self.optim = policy, taxonomy, optim
-        self.batch_size, self.epochs, self.nonfinite = batch_size, epochs, NonFinite(max_nonfinite)
-        # of HumanOmni: no other family's towers are trained from scratch
-        self.model: Any = policy.model.set_trainable(["vision_tower", "audio_tower"])
-        config: Any = policy.model.config
+        self.batch_size, self.epochs, self.nonfinite = batch_size, epochs, NonFiniteCounter(max_nonfinite)
+        self.model = policy.model.set_trainable(["vision_tower", "audio_tower"])
+        config: Any = policy.model.config  # HumanOmni's: no other family's towers are trained from scratch
         classes = len(taxonomy.labels)
         widths = {"picture": config.vision_config.hidden_size, "voice": config.audio_config.d_model}
         widths["both"] = sum(widths.values())
@@ -55,29 +62,25 @@ class TowerWarmup(pl.LightningModule):
         """Class indices `[B]`."""
         return torch.tensor([self.taxonomy.index(clip.label) for clip, _ in batch], device=self.device)
 
-    def steps(self, rows: int) -> int:
-        """Batches of `epochs` passes over `rows` samples."""
-        return self.epochs * rows // self.batch_size
-
     def training_step(self, batch: list[Sample], _: int) -> Tensor:
-        """Sum of the heads' cross-entropies."""
+        """The sum of the heads' cross-entropies."""
         gold = self.labels(batch)
         loss = torch.stack([nn.functional.cross_entropy(logits, gold) for logits in self.logits(batch).values()]).sum()
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch), sync_dist=True)
         return loss
 
     def validation_step(self, batch: list[Sample], _: int) -> None:
-        """Accuracy of each head on the dev split; a process may have no part of the last batch."""
+        """The accuracy of each head on the dev split; a process may have no clip of the last batch."""
         if batch:
             gold, classes = self.labels(batch), len(self.taxonomy.labels)
-            found = self.logits(batch).items()
-            self.dev.update(
-                {name: multiclass_accuracy(logits, gold, classes, average="micro") for name, logits in found},
-                len(batch),
-            )
+            accuracy = {
+                name: multiclass_accuracy(logits, gold, classes, average="micro")
+                for name, logits in self.logits(batch).items()
+            }
+            self.dev.update(accuracy, len(batch))
 
     def on_validation_epoch_end(self) -> None:
-        """Log this round, over all processes."""
+        """Log the accuracies over all processes."""
         for name, accuracy in self.dev.compute().items():
             self.log(f"dev/accuracy/{name}", accuracy, prog_bar=name == "both")
         self.dev.reset()
@@ -89,18 +92,9 @@ class TowerWarmup(pl.LightningModule):
         self.model.eval()
         gold = self.labels(rows)
         starts = range(0, len(rows), 64)
-        found = [self.logits(rows[start : start + 64]) for start in starts]
-        return {
-            "dev": {
-                name: float((torch.cat([f[name] for f in found]).argmax(1) == gold).float().mean())
-                for name in self.heads
-            }
-        }
-
-    def configure_optimizers(self) -> Any:
-        """AdamW with its schedule per step."""
-        optimiser, schedule = self.optim.build(self.parameters(), self.trainer.estimated_stepping_batches)
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        batches = [self.logits(rows[start : start + 64]) for start in starts]
+        predicted = {name: torch.cat([logits[name] for logits in batches]).argmax(1) for name in self.heads}
+        return {"dev": {name: float((labels == gold).float().mean()) for name, labels in predicted.items()}}
 
     def save(self, folder: str) -> None:
         """Write the policy with its warmed-up towers."""

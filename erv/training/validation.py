@@ -1,8 +1,8 @@
-"""The dev curve of a policy in training: it is logged and steers nothing."""
+"""Validation while a stage trains: figures that are logged and steer nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 
 import lightning.pytorch as pl
@@ -11,7 +11,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from erv.data.clip_reader import Sample
-from erv.distributed import deepspeed_hooks, fsdp
+from erv.distributed.sharding import sharding_of
 from erv.evaluation.annotate import add_rewards, add_verdicts, judge_rewards
 from erv.evaluation.generate import generate_predictions
 from erv.evaluation.judges.base import Judge
@@ -21,70 +21,88 @@ from erv.evaluation.settings import EvaluationSettings
 from erv.policy.policy import Policy
 from erv.rewards.composite import CompositeReward
 from erv.taxonomy import Taxonomy
+from erv.training.grpo_settings import ValidationSettings
 
 
-class DevCurve(pl.LightningModule):
-    """Validation that samples one answer per dev clip at `dev_temperature`, and logs its figures.
+class PolicyValidation:
+    """Samples one completion per dev clip, judges it, and counts the figures of the dev curve.
 
     The verifier's R_E stands beside the judge's: where they part, the policy has learnt the verifier's mistakes.
+
+    Args:
+        settings: how completions are sampled.
+        max_new_tokens: most tokens of a completion.
+        batch_size: clips that are sampled together, in each process.
+        seed: a clip's completion depends on it and the clip alone.
+        judge: reads the explanations; None leaves out the figures that need one.
     """
 
-    policy: Policy
-    reward: CompositeReward
-    taxonomy: Taxonomy
-    modalities: Sequence[str]
-    seed: int
-    judge: Judge | None
-    dev_temperature: float
-    max_new_tokens: int
-    batch_size: int
-    figures: RunningMetrics
+    def __init__(
+        self,
+        policy: Policy,
+        reward: CompositeReward,
+        taxonomy: Taxonomy,
+        modalities: tuple[str, ...],
+        settings: ValidationSettings,
+        max_new_tokens: int,
+        batch_size: int,
+        seed: int,
+        judge: Judge | None,
+    ) -> None:
+        self.policy, self.reward, self.taxonomy, self.modalities = policy, reward, taxonomy, modalities
+        self.settings, self.max_new_tokens, self.batch_size = settings, max_new_tokens, batch_size
+        self.seed, self.judge = seed, judge
+        self.headline = headline(judged=judge is not None).name
+        self.metric: RunningMetrics | None = None
 
-    def on_validation_epoch_start(self) -> None:
-        """Count from nothing."""
-        self.figures = RunningMetrics(self.taxonomy, self.judge.name if self.judge else None).to(self.device)
+    def start(self, device: torch.device) -> None:
+        """Begin a round of validation; `device` is one that the processes' counts can be sent from."""
+        self.metric = RunningMetrics(self.taxonomy, self.judge.name if self.judge else None).to(device)
 
-    def validation_step(self, batch: list[Sample], _: int) -> None:
-        """One sampled answer per dev clip, with rewards and verdicts."""
+    def add(self, batch: list[Sample]) -> None:
+        """Sample, score and judge one completion per clip."""
+        if self.metric is None:
+            raise RuntimeError("start() comes first")
         plan = EvaluationSettings(
-            "dev", 1, self.dev_temperature, max_new_tokens=self.max_new_tokens, batch_size=self.batch_size
+            "dev",
+            samples=1,
+            temperature=self.settings.temperature,
+            max_new_tokens=self.max_new_tokens,
+            batch_size=self.batch_size,
         )
-        for found in generate_predictions(
+        for predictions in generate_predictions(
             self.policy, batch, self.modalities, plan, "sampled", self.taxonomy, self.seed
         ):
-            rows = add_rewards(found, self.reward)
+            rows = add_rewards(predictions, self.reward)
             rows = add_verdicts(rows, [self.judge], progress=False) if self.judge else rows
-            self.figures.update(rows, judge_rewards(rows, self.judge, self.reward))
+            self.metric.update(rows, judge_rewards(rows, self.judge, self.reward))
 
-    def on_validation_epoch_end(self) -> None:
-        """Log the figures of this round, over all processes."""
-        found = self.figures.compute()
-        in_progress_bar = headline(judged=self.judge is not None)
-        for metric in shown_in("validation"):
-            if metric.name in found:
-                self.log(f"dev/{metric.name}", found[metric.name], prog_bar=metric is in_progress_bar)
+    def figures(self) -> dict[str, float]:
+        """The figures of this round over all processes."""
+        if self.metric is None:
+            raise RuntimeError("start() comes first")
+        figures = self.metric.compute()
+        return {m.name: figures[m.name] for m in shown_in("validation") if m.name in figures}
 
 
-class WholeForValidation(pl.Callback):
-    """Has weights that processes share out together while a validation runs: they differ in their dev clips."""
+class WholeWeightsInValidation(pl.Callback):
+    """Gathers sharded weights for the time of a validation, in which processes run different numbers of passes."""
 
     def __init__(self) -> None:
-        self.held = ExitStack()
+        self.gathered = ExitStack()
 
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Gather once."""
-        self.held.enter_context(deepspeed_hooks.whole(module))
-        for model in module.children():
-            if any(p.requires_grad for p in model.parameters()):
-                self.held.enter_context(fsdp.whole(model))
+        """Gather the weights of everything that is trained."""
+        trained = [model for model in module.children() if any(p.requires_grad for p in model.parameters())]
+        self.gathered.enter_context(sharding_of(trainer).whole_weights(trained))
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Share out again."""
-        self.held.close()
+        """Release them."""
+        self.gathered.close()
 
 
 class Means(Metric):
-    """The weighted means of several values over batches and processes; a process without a batch does no harm."""
+    """The weighted means of several values over batches and processes; a process may have no batch at all."""
 
     full_state_update = False
     sums: Tensor
@@ -97,7 +115,7 @@ class Means(Metric):
         self.add_state("weights", torch.zeros(()), dist_reduce_fx="sum")
 
     def update(self, values: Mapping[str, Tensor], weight: float) -> None:
-        """Add a batch: the mean of each value over it, and how much it counts."""
+        """Add the mean of each value over a batch, and the batch's weight."""
         self.sums = self.sums + torch.stack([values[name].detach().float() for name in self.names]) * weight
         self.weights = self.weights + weight
 

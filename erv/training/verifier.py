@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch import Tensor
 
-from erv.distributed.collectives import joined
-from erv.training.callbacks.nan_guard import NonFinite
+from erv.distributed.collectives import all_gather_rows
+from erv.training.callbacks.nan_guard import NonFiniteCounter
 from erv.training.datamodule import SentenceData
-from erv.training.optim import Optim
+from erv.training.optim import OptimizerSettings
+from erv.training.stage import Stage
 from erv.training.validation import Means
 from erv.verifier.baseline import macro_f1_difference, tfidf_probabilities
 from erv.verifier.calibration import best_threshold, calibrate, sigmoid, threshold_sweep
@@ -29,84 +29,103 @@ SPLITS = ("heldout", "audit", "withheld")
 PLOT = "calibration.svg"  # in the run's folder
 
 
-class VerifierTraining(pl.LightningModule):
-    """Multi-label training of `verifier` for the labels of the corpus, with `loss`.
+class VerifierTraining(Stage):
+    """Multi-label training of a sentence classifier for the labels of the corpus.
 
-    Scores are measured at the `threshold` and `top_k` that the reward will use; the best threshold and the temperature are
-    chosen on held-out sentences, and written beside the weights.
+    The best threshold and the temperature are chosen on held-out sentences after training, and written beside the weights.
+
+    Args:
+        labels: those of the corpus; the verifier may have others.
+        folder: the run's folder.
+        batch_size: sentences of a step, over all processes.
+        threshold: a label's least probability, and
+        top_k: most labels of a sentence, as the reward will use them; scores are measured with both.
+        max_nonfinite: so many steps in a row that are not finite end the run.
     """
 
-    data = "sentences"
+    inputs = "sentences"
+    model: Any
 
     def __init__(
-        self, verifier: Verifier, labels: tuple[str, ...], optim: Optim, folder: str, batch_size: int, epochs: int,
-        loss: Loss, threshold: float = 0.1, top_k: int = 2, max_nonfinite: int = 3,
-    ) -> None:  # fmt: skip
+        self,
+        verifier: Verifier,
+        labels: tuple[str, ...],
+        optim: OptimizerSettings,
+        folder: str,
+        batch_size: int,
+        epochs: int,
+        loss: Loss,
+        threshold: float = 0.1,
+        top_k: int = 2,
+        max_nonfinite: int = 3,
+    ) -> None:
         super().__init__()
         self.verifier, self.optim, self.batch_size, self.epochs = verifier, optim, batch_size, epochs
         self.loss, self.threshold, self.top_k, self.folder = loss, threshold, top_k, Path(folder)
-        self.columns, self.nonfinite = verifier.columns(labels), NonFinite(max_nonfinite)
+        self.columns, self.nonfinite = verifier.columns(labels), NonFiniteCounter(max_nonfinite)
         self.model = verifier.model
         self.weights: Tensor | None = None
         self.dev = Means("loss")
 
-    def steps(self, rows: int) -> int:
-        """Batches of `epochs` passes over `rows` samples."""
-        return self.epochs * rows // self.batch_size
-
     def on_fit_start(self) -> None:
-        """Class weights, from all training rows."""
+        """Compute the class weights from all training rows."""
         data: Any = self.trainer.datamodule
         weights = self.loss.weights(self.verifier.targets([row["labels"] for row in data.train_rows]))
         self.weights = None if weights is None else weights.to(self.device)
 
     def training_step(self, rows: list[Row], _: int) -> Tensor:
-        """One batch of sentences."""
+        """The loss of a batch of sentences."""
         loss = self._loss(rows)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(rows), sync_dist=True)
         return loss
 
     def validation_step(self, rows: list[Row], _: int) -> None:
-        """Loss on held-out sentences; a process may have no part of the last batch."""
+        """The loss on held-out sentences; a process may have no sentence of the last batch."""
         if rows:
             self.dev.update({"loss": self._loss(rows)}, len(rows))
-        elif self.loss.needs_embeddings:
+        elif self.loss.needs_embeddings:  # the other processes gather rows in `_loss`, a collective operation
             width, labels = self.model.config.hidden_size, len(self.verifier.labels)
-            joined(torch.zeros(0, width, device=self.device))
-            joined(torch.zeros(0, labels, device=self.device))
+            all_gather_rows(torch.zeros(0, width, device=self.device))
+            all_gather_rows(torch.zeros(0, labels, device=self.device))
 
     def on_validation_epoch_end(self) -> None:
-        """Log this round, over all processes."""
+        """Log the dev loss over all processes."""
         self.log("dev/loss", self.dev.compute()["loss"], prog_bar=True)
         self.dev.reset()
 
     def _loss(self, rows: list[Row]) -> Tensor:
-        """The loss, whose mean over the processes is that of the whole batch; contrasts are with the sentences of all."""
+        """The loss, whose mean over the processes is that of the whole batch; it contrasts sentences of all processes."""
         targets = self.verifier.targets([row["labels"] for row in rows]).to(self.device)
         logits, embeddings = self.verifier.logits([row["text"] for row in rows], self.loss.needs_embeddings)
         if embeddings is None:
             return self.loss(logits.float(), targets, weights=self.weights)
-        return self.loss(logits.float(), targets, joined(embeddings), self.weights, joined(targets))
+        return self.loss(logits.float(), targets, all_gather_rows(embeddings), self.weights, all_gather_rows(targets))
 
     def measure(self, data: SentenceData) -> dict[str, Any]:
-        """Figures on the held-out splits, threshold and temperature, the plot, and the model's folder with all of them."""
+        """Measure the held-out splits, choose threshold and temperature, and write plot, model card and model."""
         self.verifier.clear_cache()
-        found = {split: self._scored(data.rows(split)) for split in SPLITS if data.rows(split)}
-        logits, targets = found["heldout"]
+        scored = {split: self._scored(data.rows(split)) for split in SPLITS if data.rows(split)}
+        logits, targets = scored["heldout"]
         columns = list(self.columns.values())
         best = calibrate(logits, targets, self.top_k, columns)
         figures: dict[str, Any] = {
-            split: scores(_plain(z), t, self.threshold, self.top_k, columns) for split, (z, t) in found.items()
+            split: scores(_probabilities(z), t, self.threshold, self.top_k, columns) for split, (z, t) in scored.items()
         }
-        classes = per_class(_plain(logits), targets, self.threshold, self.top_k, self.columns)
-        last = "audit" if "audit" in found else "heldout"
-        z, t = found[last]
+        classes = per_class(_probabilities(logits), targets, self.threshold, self.top_k, self.columns)
+        last = "audit" if "audit" in scored else "heldout"
+        last_logits, last_targets = scored[last]
         chosen: dict[str, Any] = {
-            "threshold": best.threshold, "temperature": best.temperature, "chosen_on": "heldout", "measured_on": last,
-            "macro_f1": scores(_plain(z), t, best.threshold, self.top_k, columns)["macro_f1"],
-            "ece": calibration_error(_plain(z), t), "ece_calibrated": calibration_error(sigmoid(z / best.temperature), t),
-        }  # fmt: skip
-        baseline = self._baseline(data, found, best.threshold, last)
+            "threshold": best.threshold,
+            "temperature": best.temperature,
+            "chosen_on": "heldout",
+            "measured_on": last,
+            "macro_f1": scores(_probabilities(last_logits), last_targets, best.threshold, self.top_k, columns)[
+                "macro_f1"
+            ],
+            "ece": calibration_error(_probabilities(last_logits), last_targets),
+            "ece_calibrated": calibration_error(sigmoid(last_logits / best.temperature), last_targets),
+        }
+        baseline = self._baseline(data, scored, best.threshold, last)
         curve = tuple(calibration_error(sigmoid(logits / s), targets) for s in (1.0, best.temperature))
         (self.folder / PLOT).write_text(calibration_svg(best, (curve[0], curve[1]), "held-out sentences"))
         tables, facts = scores_table(figures, classes), self._facts(data)
@@ -129,9 +148,9 @@ class VerifierTraining(pl.LightningModule):
     def _baseline(
         self, data: SentenceData, scored: Mapping[str, tuple[np.ndarray, np.ndarray]], threshold: float, split: str
     ) -> dict[str, Any]:
-        """Figures of TF-IDF with logistic regression on `split` beside the verifier's, each at a threshold of its own.
+        """The figures of TF-IDF with logistic regression on `split` beside the verifier's.
 
-        Both thresholds are chosen on held-out sentences by the same rule.
+        Each has its best threshold, chosen on held-out sentences by the same rule.
         """
         rows, columns = data.rows("train"), list(self.columns.values())
         train_targets = self.verifier.targets([row["labels"] for row in rows]).numpy().astype(np.int64)
@@ -144,44 +163,47 @@ class VerifierTraining(pl.LightningModule):
             threshold_sweep(probabilities[:count], scored["heldout"][1], self.top_k, columns)
         )
         logits, targets = scored[split]
-        mine, other = _plain(logits), probabilities[-len(targets) :]
-        gain = macro_f1_difference(mine, other, targets, columns, (threshold, baseline_threshold), self.top_k)
-        figures = scores(other, targets, baseline_threshold, self.top_k, columns)
+        verifier, baseline = _probabilities(logits), probabilities[-len(targets) :]
+        gain = macro_f1_difference(verifier, baseline, targets, columns, (threshold, baseline_threshold), self.top_k)
+        figures = scores(baseline, targets, baseline_threshold, self.top_k, columns)
         return {
             "measured_on": split,
             "macro_f1": figures["macro_f1"],
             "micro_f1": figures["micro_f1"],
             "threshold": baseline_threshold,
-            "verifier_macro_f1": scores(mine, targets, threshold, self.top_k, columns)["macro_f1"],
+            "verifier_macro_f1": scores(verifier, targets, threshold, self.top_k, columns)["macro_f1"],
             "difference": gain.value,
             "low": gain.low,
             "high": gain.high,
         }
 
     def _scored(self, rows: list[Row]) -> tuple[np.ndarray, np.ndarray]:
+        """Logits and targets `[N, labels]` of sentences."""
         targets = self.verifier.targets([row["labels"] for row in rows]).numpy().astype(np.int64)
         return self.verifier.predict_logits([row["text"] for row in rows]), targets
 
     def _facts(self, data: SentenceData) -> Mapping[str, Any]:
+        """What the model card says of the training."""
         rows = data.rows("train")
         counts = {
             source: sum(row["source"] == source for row in rows) for source in dict.fromkeys(r["source"] for r in rows)
         }
-        wrong = sum("clean_labels" in row for row in rows)
+        mislabelled = sum("clean_labels" in row for row in rows)
         return {
-            "rows": len(rows), "sources": counts, "spoiled": wrong, "loss": self.loss.name, "balance": self.loss.balance,
-            "threshold": self.threshold, "top_k": self.top_k,
-        }  # fmt: skip
-
-    def configure_optimizers(self) -> Any:
-        """AdamW with its schedule per step."""
-        optimiser, schedule = self.optim.build(self.parameters(), self.trainer.estimated_stepping_batches)
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+            "rows": len(rows),
+            "sources": counts,
+            "spoiled": mislabelled,
+            "loss": self.loss.name,
+            "balance": self.loss.balance,
+            "threshold": self.threshold,
+            "top_k": self.top_k,
+        }
 
     def save(self, folder: str) -> None:
         """Write the verifier."""
         self.verifier.save(folder)
 
 
-def _plain(logits: np.ndarray) -> np.ndarray:
+def _probabilities(logits: np.ndarray) -> np.ndarray:
+    """Probabilities without the temperature."""
     return sigmoid(logits).astype(np.float32)

@@ -40,7 +40,7 @@ from erv.taxonomy import DFEW
 from erv.training.callbacks.modes import TrainingMode
 from erv.training.grpo import GRPO
 from erv.training.memory import TEXT_TOKENS, Setup, estimate, prompt_tokens
-from erv.training.optim import Optim
+from erv.training.optim import OptimizerSettings
 from erv.training.sft import SFT
 from erv.types import Clip, RewardParts
 
@@ -69,7 +69,7 @@ SMALLER = {
 }
 
 
-class Stateless(Optim):
+class Stateless(OptimizerSettings):
     """Gradient descent: the optimiser's states are no part of an update, and take twice the weights' memory."""
 
     def build(self, parameters: Iterable[nn.Parameter], steps: int) -> Any:
@@ -124,18 +124,24 @@ class MeasuredSFT(SFT):
 class MeasuredGRPO(GRPO):
     """GRPO with answers of the greatest length given; sampling is no part of an update."""
 
-    meter: Meter
-
     def rollout(self, batch: list[Sample], iteration: int, attempt: int = 0) -> Rollout:
         """Random answers, short ones in the first update."""
-        shape = (len(batch) * self.group_size, self.max_new_tokens if iteration > 1 else 2)
+        shape = (
+            len(batch) * self.rollout_settings.group_size,
+            self.rollout_settings.max_new_tokens if iteration > 1 else 2,
+        )
         tokens = torch.randint(len(self.policy.processor.tokenizer), shape)
         return Rollout(tokens, torch.ones_like(tokens), torch.zeros(shape), torch.ones(len(tokens), dtype=torch.bool))
 
-    def gradients(self, *arguments: Any) -> Any:
-        """The update."""
-        self.meter.start(self)
-        return super().gradients(*arguments)
+    def meter_updates(self, meter: Meter) -> None:
+        """Tell `meter` when an update begins."""
+        accumulate = self.gradient.accumulate
+
+        def metered(*arguments: Any) -> Any:
+            meter.start(self)
+            return accumulate(*arguments)
+
+        self.gradient.accumulate = metered  # type: ignore[method-assign]
 
     def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
         """As erv.training.datamodule does: batches hold records."""
@@ -215,7 +221,7 @@ def measure(name: str, case: str, given: argparse.Namespace) -> tuple[Setup, Hum
             policy, reward, DFEW, optim, modalities, 0, Objective(beta=0.04), 2, given.clips, given.group, given.tokens,
             token_budget=budget,
         )  # fmt: skip
-        module.meter = meter
+        module.meter_updates(meter)
     with tempfile.TemporaryDirectory() as folder:
         trainer = pl.Trainer(
             accelerator="cpu", devices=1, max_epochs=1, precision=given.precision, logger=False, enable_checkpointing=False,

@@ -37,7 +37,7 @@ from erv.taxonomy import MELD
 from erv.training import grpo_update
 from erv.training.callbacks.modes import TrainingMode
 from erv.training.grpo import GRPO
-from erv.training.optim import Optim
+from erv.training.optim import OptimizerSettings
 from erv.types import Clip
 from erv.verifier import load_verifier
 
@@ -190,7 +190,7 @@ def main() -> None:
         policy,
         reward,
         MELD,
-        Optim(1e-6, "constant"),
+        OptimizerSettings(1e-6, "constant"),
         modalities=(),
         seed=0,
         objective=GRPOLoss(beta=0.04),

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from erv.grpo.loss import GRPOLoss
 from erv.taxonomy import Taxonomy
 from erv.training.grpo import GRPO
-from erv.training.optim import Optim
+from erv.training.optim import OptimizerSettings
 
 
 class Timed(GRPO):
@@ -35,10 +35,15 @@ class Timed(GRPO):
         with self.clock.part("rollout"):
             return super().rollout(*args)
 
-    def logps(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+    def time_forward_passes(self) -> None:
         """Policy or reference."""
-        with self.clock.part("reference" if model is self.reference else "forward"):
-            return super().logps(model, *args, **kwargs)
+        logps = self.gradient.logps
+
+        def timed(model: Any, *args: Any, **kwargs: Any) -> Any:
+            with self.clock.part("reference" if model is self.reference else "forward"):
+                return logps(model, *args, **kwargs)
+
+        self.gradient.logps = timed  # type: ignore[method-assign]
 
     def manual_backward(self, loss: Any, *args: Any, **kwargs: Any) -> None:
         """Backward pass."""
@@ -65,10 +70,11 @@ def run(
 ) -> Clock:  # fmt: skip
     """`steps` iterations on one batch of samples."""
     algo = Timed(
-        policy, reward, Taxonomy("none", ()), Optim(1e-6, "constant"), modalities, 0, GRPOLoss(beta=0.04), steps,
+        policy, reward, Taxonomy("none", ()), OptimizerSettings(1e-6, "constant"), modalities, 0, GRPOLoss(beta=0.04), steps,
         len(batch), group, length, token_budget=token_budget,
     )  # fmt: skip
     algo.clock = Clock()
+    algo.time_forward_passes()
     with tempfile.TemporaryDirectory() as folder:
         trainer = pl.Trainer(
             accelerator="cpu", devices=1, max_epochs=1, logger=False, enable_checkpointing=False, default_root_dir=folder,

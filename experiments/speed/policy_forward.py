@@ -35,7 +35,7 @@ from erv.policy.policy import DEFAULT_TRAIN
 from erv.rationale import compose
 from erv.taxonomy import DFEW
 from erv.training.datamodule import Sample
-from erv.training.optim import Optim
+from erv.training.optim import OptimizerSettings
 from erv.training.sft import SFT
 from erv.types import Clip
 
@@ -83,7 +83,7 @@ def clips(policy: Policy, count: int) -> list[Sample]:
 
 def erv_engine(policy: Policy, batch: list[Sample]) -> Engine:
     """(encode, loss of what was encoded), through the code that trains."""
-    sft = SFT(policy, DFEW, Optim(lr=1e-5), ("video", "audio"), len(batch), 1)
+    sft = SFT(policy, DFEW, OptimizerSettings(lr=1e-5), ("video", "audio"), len(batch), 1)
 
     def encode() -> list[Sample]:
         video = policy.model.encode_video(torch.stack([media["video"] for _, media in batch]))

@@ -26,13 +26,15 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from erv.cli.command import conf_folder
-from erv.distributed.deepspeed import Zero
+from erv.distributed import deepspeed_internals
+from erv.distributed.deepspeed import DeepSpeed
 from erv.distributed.ranks import LEADER, Ranks
+from erv.errors import ConfigError
 from erv.runtime.preflight import trainer_problems
 from erv.train import main
-from erv.training.oom import NoRoom, smaller_budget
-from erv.training.optim import Optim
-from erv.training.sampler import DevBatches, StepBatches, own
+from erv.training.oom import OutOfMemory, smaller_budget
+from erv.training.optim import OptimizerSettings
+from erv.training.sampler import DevBatches, StepBatches, replica_part
 
 DDP = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
 HERE = Path(__file__).parents[1] / "support"
@@ -251,7 +253,7 @@ def test_a_rank_draws_its_own_part_of_every_batch():
     whole = StepBatches([1.0] * 20, 6, 7, 3)
     parts = [StepBatches([1.0] * 20, 6, 7, 3) for _ in range(3)]
     for rank, part in enumerate(parts):
-        part.share = (rank, 3)
+        part.replica = (rank, 3)
     for batch, *own_parts in zip(whole, *parts, strict=True):
         assert [len(part) for part in own_parts] == [2, 2, 2]
         assert [draw for part in own_parts for draw in part] == batch
@@ -259,7 +261,7 @@ def test_a_rank_draws_its_own_part_of_every_batch():
         shares = [list(DevBatches(count, 4, (rank, 3))) for rank in range(3)]
         assert {len(share) for share in shares} == {len(DevBatches(count, 4))}
         assert [i for batch in zip(*shares, strict=True) for part in batch for i in part] == list(range(count))
-    assert [own("ab", (rank, 3)) for rank in range(3)] == [["a"], ["b"], []]
+    assert [replica_part("ab", (rank, 3)) for rank in range(3)] == [["a"], ["b"], []]
 
 
 def trainer(**keys):
@@ -282,8 +284,8 @@ def test_what_cannot_be_shared_out_is_refused(tmp_path):
     assert "in the stages sft and grpo; got stage=verifier" in verifier
     (towers,) = trainer_problems({**shards, "stage": "sft", "policy": {"train": ["language_model", "audio_tower"]}})
     assert "trains no towers, and policy.train has audio_tower" in towers
-    with pytest.raises(NoRoom, match=r"cannot begin again alone: set algo.token_budget=8"):
-        smaller_budget(16, [0, 1], "out of memory", together=True)
+    with pytest.raises(OutOfMemory, match=r"cannot begin again alone: set algo.token_budget=8"):
+        smaller_budget(16, [0, 1], "out of memory", collective_passes=True)
 
 
 @pytest.mark.parametrize("stage", [2, 3])
@@ -294,15 +296,22 @@ def test_deepspeed_takes_the_config(stage, monkeypatch):
         tree = OmegaConf.to_container(compose("train", ["+exp=grpo_dfew", f"trainer=deepspeed_z{stage}"]).trainer)
     settings, precision = tree["strategy"], "bf16-mixed"
     assert settings.pop("_target_") == "erv.distributed.DeepSpeed"
-    strategy = Zero(**settings)
-    strategy._lightning_module = SimpleNamespace(optim=Optim(1.0, max_grad_norm=0.5), trainer=None)
-    monkeypatch.setattr(Zero, "precision_plugin", SimpleNamespace(precision=precision))
+    strategy = DeepSpeed(**settings)
+    strategy._lightning_module = SimpleNamespace(optim=OptimizerSettings(1.0, max_grad_norm=0.5), trainer=None)
+    monkeypatch.setattr(DeepSpeed, "precision_plugin", SimpleNamespace(precision=precision))
     monkeypatch.setattr(DeepSpeedStrategy, "_format_batch_size_and_grad_accum_config", lambda self: None)
     strategy._format_config()
     found = DeepSpeedConfig(strategy.config)
     assert (found.zero_optimization_stage, found.zero_config.overlap_comm) == (stage, False)
     assert (found.bfloat16_config.enabled, found.bfloat16_config.check_grad_overflow) == (True, True)
     assert found.gradient_clipping == 0.5
+
+
+def test_deepspeed_of_another_version_is_refused(monkeypatch):
+    deepspeed_internals.require_tested_version()
+    monkeypatch.setattr(deepspeed_internals, "version", lambda package: "0.20.1")
+    with pytest.raises(ConfigError, match=r"tested with 0\.19; 0\.20\.1 is installed.*or set trainer=fsdp2"):
+        deepspeed_internals.require_tested_version()
 
 
 def test_a_process_knows_its_rank(monkeypatch):

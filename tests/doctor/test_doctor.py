@@ -31,7 +31,7 @@ from erv.policy.humanomni.prompts import AUDIO_ID, VIDEO_ID
 from erv.runtime import memory_check
 from erv.taxonomy import DFEW
 from erv.training import memory
-from erv.training.optim import Optim
+from erv.training.optim import OptimizerSettings
 from erv.training.sft import SFT
 
 ALL = ("language_model", "mm_projector", "audio_projector", "bert_gate")
@@ -70,7 +70,7 @@ def really_added(config, setup):
     audio = torch.randn(clips, config.audio_tokens, config.audio_config.d_model)
     asked = torch.ones(clips, 4, dtype=torch.long)
     batch = HumanOmniBatch(ids, mask, asked, asked.bool(), video, audio, None if setup.sampled else labels)
-    module = FixedSFT(Policy(model, None), DFEW, Optim(1e-5), ("video", "audio"), clips, epochs=1)
+    module = FixedSFT(Policy(model, None), DFEW, OptimizerSettings(1e-5), ("video", "audio"), clips, epochs=1)
     with memory._Alive(p.untyped_storage() for p in model.parameters()) as alive:
         for parameter in model.parameters():
             parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None

@@ -7,7 +7,6 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 import torch.distributed as dist
@@ -16,8 +15,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.profiler import profile
 
 from erv.distributed import collectives, fsdp
-from erv.distributed.ddp import Replicas
-from erv.distributed.deepspeed import Zero
+from erv.distributed.ddp import DDP
+from erv.distributed.deepspeed import DeepSpeed
 from erv.engine.generate import rollout
 from erv.training.validation import Means
 
@@ -51,11 +50,11 @@ CASES = {
 }
 
 STRATEGIES = {
-    "ddp": Replicas,
-    "fsdp2": fsdp.Shards,
-    "deepspeed_z2": partial(Zero, 2),
+    "ddp": DDP,
+    "fsdp2": fsdp.FSDP,
+    "deepspeed_z2": partial(DeepSpeed, 2),
     # else all of so small a model would stay whole
-    "deepspeed_z3": partial(Zero, 3, zero={"stage3_param_persistence_threshold": 0}),
+    "deepspeed_z3": partial(DeepSpeed, 3, zero={"stage3_param_persistence_threshold": 0}),
 }
 
 
@@ -78,7 +77,7 @@ def run(strategy, folder, rank, size, ports):
         place.mkdir(parents=True, exist_ok=True)
         # rounding must not decide where a gradient is nothing but that
         algo = train(batches, reward(), place, lr=1e-3, share=(rank, size), strategy=STRATEGIES[strategy], **settings)
-        rows = [[row["clip_id"], row["text"], row["reward"], row["advantage"]] for row in algo.rows]
+        rows = [[row["clip_id"], row["text"], row["reward"], row["advantage"]] for row in algo.completions]
         kept = {
             "weights": algo.weights, "gradients": algo.gradients, "logged": algo.logged, "singles": algo.singles,
             "rows": rows,
@@ -90,16 +89,16 @@ def tell(rank, port):
     """What GRPO on letters has no use for: rows of unequal number, weights that some or all processes do not use."""
     dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     rows = torch.full((2 - rank, 3), 1.0 + rank, requires_grad=True)  # the last process' part is the shorter one
-    everything = collectives.joined(rows)
+    everything = collectives.all_gather_rows(rows)
     assert everything[:, 0].tolist() == [1.0, 1.0, 2.0]
     everything.square().sum().backward()
     assert rows.grad.flatten().tolist() == [2 * 2 * (1.0 + rank)] * rows.numel()  # twice: averaged later
-    assert collectives.joined(torch.zeros(3 * rank, 2)).shape == (3, 2)
+    assert collectives.all_gather_rows(torch.zeros(3 * rank, 2)).shape == (3, 2)
     used, mine, nobodys = (torch.nn.Parameter(torch.zeros(size, size)) for size in (2, 3, 4))
     used.grad = torch.full((2, 2), 1.0 + rank).t()
     if rank == 1:
         mine.grad = torch.ones(3, 3)
-    collectives.reduce_gradients([used, mine, nobodys], mean=True)
+    collectives.all_reduce_gradients([used, mine, nobodys], mean=True)
     assert (used.grad[0, 0], mine.grad[0, 0], nobodys.grad) == (1.5, 0.5, None)
     means = Means("loss")
     if rank == 0:
@@ -111,15 +110,12 @@ def tell(rank, port):
 
 def gathers(mesh):
     """Weights that are shared out come together once per rollout, however many tokens it has."""
-    model, trainer = (
-        Model(decoder()),
-        SimpleNamespace(precision="32-true", strategy=SimpleNamespace(root_device=torch.device("cpu"))),
-    )
-    fsdp.shard(SimpleNamespace(device_mesh={"data_parallel": mesh}, trainer=trainer), [model], mean=False)
+    model = Model(decoder())
+    fsdp.shard(model, mesh, torch.device("cpu"), mixed_precision=False, mean_gradients=False)
     counts = []
     for tokens in (1, 5):
         embeds = torch.zeros(2, 3, 32)
-        with profile() as seen, fsdp.whole(model):
+        with profile() as seen, fsdp.whole_weights(model):
             found = rollout(model.language_model, embeds, torch.ones(2, 3), 4, tokens, [-1], 0, seeds=[1, 2])
         assert found.tokens.shape == (8, tokens)
         counts.append(sum(event.count for event in seen.key_averages() if event.key.startswith("c10d::")))

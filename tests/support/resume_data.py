@@ -14,8 +14,8 @@ import torch
 
 from erv.data.clip_reader import Samples
 from erv.runs.checkpoints import newest
-from erv.training.callbacks.checkpoint import Checkpoints, DurableIO
-from erv.training.datamodule import ClipData, Loading
+from erv.training.callbacks.checkpoint import AtomicCheckpointIO, Checkpoints
+from erv.training.datamodule import ClipData, DataLoading
 from erv.types import Clip
 
 CLIPS = [Clip(f"c{i:02d}", "x.mp4", "sad", "train", rationale="word " * (i * 7 % 23)) for i in range(22)]
@@ -59,13 +59,21 @@ class Order(pl.LightningModule):
 
 
 def run(folder, workers, kill):
-    loading = Loading(workers, prefetch=2, window=5)
+    loading = DataLoading(workers, prefetch=2, window=5)
     data = ClipData(Corpus(), load, BATCH, lambda rows: STEPS, 5, lambda c: len(c.rationale.split()), loading)
     trainer = pl.Trainer(
-        accelerator="cpu", max_epochs=1, logger=False, enable_progress_bar=False, enable_model_summary=False,
-        enable_checkpointing=False, default_root_dir=str(folder), callbacks=[Checkpoints(folder, EVERY)], plugins=[DurableIO()],
-        num_sanity_val_steps=0, val_check_interval=5,
-    )  # fmt: skip
+        accelerator="cpu",
+        max_epochs=1,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        default_root_dir=str(folder),
+        callbacks=[Checkpoints(folder, EVERY)],
+        plugins=[AtomicCheckpointIO()],
+        num_sanity_val_steps=0,
+        val_check_interval=5,
+    )
     trainer.fit(Order(folder / "log", kill), data, ckpt_path=newest(folder), weights_only=True)
 
 

@@ -9,15 +9,16 @@ from torch import nn
 from torch.utils.data import DataLoader
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from erv.distributed import deepspeed_hooks
-from erv.distributed.collectives import full
-from erv.distributed.ddp import Replicas, leave
+from erv.distributed.collectives import full_tensor
+from erv.distributed.ddp import DDP, end_process_group
+from erv.distributed.deepspeed import DeepSpeed
+from erv.distributed.sharding import sharding_of
 from erv.grpo.loss import GRPOLoss
 from erv.policy.humanomni.prompts import Prompt
 from erv.taxonomy import Taxonomy
 from erv.training.grpo import GRPO
-from erv.training.optim import Optim
-from erv.training.sampler import own
+from erv.training.optim import OptimizerSettings
+from erv.training.sampler import replica_part
 from erv.types import Clip, RewardParts
 
 LETTERS = string.ascii_lowercase[:14]  # token ids 2 to 15; 0 is padding, 1 the end token
@@ -152,7 +153,7 @@ def train(
     loss="grpo",
     ends=(1,),
     share=(0, 1),
-    strategy=Replicas,
+    strategy=DDP,
     **settings,
 ):
     """Run GRPO over the batches under a Lightning trainer; return the module, with its `weights` and last `gradients`.
@@ -161,7 +162,7 @@ def train(
     """
     policy = Policy(Model(language_model or decoder()), Processor(ends))
     settings = {"group_size": 4, "max_new_tokens": 6, **settings}
-    optim = Optim(lr, "constant", eps=1e-6)
+    optim = OptimizerSettings(lr, "constant", eps=1e-6)
     objective = GRPOLoss(loss, beta=beta, max_completion_length=settings["max_new_tokens"])
     algo = RecordingGRPO(
         policy, reward, Taxonomy("none", ()), optim, (), seed, objective, len(batches), len(batches[0]), **settings
@@ -179,10 +180,11 @@ def train(
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-    trainer.fit(algo, DataLoader([own(batch, share) for batch in batches], batch_size=None, collate_fn=None))
-    state = deepspeed_hooks.full_state(algo)
-    algo.weights = [state[name] if state else full(p.detach()) for name, p in algo.model.named_parameters()]
+    trainer.fit(algo, DataLoader([replica_part(batch, share) for batch in batches], batch_size=None, collate_fn=None))
+    deepspeed = isinstance(trainer.strategy, DeepSpeed)
+    state = sharding_of(trainer).full_state(algo.model) if deepspeed else None
+    algo.weights = [state[name] if state else full_tensor(p.detach()) for name, p in algo.model.named_parameters()]
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in algo.model.parameters()]
-    algo.gradients = [] if state else list(map(full, gradients))  # DeepSpeed has none left
-    leave(trainer)
+    algo.gradients = [] if state else list(map(full_tensor, gradients))  # DeepSpeed has none left
+    end_process_group(trainer)
     return algo

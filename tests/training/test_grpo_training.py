@@ -119,7 +119,7 @@ def test_groups_that_earn_the_same_are_sampled_again_within_a_bound(tmp_path):
     assert first != again  # other samples, not the same ones
     assert algo.logged[0]["train/left_out_groups"] == 1
     assert ("train/resampled_groups", 4.0) in algo.singles
-    shown = [row["text"] for row in algo.rows if row["clip_id"] == "1"]
+    shown = [row["text"] for row in algo.completions if row["clip_id"] == "1"]
     assert shown == [text for text, gold in reward.calls[1] if gold == "1"]
 
 

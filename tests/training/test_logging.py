@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from erv.report.rows import load, rows_of
 from erv.report.wandb_workspace import workspace
-from erv.training.callbacks.progress import spoken
+from erv.training.callbacks.progress import format_metrics
 from erv.utils import secrets
 
 SECRETS = {
@@ -173,7 +173,7 @@ def test_secrets_are_known_by_name_and_by_value(monkeypatch):
 
 
 def test_progress_is_one_line_now_and_then_or_one_bar(logged, demo):
-    assert spoken({"reward": 2.31, "dev/fcr": 0.482}) == "reward 2.31 fcr 48.2"
+    assert format_metrics({"reward": 2.31, "dev/fcr": 0.482}) == "reward 2.31 fcr 48.2"
     lines = re.findall(r"^iter .*$", logged["grpo"][1], re.MULTILINE)
     assert re.fullmatch(r"iter 1/4 reward \S+ eta \d:\d\d:\d\d", lines[0])
     assert re.fullmatch(r"iter 4/4 reward \S+ fcr \S+ eta 0:00:00", lines[-1])

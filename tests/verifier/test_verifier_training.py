@@ -23,8 +23,8 @@ from erv.rewards.explanation import ExplanationReward
 from erv.runs.resolve import training_files
 from erv.runtime.components import Parts
 from erv.taxonomy import DFEW, MAFW
-from erv.training.callbacks.nan_guard import NonFinite, SoundSteps
-from erv.training.optim import Optim
+from erv.training.callbacks.nan_guard import NonFiniteCounter, NonFiniteGuard
+from erv.training.optim import OptimizerSettings
 from erv.verifier import Loss, Sentences, load_verifier
 from erv.verifier.calibration import calibrate, fit_temperature, reliability_curve, sigmoid
 from erv.verifier.calibration_plot import calibration_svg
@@ -404,9 +404,12 @@ def test_steps_that_lightning_takes_are_clipped(tmp_path, limit, left):
     loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_idx=0))
     trainer = SimpleNamespace(strategy=None, fit_loop=loop, default_root_dir=tmp_path)
     module = SimpleNamespace(
-        automatic_optimization=True, optim=Optim(1.0, max_grad_norm=limit), nonfinite=NonFinite(1), trainer=trainer
+        automatic_optimization=True,
+        optim=OptimizerSettings(1.0, max_grad_norm=limit),
+        nonfinite=NonFiniteCounter(1),
+        trainer=trainer,
     )
-    steps = SoundSteps()
+    steps = NonFiniteGuard()
     steps.loss = 1.0
     steps.on_before_optimizer_step(trainer, module, torch.optim.SGD([weight], 1.0))
     assert float(weight.grad.norm()) == pytest.approx(left, rel=1e-5)

@@ -1,1 +1,1 @@
-"""Lightning callbacks of all stages."""
+"""Lightning callbacks of all stages; erv/train.py puts them together."""

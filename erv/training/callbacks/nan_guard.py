@@ -1,4 +1,4 @@
-"""Steps whose loss or gradient is not finite: left out, kept for a look, and the end of a run when they do not stop."""
+"""The guard against steps whose loss or gradient is not finite: they are left out, saved, and end the run if they go on."""
 
 from __future__ import annotations
 
@@ -10,37 +10,43 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from erv.distributed.collectives import full, rank
-from erv.distributed.deepspeed import strategy_of
+from erv.distributed.collectives import rank
+from erv.distributed.sharding import sharding_of
 
 _log = logging.getLogger(__name__)
-FOLDER = "nonfinite"
+FOLDER = "nonfinite"  # below a run's folder
 
 
-class NonFinite:
-    """Tells sound steps from others and counts the others; `limit` of them in a row end the run."""
+class NonFiniteCounter:
+    """Counts the steps in a row that are not finite; `limit` of them end the run."""
 
     def __init__(self, limit: int) -> None:
         if limit < 1:
             raise ValueError(f"algo.max_nonfinite must be at least 1, the steps in a row that end a run; got {limit}")
         self.limit, self.in_a_row = limit, 0
 
-    def is_sound(
+    def is_finite(
         self, run: Path, iteration: int, loss: float, norm: float, batch: Callable[[], dict[str, Any]]
     ) -> bool:
-        """Whether the `loss` of a step and the `norm` of its gradient are finite.
+        """Whether a step may be taken; saves its batch if not.
 
-        If not, `batch()` is written to `nonfinite/<iteration>.pt` in the folder `run`; FloatingPointError at the limit.
-        The figures are those of all processes, which therefore decide alike; each writes its own part of the batch.
+        Args:
+            run: the run's folder, in which `nonfinite/<iteration>.pt` is written.
+            loss: of the step, over all processes, so that they all decide alike.
+            norm: of its gradient, over all processes.
+            batch: makes what is saved; each process saves its own part.
+
+        Raises:
+            FloatingPointError: it was the `limit`-th in a row.
         """
         if math.isfinite(loss) and math.isfinite(norm):
             self.in_a_row = 0
             return True
         self.in_a_row += 1
-        own = f"-rank{rank()}" if rank() else ""
-        path = run / FOLDER / f"{iteration:08d}{own}.pt"
+        suffix = f"-rank{rank()}" if rank() else ""
+        path = run / FOLDER / f"{iteration:08d}{suffix}.pt"
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save({"iter": iteration, "loss": loss, "grad_norm": norm, **batch()}, path)
         _log.warning("iteration %d left out: loss %s, gradient norm %s; see %s", iteration, loss, norm, path)
@@ -53,10 +59,11 @@ class NonFinite:
         return False
 
 
-class SoundSteps(pl.Callback):
-    """`NonFinite` and `optim.max_grad_norm` for modules whose steps Lightning takes, and the count in the checkpoints of all.
+class NonFiniteGuard(pl.Callback):
+    """Clips gradients and leaves out non-finite steps, in stages whose steps Lightning takes.
 
-    A step without gradients changes nothing: so is one left out whose loss or gradient is not finite.
+    A step is left out by removing its gradients: AdamW skips parameters without one, weight decay included. For all stages,
+    the count of such steps is kept in checkpoints.
     """
 
     def __init__(self) -> None:
@@ -64,36 +71,32 @@ class SoundSteps(pl.Callback):
         self.batch: Sequence[Any] = ()
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: Any, batch: Any, index: int) -> None:
-        """Remember what would be written."""
+        """Remember what would be saved."""
         self.batch = batch
 
     def on_before_backward(self, trainer: pl.Trainer, module: Any, loss: Tensor) -> None:
-        """Note the loss."""
+        """Remember the loss."""
         self.loss = float(loss.detach())
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, module: Any, optimizer: Any) -> None:
-        """Clip gradients, and take them away from a step that is not sound."""
+        """Clip the gradients, or remove those of a non-finite step."""
         if not module.automatic_optimization:
             return
         trained = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        strategy = strategy_of(module)
-        norm = strategy.gradient_norm() if strategy else nn.utils.get_total_norm([p.grad for p in trained])
+        norm = sharding_of(trainer).clip_gradients(trained, module.optim.max_grad_norm)
         iteration, folder = trainer.fit_loop.epoch_loop.batch_idx + 1, Path(trainer.default_root_dir)
-        if module.nonfinite.is_sound(folder, iteration, self.loss, float(full(norm)), self._shown):
-            if limit := module.optim.max_grad_norm:
-                nn.utils.clip_grads_with_norm_(trained, limit, norm)
-            return
-        for parameter in trained:
-            parameter.grad = None
+        if not module.nonfinite.is_finite(folder, iteration, self.loss, float(norm), self._batch_facts):
+            for parameter in trained:
+                parameter.grad = None
 
     def on_save_checkpoint(self, trainer: pl.Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
-        """How many steps in a row were not finite."""
+        """Save how many steps in a row were not finite."""
         checkpoint["nonfinite"] = module.nonfinite.in_a_row
 
     def on_load_checkpoint(self, trainer: pl.Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
-        """Go on counting."""
+        """Restore it."""
         module.nonfinite.in_a_row = checkpoint["nonfinite"]
 
-    def _shown(self) -> dict[str, Any]:
-        """The ids of clips, or the sentences."""
+    def _batch_facts(self) -> dict[str, Any]:
+        """The ids of the clips, or the sentences."""
         return {"batch": [row if isinstance(row, dict) else row[0].id for row in self.batch]}

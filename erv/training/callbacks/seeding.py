@@ -11,12 +11,12 @@ from erv.utils.seeding import prompt_seed
 
 
 class StepSeed(pl.Callback):
-    """Random numbers of a step depend on seed, step and process alone: an interrupted run goes on as if it had not stopped."""
+    """Seeds torch before every step by (seed, step, rank), so that a resumed run repeats the uninterrupted one."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int) -> None:
-        """Seed before every step."""
-        own = (trainer.global_rank,) if trainer.global_rank else ()  # dropout is not the same in all processes
-        torch.manual_seed(prompt_seed(self.seed, "step", index, *own))
+        """Seed."""
+        rank = (trainer.global_rank,) if trainer.global_rank else ()  # dropout is not the same in all processes
+        torch.manual_seed(prompt_seed(self.seed, "step", index, *rank))

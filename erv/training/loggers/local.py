@@ -1,4 +1,4 @@
-"""Where curves go, under one set of names (docs/logging.md): files in the run's folder here, W&B in wandb_run.py."""
+"""Loggers that write into the run's folder, under the metric names of docs/logging.md. W&B is in wandb.py."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from erv.training.callbacks.counters import Axes, over_iterations
+from erv.training.callbacks.counters import Counters, over_iterations
 
 CURVES = "logs"  # below a run's folder: one version_N folder with metrics.csv per start of the run
 EVENTS = "tensorboard"  # below a run's folder
+_MEASURED_SPLITS = ("sampled", "greedy", "heldout", "audit", "withheld")
 
 
 class _Csv(CSVLogger):
@@ -39,18 +40,21 @@ def tensorboard_logger(folder: str) -> TensorBoardLogger:
 
 
 def log_figures(trainer: pl.Trainer, measured: Mapping[str, Any]) -> None:
-    """Send the figures of the finished run as `test/<decoding>/<figure>`, a verifier's as `test/<split>/<figure>`."""
-    splits = ("sampled", "greedy", "heldout", "audit", "withheld")
-    found = {split: measured[split] for split in splits if split in measured}
-    flat = {f"test/{s}/{k}": v for s, figures in found.items() for k, v in figures.items() if isinstance(v, float)}
-    (axes,) = (callback for callback in trainer.callbacks if isinstance(callback, Axes))
+    """Log the figures of the finished run as `test/<decoding>/<figure>`, a verifier's as `test/<split>/<figure>`."""
+    flat = {
+        f"test/{split}/{name}": value
+        for split in _MEASURED_SPLITS
+        for name, value in measured.get(split, {}).items()
+        if isinstance(value, float)
+    }
+    (counters,) = (callback for callback in trainer.callbacks if isinstance(callback, Counters))
     for logger in trainer.loggers if flat else ():
-        logger.log_metrics({**flat, **axes.values})
+        logger.log_metrics({**flat, **counters.values})
         logger.finalize("success")
 
 
-def end(trainer: pl.Trainer, model: Path) -> None:
-    """Give the model to the loggers that keep it, and close them."""
+def finish_loggers(trainer: pl.Trainer, model: Path) -> None:
+    """Give the trained model to the loggers that keep it, and close them."""
     for logger in trainer.loggers:
         if hasattr(logger, "finish"):
             logger.finish(model)

@@ -17,8 +17,9 @@ import torch
 
 from erv.policy.humanomni.processor import Processor
 from erv.runs.checkpoints import Checkpoint
-from erv.training.callbacks.counters import Axes
+from erv.training.callbacks.counters import Counters
 from erv.training.grpo import GRPO
+from erv.training.grpo_update import GroupGradient
 from erv.training.sft import SFT
 
 
@@ -33,14 +34,14 @@ def send_to_all(name):
 
 def at_batch_end(number, cause):
     """Call `cause` after the optimiser step of batch `number`, before any of its metrics is written."""
-    on_train_batch_end = Axes.on_train_batch_end
+    on_train_batch_end = Counters.on_train_batch_end
 
     def batch_ended(self, trainer, module, outputs, batch, index):
         if index == number:
             cause()
         on_train_batch_end(self, trainer, module, outputs, batch, index)
 
-    Axes.on_train_batch_end = batch_ended
+    Counters.on_train_batch_end = batch_ended
 
 
 def at_rewards(number, cause):
@@ -88,18 +89,18 @@ def at_save(number, moment):
 
 def out_of_memory(number):
     """Run out of memory in batch `number` for every micro-batch of more than one clip: the allocator is asked for 1 EiB."""
-    add, step, batches = GRPO.add_gradient, GRPO.training_step, []
+    add, step, batches = GroupGradient.add_gradient, GRPO.training_step, []
 
     def began(self, batch, index):
         batches.append(index)
         return step(self, batch, index)
 
-    def added(self, batch, rollout, advantage, cut, denominators, old):
-        if batches[-1] == number and len(cut) > 1:
+    def added(self, batch, clips, old):
+        if batches[-1] == number and len(clips) > 1:
             torch.empty(2**60, dtype=torch.uint8)
-        return add(self, batch, rollout, advantage, cut, denominators, old)
+        return add(self, batch, clips, old)
 
-    GRPO.training_step, GRPO.add_gradient = began, added
+    GRPO.training_step, GroupGradient.add_gradient = began, added
 
 
 def nan_loss(first, last):
