@@ -125,7 +125,7 @@ def callbacks(run: Run, parts: Parts, rewarded: bool) -> list[pl.Callback]:
         chosen.append(VerifierCache(parts.verifier))
     if parts.tree["trainer"].get("enable_progress_bar", True):
         chosen.append(TrainingProgress())
-    return chosen
+    return [*chosen, *(parts.make(f"callbacks.{name}") for name in parts.tree.get("callbacks") or ())]
 
 
 def finish(run: Run, parts: Parts, stage: Stage, data: StepData) -> None:

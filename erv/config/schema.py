@@ -58,6 +58,7 @@ ROOT = {
         is_group=True,
         unsigned=("accelerator", "devices", "num_nodes", "strategy", "enable_progress_bar"),
     ),
+    "callbacks": Key(),
     "logger": Key(signed=False),
     "paths": Key(keys=("runs", "data", "cache"), signed=False),
     "launch": Key(keys=("threads", "devices", "objective", "watchdog_s", "precision"), signed=False),
@@ -97,6 +98,18 @@ STAGES = {
     "verifier": "erv.training.VerifierTraining",
     "sft": "erv.training.SFT",
     "grpo": "erv.training.GRPO",
+}
+# Arguments of the Trainer that the program sets itself, with what a user sets instead.
+TRAINER_ARGUMENTS_SET = {
+    "max_epochs": "algo.epochs or algo.iterations",
+    "logger": "logger=NAME",
+    "default_root_dir": "paths.runs",
+    "enable_model_summary": None,
+    "enable_checkpointing": "checkpoint.every",
+    "log_every_n_steps": None,
+    "num_sanity_val_steps": None,
+    "callbacks": "callbacks=NAME, or +callbacks.NAME._target_=…",
+    "use_distributed_sampler": None,
 }
 # What a command makes and passes to constructors that have a parameter of this name; no key is needed for these.
 PROVIDED = (

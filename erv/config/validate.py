@@ -8,7 +8,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from erv.config.instantiate import resolved
-from erv.config.schema import GROUPS, ROOT, SECTIONS, STAGES
+from erv.config.schema import GROUPS, ROOT, SECTIONS, STAGES, TRAINER_ARGUMENTS_SET
 from erv.config.targets import parameters_of
 from erv.errors import ConfigError, did_you_mean
 from erv.utils import secrets
@@ -73,6 +73,10 @@ def problems_in(tree: Mapping[str, Any], root_keys: Iterable[str], provided: set
     stage, algo = tree.get("stage"), at(tree, "algo._target_")
     if stage in STAGES and algo != STAGES[stage]:
         yield Problem("stage", f"stage is {stage}, which algo={STAGES[stage]} trains; algo is {algo or 'not chosen'}")
+    for key, instead in TRAINER_ARGUMENTS_SET.items():
+        if key in (tree.get("trainer") or {}):
+            hint = f"; set {instead} instead" if instead else ""
+            yield Problem(f"trainer.{key}", f"trainer.{key} is set by the program, leave it out{hint}")
     for key in ("name", "group"):
         if (value := tree.get(key, MISSING)) != MISSING and not _FOLDER_NAME.fullmatch(str(value)):
             yield Problem(

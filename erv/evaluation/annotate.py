@@ -22,7 +22,11 @@ def add_rewards(predictions: Sequence[Prediction], reward: CompositeReward) -> l
     """
     sentences = reward.read([p.think or "" for p in predictions])
     with_gold = [i for i, p in enumerate(predictions) if p.gold]
-    parts = reward([predictions[i].text for i in with_gold], [predictions[i].gold for i in with_gold])
+    parts = reward(
+        [predictions[i].text for i in with_gold],
+        [predictions[i].gold for i in with_gold],
+        tokens=[predictions[i].tokens or None for i in with_gold],
+    )
     rewards = {i: {**part.parts, "total": part.total} for i, part in zip(with_gold, parts, strict=True)}
     return [
         replace(p, sentences=s or (), rewards=rewards.get(i, {}))

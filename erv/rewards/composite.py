@@ -75,7 +75,7 @@ class CompositeReward:
         texts: Sequence[str],
         golds: Sequence[str],
         clips: Sequence[Clip] | None = None,
-        tokens: Sequence[int] | None = None,
+        tokens: Sequence[int | None] | None = None,
     ) -> list[RewardParts]:
         """The rewards of completions.
 
@@ -98,7 +98,7 @@ class CompositeReward:
         texts: Sequence[str],
         golds: Sequence[str],
         clips: Sequence[Clip] | None = None,
-        tokens: Sequence[int] | None = None,
+        tokens: Sequence[int | None] | None = None,
     ) -> list[Completion]:
         """Completions as the terms see them: parsed, split into sentences, and read by the verifier."""
         rationales = [self.parser.parse(text) for text in texts]

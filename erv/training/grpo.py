@@ -222,8 +222,9 @@ class GRPO(Stage):
         """Compute the rewards of every completion."""
         pairs = zip(rollout.tokens, rollout.mask.bool(), strict=True)
         texts = [self.policy.processor.decode(tokens[mask].tolist()) for tokens, mask in pairs]
-        golds = [clip.label for clip, _ in batch for _ in range(self.rollout_settings.group_size)]
-        return Scored.of(rollout, texts, self.reward(texts, golds), list(self.reward.weights))
+        clips = [clip for clip, _ in batch for _ in range(self.rollout_settings.group_size)]
+        rewards = self.reward(texts, [clip.label for clip in clips], clips, rollout.mask.sum(1).tolist())
+        return Scored.of(rollout, texts, rewards, list(self.reward.weights))
 
     def advantages(self, scored: Scored) -> Advantages:
         """The advantages of the completions of all processes, each within the group of its clip."""

@@ -153,7 +153,7 @@ class RandomReward:
 
     weights = {"random": 1.0}  # noqa: RUF012
 
-    def __call__(self, texts: Sequence[str], golds: Sequence[str]) -> list[RewardParts]:
+    def __call__(self, texts: Sequence[str], golds: Sequence[str], *_: Any) -> list[RewardParts]:
         """One reward a text."""
         values = torch.rand(len(texts)).tolist()
         return [RewardParts(value, {"random": value}) for value in values]

@@ -66,6 +66,6 @@ class LengthReward:
 
     weights = {"length": 1.0}  # noqa: RUF012
 
-    def __call__(self, texts: Sequence[str], golds: Sequence[str]) -> list[RewardParts]:
+    def __call__(self, texts: Sequence[str], golds: Sequence[str], *_: Any) -> list[RewardParts]:
         """One reward per text."""
         return [RewardParts(float(len(t)), {"length": float(len(t))}) for t in texts]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -103,7 +104,7 @@ class EvenReward:
 
     weights = {"even": 1.0}  # noqa: RUF012
 
-    def __call__(self, texts: Sequence[str], golds: Sequence[str]) -> list[RewardParts]:
+    def __call__(self, texts: Sequence[str], golds: Sequence[str], *_: Any) -> list[RewardParts]:
         """One reward per text."""
         return [RewardParts(value, {"even": value}) for value in map(even_share, texts)]
 

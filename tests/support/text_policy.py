@@ -101,7 +101,7 @@ class Reward:
     def __init__(self, value):
         self.value, self.weights, self.calls = value, {"value": 1.0}, []
 
-    def __call__(self, texts, golds):
+    def __call__(self, texts, golds, *_):
         self.calls.append(list(zip(texts, golds, strict=True)))
         return [RewardParts(v, {"value": v}) for v in map(self.value, texts, golds)]
 
@@ -113,7 +113,7 @@ class TwoRewards(Reward):
         super().__init__(value)
         self.weights = {"value": 1.0, "letters": 0.5}
 
-    def __call__(self, texts, golds):
+    def __call__(self, texts, golds, *_):
         rewards = []
         for text, part in zip(texts, super().__call__(texts, golds), strict=True):
             letters = float(len(set(text))) if "a" not in text else None
