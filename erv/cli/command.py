@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from erv.cli.launcher import PARENT, GridFailed, Task, register
 from erv.config.composition import conf_folder, config_dir, keys_of
 from erv.config.schema import ROOT
+from erv.config.targets import import_plugins
 from erv.distributed import signals
 from erv.distributed.ranks import end_with
 from erv.errors import ConfigError, UserError, did_you_mean
@@ -60,6 +61,7 @@ def command(
             register()
             task = Task(f"erv.{config_name}", _require_experiment(main), _require_experiment(plan) if plan else None)
             try:
+                import_plugins()
                 hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=config_name)(task)()
             except UserError as error:
                 sys.exit(_refuse(str(error)))

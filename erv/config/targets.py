@@ -8,6 +8,7 @@ can name them, so that a config from elsewhere runs no code but ERV's.
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import os
 import pkgutil
@@ -43,6 +44,18 @@ PLUGINS = "ERV_PLUGINS"
 def plugins() -> tuple[str, ...]:
     """The packages of the user's own whose classes and functions a config may name."""
     return tuple(name.strip() for name in os.environ.get(PLUGINS, "").split(",") if name.strip())
+
+
+def import_plugins() -> None:
+    """Import the packages of the user's own, which may register metrics; ConfigError for one that cannot be imported."""
+    for name in plugins():
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # whatever the user's code raises
+            raise ConfigError(
+                f"{PLUGINS}={os.environ[PLUGINS]}: {name} cannot be imported ({type(error).__name__}: {error}); run the command "
+                "where it can, or set PYTHONPATH to the folder that it lies in"
+            ) from error
 
 
 def parameters_of(target: object) -> Parameters:

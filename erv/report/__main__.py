@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from erv.config.targets import import_plugins
+from erv.errors import ConfigError
+
 if TYPE_CHECKING:
     from erv.report.compare import Comparison
     from erv.report.rows import Row
@@ -66,6 +69,10 @@ def main(arguments: list[str] | None = None) -> None:
     missing = [folder for folder in options.runs if not folder.exists()]
     if missing:
         sys.exit(f"erv.report: there is no {', '.join(map(str, missing))}; give the folders of runs")
+    try:
+        import_plugins()  # which may register metrics
+    except ConfigError as error:
+        sys.exit(f"erv.report: {error}")
     text = _report_verifiers(options) if options.verifiers else _report_runs(options)
     print(text, end="")
 
