@@ -13,11 +13,11 @@ from snapshots import EXPERIMENTS, FOLDER, command_of, composed, snapshot
 
 from erv import config
 from erv.cli.command import conf_folder
+from erv.config.rules import grpo_settings_problem
 from erv.config.schema import PROVIDED
 from erv.errors import ConfigError
 from erv.evaluation.metrics.learning_curves import read_curves
 from erv.report.config_diff import flat
-from erv.training.grpo import GRPO
 
 ABLATIONS = {file.stem: yaml.safe_load(file.read_text()) or {} for file in (conf_folder() / "ablation").glob("*.yaml")}
 PRESETS = ["sft", "verifier", "grpo", "evaluate"]
@@ -155,10 +155,10 @@ def test_grpo_is_told_how_long_in_one_way(demo):
         {"epochs": -1},
     ):
         assert "set algo.iterations or algo.epochs above 0 and the other to null" in (
-            GRPO.contradiction(length, ()) or ""
+            grpo_settings_problem(length, ()) or ""
         )
     for length in ({"iterations": 8, "epochs": None}, {"iterations": None, "epochs": 0.5}):
-        assert GRPO.contradiction(length, ()) is None
+        assert grpo_settings_problem(length, ()) is None
     done = train(demo, "+exp=grpo_demo", "+debug=demo", "algo.epochs=2", check=False)
     assert done.returncode == 2
     assert "set algo.iterations or algo.epochs above 0 and the other to null; got 80 and 2" in done.stderr

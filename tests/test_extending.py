@@ -57,7 +57,7 @@ def test_a_metric(lab):
     done = run(lab, "with_our_metric")
     assert done.returncode == 0, done.stderr
     assert "WARR" in done.stdout
-    metrics = json.loads((run_of(lab, "with_our_metric") / "metrics.json").read_text())
+    metrics = json.loads((run_of(lab, "with_our_metric", "evaluate") / "metrics.json").read_text())
     assert 0 <= metrics["sampled"]["wrong_answer_right_reason"] <= 1
 
 
@@ -77,7 +77,7 @@ def test_an_ablation_and_a_callback(lab):
 def test_a_policy(lab):
     done = run(lab, "our_question")
     assert done.returncode == 0, done.stderr
-    assert "load_with_question" in (run_of(lab, "our_question") / "config.yaml").read_text()
+    assert "load_with_question" in (run_of(lab, "our_question", "evaluate") / "config.yaml").read_text()
 
 
 def test_without_the_variable_a_class_is_refused_with_the_line_that_says_how(lab):

@@ -61,7 +61,7 @@ def adopt_verifier(tree: dict[str, Any]) -> dict[str, str]:
     Returns:
         {"adopted": run of the verifier} for the run signature; empty if nothing was changed.
     """
-    trained = {} if tree.get("verifier") else training_config(tree)
+    trained = {} if (tree.get("verifier") or {}).get("model") else training_config(tree)
     model = ((trained.get("verifier") or {}).get("model") or {}).get("checkpoint")
     if not model or not trained.get("reward"):
         return {}

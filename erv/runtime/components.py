@@ -165,7 +165,7 @@ class Parts:
     @cached_property
     def verifier(self) -> Verifier | None:
         """The verifier; None without one in the config."""
-        if not self.tree.get("verifier"):
+        if not (self.tree.get("verifier") or {}).get("model"):  # a debug preset may set a gate alone
             return None
         _ = self.corpus  # its files may hold the sentences
         verifier: Verifier = self.make("verifier.model")

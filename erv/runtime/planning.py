@@ -33,8 +33,6 @@ def plan_run(cfg: DictConfig) -> tuple[dict[str, Any], Run]:
     tree = config.plain(cfg) if not OmegaConf.missing_keys(cfg) else {}
     if tree and not any("_target_" in text for text in problems):
         problems += [*preflight.trainer_problems(tree), *preflight.input_problems(tree, composition)]
-        if not problems:  # rules of the stage, whose class Lightning has to be imported for
-            problems += preflight.stage_problems(tree)
     if problems:
         raise ConfigError(as_list("this cannot run:", problems))
     with disk_errors():

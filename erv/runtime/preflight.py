@@ -11,7 +11,7 @@ from typing import Any
 
 from erv import config
 from erv.config.composition import Composition
-from erv.config.rules import validation_interval_problem
+from erv.config.rules import grpo_settings_problem, validation_interval_problem
 from erv.config.validate import at
 from erv.data.datasets.base import CorpusError, CorpusMissing
 from erv.data.datasets.labels_only import LabelsCorpus
@@ -50,26 +50,24 @@ def input_problems(tree: Mapping[str, Any], composition: Composition) -> list[st
         *_untrained_verifier(tree, composition),
         *_keys(tree),
         *_lora(tree),
+        *_stage(tree),
         *_accumulation(tree),
         *_validation(tree),
         *_disk(tree),
     ]
 
 
-def stage_problems(tree: Mapping[str, Any]) -> list[str]:
-    """Keys that contradict one another by the rules of the stage; its class is imported for that."""
+def _stage(tree: Mapping[str, Any]) -> Iterator[str]:
+    """Keys that contradict one another by the rules of the stage."""
     if not tree.get("algo"):
-        return []
-    train = at(tree, "policy.train") or ()
-    stage = config.locate(tree["algo"]["_target_"])
-    # stages of the user's own need not be subclasses of Stage, which is Lightning's to import
-    if message := getattr(stage, "contradiction", lambda *_: None)(tree["algo"], train):
-        return [message]
-    if not tree.get("policy") or tree["stage"] == "towers":
-        return []
-    augmented = bool(tree.get("augment")) and config.build(tree["augment"]) != Augmentation()
-    message = config.build(tree["media"]).cache_conflict(train, augmented)
-    return [message] if message else []
+        return
+    trained = at(tree, "policy.train") or ()
+    if tree["stage"] == "grpo" and (message := grpo_settings_problem(tree["algo"], trained)):
+        yield message
+    elif tree.get("policy") and tree["stage"] != "towers":
+        augmented = bool(tree.get("augment")) and config.build(tree["augment"]) != Augmentation()
+        if message := config.build(tree["media"]).cache_conflict(trained, augmented):
+            yield message
 
 
 def _values(tree: Mapping[str, Any]) -> Iterator[str]:

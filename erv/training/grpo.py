@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from erv.config.rules import grpo_settings_problem
 from erv.data.clip_reader import Sample
 from erv.distributed import collectives
 from erv.engine.generate import Rollout, group_rows, loss_mask
@@ -118,7 +119,7 @@ class GRPO(Stage):
         settings = {"group_size": group_size, "iterations": iterations, "epochs": epochs}
         if self.rollout_settings.sampling.temperature == 0:
             raise ValueError("GRPO compares samples: algo.sampling.temperature must be above 0, got 0; set 1")
-        if message := self.contradiction(settings, getattr(policy.model, "trained", ())):
+        if message := grpo_settings_problem(settings, getattr(policy.model, "trained", ())):
             raise ValueError(message)
         if chances := dropout_probabilities(policy.model.language_model):
             name, chance = next(iter(chances.items()))
@@ -149,23 +150,6 @@ class GRPO(Stage):
         self.validation = PolicyValidation(
             policy, reward, taxonomy, self.modalities, validation_settings, max_new_tokens, batch_size, seed, judge
         )
-
-    @staticmethod
-    def contradiction(settings: Mapping[str, Any], trained: Collection[str]) -> str | None:
-        """What in `algo` and policy.train cannot be, or None; needs no model."""
-        lengths = [settings[key] for key in ("iterations", "epochs") if settings.get(key) is not None]
-        if len(lengths) != 1 or lengths[0] <= 0:
-            got = " and ".join(map(str, lengths)) or "neither"
-            return f"set algo.iterations or algo.epochs above 0 and the other to null; got {got}"
-        if settings.get("group_size", 2) < 2:
-            return f"algo.group_size is at least 2, got {settings['group_size']}: an advantage compares the answers to one clip"
-        towers = [part for part in ("vision_tower", "audio_tower") if part in trained]
-        if towers:
-            return (
-                f"GRPO reads a clip's features once for all its answers and updates, so it trains no towers; policy.train has "
-                f"{', '.join(towers)}: leave them out (the paper freezes both), or train them with SFT"
-            )
-        return None
 
     def steps(self, rows: int) -> int:
         """Rollout batches of the run: `iterations`, or what `epochs` passes over `rows` clips take."""

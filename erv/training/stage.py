@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import lightning.pytorch as pl
@@ -53,11 +53,6 @@ class Stage(pl.LightningModule, ABC):
 
     completions: Sequence[dict[str, Any]] = ()
     """What the last batch has sampled, as rows of completions.parquet; only rank 0 has them."""
-
-    @staticmethod
-    def contradiction(settings: Mapping[str, Any], trained: Collection[str]) -> str | None:
-        """What in the config's `algo` and `policy.train` contradict each other, or None; asked before a model is loaded."""
-        return None
 
     def check_data(self, clips: Sequence[Clip]) -> None:
         """Raise ValueError when the stage cannot be trained on these training clips."""
