@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from erv.errors import UserError
+from erv.utils.io import obey_umask
 
 # (weights in one file, index of weights in shards); safetensors first
 _WEIGHT_FILES = (
@@ -77,6 +78,7 @@ def write_state(state: Mapping[str, Tensor], folder: Path, max_shard_size: str =
     folder.mkdir(parents=True, exist_ok=True)
     contiguous = {name: value.detach().contiguous() for name, value in state.items()}  # safetensors takes no other
     save_torch_state_dict(contiguous, folder, max_shard_size=max_shard_size)
+    obey_umask(folder.glob("model*.safetensors"))
 
 
 def read_tokenizer(folder: Path, config: PretrainedConfig | None = None) -> PreTrainedTokenizerBase:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,14 +12,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from erv.config.history import modern
 from erv.evaluation.metrics.learning_curves import Curves, read_curves
 from erv.evaluation.metrics.summary import MetricSettings, has_verdict
 from erv.report.config_diff import at
 from erv.taxonomy import DFEW, MAFW, MELD, MER, MERR, RAVDESS, Taxonomy
 from erv.types import Decoding, Prediction
+from erv.utils.documents import DocumentError, read_json, read_json_lines, read_yaml
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -144,19 +146,38 @@ class Unfinished:
 
 
 def _read_jsonl(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text().splitlines()]
+    return list(read_json_lines(file))
 
 
 def finished_runs(folders: Iterable[Path]) -> list[Result]:
-    """Every finished run below `folders`, whatever its stage."""
-    runs = sorted({file.parent for folder in folders for file in folder.glob("**/metrics.json")})
-    return [Result(run, json.loads((run / "metrics.json").read_text()), _read_config(run)) for run in runs]
+    """Every finished run below `folders`, whatever its stage; one whose files are damaged is left out with a warning."""
+    results = []
+    for run in sorted({file.parent for folder in folders for file in folder.glob("**/metrics.json")}):
+        try:
+            results.append(Result(run, _read_metrics(run / "metrics.json"), _read_config(run)))
+        except DocumentError as error:
+            _log.warning("erv.report: left out: %s", error)
+    return results
+
+
+def _read_metrics(file: Path) -> dict[str, Any]:
+    """The figures of a run; DocumentError for a file without what every run writes."""
+    metrics: dict[str, Any] = read_json(file)
+    if missing := [name for name in ("arm", "seed") if name not in metrics]:
+        raise DocumentError(f"{file}: has no {', '.join(missing)}")
+    return metrics
 
 
 def unfinished_runs(folders: Iterable[Path]) -> list[Unfinished]:
-    """Every run below `folders` that has not finished."""
-    runs = sorted({file.parent for folder in folders for file in folder.glob("**/config.yaml")})
-    return [_unfinished(run) for run in runs if not (run / "metrics.json").is_file()]
+    """Every run below `folders` that has not finished; one whose config is damaged is left out with a warning."""
+    unfinished = []
+    for run in sorted({file.parent for folder in folders for file in folder.glob("**/config.yaml")}):
+        if not (run / "metrics.json").is_file():
+            try:
+                unfinished.append(_unfinished(run))
+            except DocumentError as error:
+                _log.warning("erv.report: left out: %s", error)
+    return unfinished
 
 
 def _unfinished(folder: Path) -> Unfinished:
@@ -168,6 +189,4 @@ def _unfinished(folder: Path) -> Unfinished:
 
 def _read_config(folder: Path) -> dict[str, Any]:
     file = folder / "config.yaml"
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # faster, where libyaml was compiled in
-    config = yaml.load(file.read_text(), loader) if file.is_file() else {}  # noqa: S506 - both loaders are safe
-    return modern(config) if isinstance(config, dict) else {}
+    return modern(read_yaml(file)) if file.is_file() else {}

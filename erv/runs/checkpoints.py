@@ -6,12 +6,13 @@ written last, so a checkpoint file without a manifest is an interrupted save and
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from erv.errors import ConfigError
+from erv.utils.documents import DocumentError, read_json
 from erv.utils.io import TEMPORARY, file_sha256, write_json
 
 _log = logging.getLogger(__name__)
@@ -45,7 +46,10 @@ class Checkpoint:
 
     def problem(self) -> str | None:
         """Compare the file with its manifest; returns why it cannot be used, None if it is intact."""
-        facts = json.loads(self.manifest.read_text())
+        try:
+            facts = _read_manifest(self.manifest)
+        except DocumentError as error:
+            return f"has a damaged manifest ({error})"
         if not self.file.is_file():
             return "is not there"
         if (size := self.file.stat().st_size) != facts["bytes"]:
@@ -64,12 +68,31 @@ def checkpoint_file(folder: Path, iteration: int) -> Path:
 
 
 def list_checkpoints(folder: Path) -> list[Checkpoint]:
-    """The checkpoints of the run in `folder` that have a manifest, oldest first; their bytes are not checked."""
+    """The checkpoints of the run in `folder` that have a manifest, oldest first; their bytes are not checked.
+
+    Of one whose manifest is damaged the iteration is read from its name; it has no figures, and `problem` says what is wrong.
+    """
     checkpoints = []
     for manifest in sorted((folder / FOLDER).glob("step-*.json")):
-        facts = json.loads(manifest.read_text())
-        checkpoints.append(Checkpoint(manifest.with_name(facts["file"]), facts["iter"], facts["figures"]))
+        try:
+            facts = _read_manifest(manifest)
+            checkpoint = Checkpoint(manifest.with_suffix(".ckpt"), facts["iter"], facts["figures"])
+        except DocumentError:
+            number = manifest.stem.removeprefix("step-")
+            checkpoint = Checkpoint(manifest.with_suffix(".ckpt"), int(number) if number.isdecimal() else 0, {})
+        checkpoints.append(checkpoint)
     return sorted(checkpoints, key=lambda checkpoint: checkpoint.iter)
+
+
+def _read_manifest(file: Path) -> dict[str, Any]:
+    """A manifest with what `write_manifest` wrote; DocumentError for anything else."""
+    facts: dict[str, Any] = read_json(file)
+    kinds = {"file": str, "bytes": int, "sha256": str, "iter": int, "figures": dict}
+    if wrong := [name for name, kind in kinds.items() if not isinstance(facts.get(name), kind)]:
+        raise DocumentError(f"{file}: has no {', '.join(wrong)}")
+    if not all(isinstance(value, int | float) for value in facts["figures"].values()):
+        raise DocumentError(f"{file}: has figures that are no numbers")
+    return facts
 
 
 def newest(folder: Path) -> Path | None:

@@ -21,16 +21,34 @@ def replacing(path: Path) -> Iterator[Path]:
 
     The temporary file is in the same folder since only a rename within one file system is atomic. File and folder are flushed
     to the disk: without the first, a power failure can leave the new name with an empty file; without the second, the old name.
+
+    The file gets the permissions of any new file (the umask is obeyed), whatever wrote it: safetensors writes files that only
+    their owner can read, and models and caches are shared.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         yield temporary
+        if temporary.stat().st_mode != mode:
+            temporary.chmod(mode)
         _fsync(temporary)
         temporary.replace(path)
         _fsync(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def obey_umask(files: Iterable[Path]) -> None:
+    """Give files that a library wrote, readable for their owner only, the permissions of any new file in their folder."""
+    for file in files:
+        probe = file.with_name(f".{file.name}.{os.getpid()}{TEMPORARY}")
+        try:
+            probe.touch()
+            file.chmod(probe.stat().st_mode)
+        finally:
+            probe.unlink(missing_ok=True)
 
 
 def _fsync(path: Path) -> None:

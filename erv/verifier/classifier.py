@@ -28,6 +28,7 @@ from transformers import (
 )
 
 from erv.taxonomy import GOEMOTIONS, counterpart
+from erv.utils.io import replacing
 from erv.verifier.pooling import MeanPoolingClassifier, MeanPoolingConfig, Pooling, sentence_pooling
 from erv.verifier.tokenizer import train_tokenizer
 
@@ -197,7 +198,8 @@ class Verifier:
         self.model.config.architectures = [type(self.model).__name__]
         self.model.config.save_pretrained(folder)
         # not model.save_pretrained: it imports deepspeed where that is installed, which warns and takes seconds
-        save_model(self.model, str(Path(folder, "model.safetensors")), metadata={"format": "pt"})
+        with replacing(Path(folder, "model.safetensors")) as temporary:
+            save_model(self.model, str(temporary), metadata={"format": "pt"})
         self.tokenizer.save_pretrained(folder)
 
 

@@ -265,6 +265,16 @@ def test_unfinished_runs_are_named(runs, capsys):
         main([str(folder)])
 
 
+@pytest.mark.parametrize("name", ["metrics.json", "config.yaml"])
+@pytest.mark.parametrize("content", [b"", b"{", b"\x00\xff", b"[1]", b'{"a":' * 70 + b"1" + b"}" * 70])
+def test_a_run_with_a_damaged_file_is_left_out_and_named(runs, capsys, caplog, name, content):
+    damaged, *_ = sorted((runs / "grpo").iterdir())
+    (damaged / name).write_bytes(content)
+    main([str(runs)])
+    assert f"left out: {damaged / name}: " in caplog.text
+    assert "| sft" in capsys.readouterr().out
+
+
 def test_the_page_holds_everything_and_escapes_what_models_say(tmp_path, capsys):
     hostile = "<script>alert(1)</script> The jaw drops."
     write_run(tmp_path, "grpo", 0, 2, 4, text=hostile)

@@ -69,9 +69,9 @@ class Checkpoints(pl.Callback):
         self.save(trainer, trainer.fit_loop.epoch_loop.batch_progress.current.completed)
 
     def save(self, trainer: pl.Trainer, batches: int) -> None:
-        """Write the state after so many batches, once; every process calls this."""
+        """Write the state after so many batches, once, or again where it was damaged; every process calls this."""
         file = checkpoint_file(self.folder, batches)
-        if any(checkpoint.file == file for checkpoint in list_checkpoints(self.folder)):
+        if any(c.file == file and c.problem() is None for c in list_checkpoints(self.folder)):
             return
         trainer.save_checkpoint(file)
         if trainer.is_global_zero:
