@@ -11,6 +11,7 @@ from erv.labeling.labeler import PROMPTS, LabelPrompt, Row
 from erv.llm.client import Chat, OnReply, Question
 from erv.llm.prompts import Prompt, quote_as_json
 from erv.taxonomy import named_taxonomy
+from erv.utils.documents import read_json_lines
 from erv.utils.sanitize import parse_json
 
 _EXAMPLES = 8  # existing sentences that a request shows, not to be written again
@@ -168,5 +169,5 @@ def read_training_rows(file: str) -> list[Row]:
     path = Path(file)
     if not path.is_file():
         raise ValueError(f"{path}: no such file; set task.input to labels.jsonl of a run of erv.label")
-    rows = [parse_json(line) for line in path.read_text().splitlines() if line.strip()]
+    rows = list(read_json_lines(path))
     return [row for row in rows if row.get("status", "ok") == "ok" and row.get("split", "train") == "train"]

@@ -59,7 +59,9 @@ def read_results(
     keys = {chat.key(q) for q in questions}
     failed: dict[str, str] = {}
     for file in files:
-        for number, line in enumerate(file.read_text().splitlines(), start=1):
+        for number, line in enumerate(file.read_text().split("\n"), start=1):  # lines of JSONL end at \n only
+            if not line.strip():
+                continue
             row = parse_json(line)
             if row["custom_id"] not in keys:
                 raise ForeignResults(

@@ -29,6 +29,7 @@ from erv.runtime.judges import judges_of, refuse_training_verifier
 from erv.runtime.run_context import context
 from erv.taxonomy import Taxonomy, named_taxonomy
 from erv.types import Clip, Prediction
+from erv.utils.documents import read_json_lines
 from erv.utils.io import file_sha256
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def _expected(clips: Sequence[Clip], file: Path) -> list[str]:
     listed = file.parent / CLIPS_FILE
     if file.name != PREDICTIONS_FILE or not listed.is_file():
         return [clip.id for clip in clips]
-    used = {json.loads(line)["id"] for line in listed.read_text().splitlines()}
+    used = {row["id"] for row in read_json_lines(listed)}
     return [clip.id for clip in clips if clip.id in used]
 
 

@@ -101,7 +101,8 @@ def _read_text(file: Path) -> str:
 def _checked(file: Path, value: Any, kind: type) -> Any:
     if not isinstance(value, kind):
         raise DocumentError(f"{file}: holds {_KINDS.get(type(value), 'a ' + type(value).__name__)}, not {_KINDS[kind]}")
-    level, depth, count = [value], 0, 0
+    level: list[Any] = [value]
+    depth = count = 0
     while level:  # breadth first: recursion would fail on just what is looked for
         depth += 1
         count += len(level)

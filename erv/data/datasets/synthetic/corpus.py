@@ -12,6 +12,7 @@ from filelock import FileLock
 from erv.data.datasets.synthetic import generate, grammar, labels
 from erv.taxonomy import DFEW
 from erv.types import Clip, Split
+from erv.utils.documents import read_json_lines
 from erv.utils.io import write_json, write_lines
 
 VERSION = 1  # increase it whenever the same seed gives other files
@@ -89,7 +90,7 @@ class SyntheticCorpus:
 
     def clips(self, split: Split) -> list[Clip]:
         """The clips of `split`, at most `limit` of train and `dev_limit` of dev."""
-        rows = [json.loads(line) for line in (self.root / "manifest.jsonl").read_text().splitlines()]
+        rows = list(read_json_lines(self.root / "manifest.jsonl"))
         rows = [row for row in rows if row["split"] == split][: self.limits.get(split)]
         for row in rows:
             del row["sha256"]
